@@ -1,0 +1,60 @@
+"""Numba-compiled kernels for NHWC float32 activations. Knows no graph: addresses and int64 tables only.
+
+KERNELS is the list of everything that is compiled. A *specification* names one variant: the kernel's name, then the
+arguments of its `build` function, as in ("matmul", 14, 2, 16, "clamp"). `library.addresses` turns specifications
+into addresses of native code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import (
+    attention,
+    convolution,
+    depthwise,
+    elementwise,
+    matmul,
+    normalization,
+    pooling,
+    program,
+)
+
+# Arguments of the functions that `build` returns.
+STEP = 3  # (instruction, thread, threads): what a program's row calls
+TILE = 6  # (region, x, w, bias, y, count): what the convolution's loop nest calls
+TEAM = 4  # what a thread of the team enters
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """`build(*variant)` returns the Python function to compile, which takes `arity` int64 arguments.
+
+    `fields` names the arguments that follow the kernel's address in an instruction, for what a program can call.
+    """
+
+    build: Callable
+    arity: int
+    fields: tuple[str, ...] = ()
+
+
+KERNELS: dict[str, Kernel] = {
+    "convolution": Kernel(convolution.build, STEP, convolution.FIELDS),
+    "matmul": Kernel(matmul.build, TILE),
+    "depthwise": Kernel(depthwise.build, TILE),
+    "max_pool": Kernel(pooling.build_max, TILE),
+    "average_pool": Kernel(pooling.build_average, STEP, pooling.AVERAGE_FIELDS),
+    "elementwise": Kernel(elementwise.build, STEP, elementwise.FIELDS),
+    "layer_norm": Kernel(normalization.build, STEP, normalization.FIELDS),
+    "attention": Kernel(attention.build, STEP, attention.FIELDS),
+    "lead": Kernel(program.build_lead, TEAM),
+    "follow": Kernel(program.build_follow, TEAM),
+}
+
+
+def kernel_name(specification: tuple) -> str:
+    """("matmul", 14, 2, 16, "clamp") -> "matmul_14x2x16_clamp_f32"."""
+    name, *variant = specification
+    sizes = "x".join(str(part) for part in variant if isinstance(part, int))
+    return "_".join([name, *filter(None, [sizes]), *(part for part in variant if isinstance(part, str)), "f32"])

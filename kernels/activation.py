@@ -1,0 +1,100 @@
+"""Activations as functions of one vector, for the epilogue of a product and for kernels of their own.
+
+exp and erf are polynomials over fma: the same bits at every vector width, at most 2 ulp from the true value (the
+coefficients are minimax fits in the relative error, made with Lawson's iteration). NaN stays NaN throughout.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .vector import Vector
+
+
+def exp(x: Vector) -> Vector:
+    """e ** x, correct to 1 ulp, with denormals, 0 and inf where float32 has them.
+
+    x = n ln 2 + r with |r| <= ln 2 / 2; e ** r = 1 + (r + r^2 q(r)); 2 ** n is applied in two halves, since 2 ** n
+    itself may be out of range where the result is not.
+    """
+    x = x.clamp(-104.0, 89.0)
+    n = (x * 1.4426950408889634).round()
+    r = n.fma(-0.693359375, x)  # ln 2 in two parts: n * 0.693359375 is exact
+    r = n.fma(2.12194440e-4, r)
+    q = r.polynomial(0.0013814538, 0.008368745, 0.04166839, 0.16666521, 0.49999994)
+    result = (r * r).fma(q, r) + 1.0
+    half = (n * 0.5).round()
+    return result * half.power_of_two() * (n - half).power_of_two()
+
+
+def erf(x: Vector) -> Vector:
+    """The error function, correct to 2 ulp: x + x p(x^2) up to |x| = 1, 1 - e ** g(|x|) beyond, 1 from 3.95 on."""
+    square = x * x
+    near = square.polynomial(
+        7.853858e-05, -0.00080101925, 0.0051883277, -0.026853811, 0.112835854, -0.37612626, 0.12837917
+    ).fma(x, x)
+    size = x.absolute().minimum(3.95)
+    far = exp(
+        size.polynomial(0.00018557486, -0.0029396154, 0.02180535, -0.10303743, -0.6382256, -1.12704, -0.0003537093)
+    )
+    return near.where(size.less(1.0), (-far + 1.0).copysign(x))
+
+
+def hard_sigmoid(x: Vector) -> Vector:
+    return (x + 3.0).clamp(0.0, 6.0) * (1 / 6)
+
+
+def hard_swish(x: Vector) -> Vector:
+    return x * (x + 3.0).clamp(0.0, 6.0) * (1 / 6)
+
+
+def gelu(x: Vector) -> Vector:
+    """The exact GELU, torch.nn.GELU()."""
+    return x * 0.5 * (erf(x * math.sqrt(0.5)) + 1.0)
+
+
+# Activations that are a clamp: low and high travel in the instruction, so they share one variant of every kernel.
+LIMITS = {None: (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
+FUNCTIONS = {"hard_sigmoid": hard_sigmoid, "hard_swish": hard_swish, "gelu": gelu, "exp": exp, "erf": erf}
+
+
+def variant(activation: str | None) -> str:
+    """The kernel variant that an activation needs: "clamp" or the name of a function."""
+    return "clamp" if activation in LIMITS else activation
+
+
+def limits(activation: str | None) -> tuple[float, float]:
+    """low and high of a clamp; for the other activations they are not read."""
+    return LIMITS.get(activation, LIMITS[None])
+
+
+def finish(block, name: str):
+    """Numba function (block, low, high) -> block: the last step of an epilogue, for one variant."""
+    from numba import njit
+
+    if name == "clamp":
+        return block.clamp
+    function = block.map(FUNCTIONS[name])
+
+    def apply(acc, low, high):
+        return function(acc)
+
+    return njit(apply, error_model="numpy", inline="always")
+
+
+def oracle(x: np.ndarray, activation: str | None) -> np.ndarray:
+    """An activation in plain NumPy, in the dtype of x."""
+    if activation in LIMITS:
+        return np.clip(x, *LIMITS[activation])
+    if activation == "exp":
+        return np.exp(x)
+    if activation in ("erf", "gelu"):
+        y = x * math.sqrt(0.5) if activation == "gelu" else x
+        y = np.vectorize(math.erf, otypes=[x.dtype])(y)
+        return y if activation == "erf" else x * (1 + y) / 2
+    gate = np.clip(x + 3, 0, 6) / 6
+    return x * gate if activation == "hard_swish" else gate

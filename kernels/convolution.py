@@ -1,0 +1,160 @@
+"""Every product of activations with weights, as one loop nest over register tiles.
+
+Pointwise, dense, grouped and depthwise convolution, linear layers, patch embedding and max pooling all compute, for
+each output pixel and channel, a sum over taps (ky, kx) and over a depth of input channels:
+
+    y[pixel, o] = activation(bias[o] + sum over ky, kx, k of x[pixel * stride + (ky, kx) - padding, k] * w[o, k, ky, kx])
+
+They differ in the innermost step alone. That step is a *tile* (matmul.py, depthwise.py, pooling.py): a micro-kernel
+that holds `rows` pixels x `vectors` vectors of channels in registers and walks taps and depth. This file holds what
+is common: the loops that hand pixels and channel panels to tiles, the packing of weights, and the cutting of an
+image's border into regions.
+
+*Regions.* Near the border some taps fall outside of the image. The output is cut into rectangles within which the
+set of valid taps is the same; for each, a tile is run with just those taps. So no loop has a test for the border,
+no input is copied to pad it, and an output's chain of multiply-adds is the same wherever its tile starts. Tiles run
+along the longer side of a region: a left or right border column is walked downwards.
+
+*Order of work.* Panels outside, pixels inside: a panel of weights stays in L1 while the pixels stream past it.
+Pixels come in chunks that fit L2, so that the next panel finds them there. Threads split pixels, or panels where
+there is more weight than activation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# An instruction of `convolution_f32`; addresses and strides in bytes.
+FIELDS = (
+    "x",  # first input pixel
+    "x_image",
+    "x_group",  # from a group of panels to the next one's input channels
+    "w",  # packed weights
+    "w_panel",
+    "bias",
+    "y",  # first output pixel
+    "y_image",
+    "panel_bytes",  # vectors * lanes * 4: from a panel to the next, in bias and y
+    "images",
+    "panels",
+    "group_panels",  # panels that read the same input channels
+    "regions",  # address of the region records
+    "region_count",
+    "split_panels",  # 1: threads split panels; 0: they split pixels
+    "chunk",  # tiles between changes of panel
+)
+
+# A record of the region table: what the loop nest needs, then what the tile reads.
+REGION = (
+    "tile",  # address of the micro-kernel for a full tile of pixels
+    "edge",  # the one for the pixels left over at the end of a line
+    "line_tiles",  # tiles in a line, the edge included
+    "full_tiles",  # without it
+    "lines",
+    "x_offset",
+    "x_line",
+    "x_tile",  # from a tile's first pixel to the next tile's
+    "y_offset",
+    "y_line",
+    "y_tile",
+    "w_offset",  # the first valid tap
+    "x_step",  # from a pixel of the tile to the next
+    "y_step",
+    "taps_y",
+    "taps_x",
+    "x_tap_y",
+    "x_tap_x",
+    "depth",
+    "x_depth",
+    "w_skip",  # bytes of invalid taps between the end of one row of taps and the start of the next
+    "residual",  # 0, or the distance in bytes from an output element to the element that is added to it
+    "low",
+    "high",
+)
+TILE_START = REGION.index("x_step")
+
+
+def oracle(x, weight, bias, stride, padding, groups):
+    """The definition in NumPy: x (N, H, W, C), weight (O, C / groups, KH, KW) -> (N, OH, OW, O), in x's dtype."""
+    n, h, w, c = x.shape
+    o, depth, kh, kw = weight.shape
+    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    oh, ow = (h + 2 * padding - kh) // stride + 1, (w + 2 * padding - kw) // stride + 1
+    y = np.zeros((n, oh, ow, o), x.dtype) + bias
+    for ky in range(kh):
+        for kx in range(kw):
+            tap = padded[:, ky : ky + oh * stride : stride, kx : kx + ow * stride : stride][:, :oh, :ow]
+            for g in range(groups):
+                out = slice(g * o // groups, (g + 1) * o // groups)
+                y[..., out] += tap[..., g * depth : (g + 1) * depth] @ weight[out, :, ky, kx].T
+    return y
+
+
+def pack(weight: np.ndarray, vectors: int, lanes: int) -> np.ndarray:
+    """(O, K, KH, KW) -> (panels, KH, KW, K, vectors * lanes), zeros for the channels that fill up the last panel."""
+    o, k, kh, kw = weight.shape
+    width = vectors * lanes
+    packed = np.zeros((-(-o // width), kh, kw, k, width), np.float32)
+    for panel in range(len(packed)):
+        part = weight[panel * width : (panel + 1) * width]
+        packed[panel, ..., : len(part)] = part.transpose(2, 3, 1, 0)
+    return packed
+
+
+def border_groups(size: int, out: int, kernel: int, stride: int, padding: int) -> list[tuple[int, int, int, int]]:
+    """(first, end, first tap, end tap) of the runs of outputs along one axis that see the same taps."""
+    runs = []
+    for position in range(out):
+        start = position * stride - padding
+        taps = max(0, -start), min(kernel, size - start)
+        if runs and runs[-1][2:] == taps:
+            runs[-1] = (runs[-1][0], position + 1, *taps)
+        else:
+            runs.append((position, position + 1, *taps))
+    return runs
+
+
+def build():
+    """The loop nest; all that varies is data."""
+    from .simd import arguments, call_tile
+
+    instruction_fields = arguments(len(FIELDS))
+    region_fields = arguments(REGION.index("x_step"), first=0)
+    region_bytes = 8 * len(REGION)
+
+    def convolution(instruction, thread, threads):
+        (x, x_image, x_group, w, w_panel, bias, y, y_image, panel_bytes, images, panels, group_panels, regions,
+         region_count, split_panels, chunk) = instruction_fields(instruction)  # fmt: skip
+        for region in range(regions, regions + region_count * region_bytes, region_bytes):
+            (tile, edge, line_tiles, full_tiles, lines, x_offset, x_line, x_tile, y_offset, y_line, y_tile,
+             w_offset) = region_fields(region)  # fmt: skip
+            first_panel, end_panel = 0, panels
+            first, end = 0, images * lines * line_tiles
+            if split_panels:
+                first_panel, end_panel = panels * thread // threads, panels * (thread + 1) // threads
+            else:
+                first, end = end * thread // threads, end * (thread + 1) // threads
+            while first < end:
+                stop = min(first + chunk, end)
+                for panel in range(first_panel, end_panel):
+                    panel_x = x + x_offset + panel // group_panels * x_group
+                    panel_y = y + y_offset + panel * panel_bytes
+                    panel_w = w + w_offset + panel * w_panel
+                    at = first
+                    while at < stop:
+                        line = at // line_tiles
+                        column = at - line * line_tiles
+                        image = line // lines
+                        line -= image * lines
+                        tile_x = panel_x + image * x_image + line * x_line + column * x_tile
+                        tile_y = panel_y + image * y_image + line * y_line + column * y_tile
+                        count = min(full_tiles - column, stop - at)
+                        if count > 0:
+                            call_tile(tile, region, tile_x, panel_w, bias + panel * panel_bytes, tile_y, count)
+                            at += count
+                        else:
+                            call_tile(edge, region, tile_x, panel_w, bias + panel * panel_bytes, tile_y, 1)
+                            at += 1
+                first = stop
+
+    return convolution

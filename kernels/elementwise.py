@@ -1,0 +1,53 @@
+"""What is left when nothing is fused: scale, shift, sum and activation, element by element.
+
+    y = activation(x * factor + shift + other)
+
+`factor` is one value per channel (batch norm) or per image and channel (squeeze-and-excite), `shift` one per
+channel, `other` a second activation of the same shape (residual); each may be absent (address 0).
+"""
+
+from __future__ import annotations
+
+from .activation import finish
+from .activation import oracle as activate
+
+FIELDS = (
+    "x", "x_image", "x_pixel", "factor", "factor_image", "shift", "other", "other_image", "other_pixel",
+    "y", "y_image", "y_pixel", "images", "pixels", "vectors", "low", "high",
+)  # fmt: skip
+
+
+def oracle(x, factor=1, shift=0, other=0, activation=None):
+    """The definition in NumPy, in the dtype of x; arguments broadcast against (N, pixels, C)."""
+    return activate(x * factor + shift + other, activation)
+
+
+def build(lanes: int, activation: str):
+    """Threads split pixels; the channels of a pixel are contiguous with room for whole vectors."""
+    from .simd import arguments, block, float_from_bits
+
+    t = block(1, 1, lanes)
+    load, mul, add, store = t.load, t.mul, t.add, t.store
+    activate, fields = finish(t, activation), arguments(len(FIELDS))
+
+    def elementwise(instruction, thread, threads):
+        (x, x_image, x_pixel, factor, factor_image, shift, other, other_image, other_pixel, y, y_image, y_pixel,
+         images, pixels, vectors, low, high) = fields(instruction)  # fmt: skip
+        units = images * pixels
+        for unit in range(units * thread // threads, units * (thread + 1) // threads):
+            image = unit // pixels
+            pixel = unit - image * pixels
+            source = x + image * x_image + pixel * x_pixel
+            second = other + image * other_image + pixel * other_pixel
+            target = y + image * y_image + pixel * y_pixel
+            for at in range(0, vectors * 4 * lanes, 4 * lanes):
+                acc = load(source + at, 0)
+                if factor != 0:
+                    acc = mul(acc, factor + image * factor_image + at, 0)
+                if shift != 0:
+                    acc = add(acc, shift + at, 0)
+                if other != 0:
+                    acc = add(acc, second + at, 0)
+                store(activate(acc, float_from_bits(low), float_from_bits(high)), target + at, 0)
+
+    return elementwise

@@ -1,0 +1,58 @@
+"""The matrix-product tile: every input channel of a pixel meets every output channel of a panel.
+
+Used for pointwise and dense convolution, linear layers, patch embedding, and grouped convolution whose groups are
+at least a vector wide. Within a tile of R pixels and V vectors of output channels,
+
+    acc[r][v] = bias[v];   for each tap, for each k:   acc[r][v] = fma(x[r][k], w[tap][k][v], acc[r][v])
+
+so an output element is one chain of fused multiply-adds, in the order of taps and k, whatever R and V are.
+
+R V accumulators, V weights and one broadcast must fit the vector registers: R = 14, V = 2 of 32 registers gives 28
+multiply-adds for 2 vector loads and 14 broadcasts folded into the multiply-add.
+"""
+
+from __future__ import annotations
+
+from .activation import finish
+from .activation import oracle as activate
+from .convolution import REGION, TILE_START
+
+
+def oracle(x, weight, bias, activation=None):
+    """The definition in NumPy: x (M, K), weight (N, K) -> (M, N), in the dtype of x."""
+    return activate(x @ weight.T.astype(x.dtype) + bias.astype(x.dtype), activation)
+
+
+def build(rows: int, vectors: int, lanes: int, activation: str):
+    """The micro-kernel for `rows` pixels and `vectors` vectors of output channels.
+
+    Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
+    y and the residual have room for whole vectors. Unaligned addresses are fine.
+    """
+    from .simd import arguments, block, float_from_bits
+
+    t = block(rows, vectors, lanes)
+    load_row, fma_outer, add, store = t.load_row, t.fma_outer, t.add, t.store
+    activate, fields = finish(t, activation), arguments(len(REGION) - TILE_START, TILE_START)
+    step = 4 * vectors * lanes
+
+    def matmul(region, x, w, bias, y, count):
+        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, w_skip, residual, low, high) = fields(region)
+        for _ in range(count):
+            acc = load_row(bias)
+            weight = w
+            for ky in range(taps_y):
+                for kx in range(taps_x):
+                    a = x + ky * x_tap_y + kx * x_tap_x
+                    for _k in range(depth):
+                        acc = fma_outer(acc, a, x_step, weight)
+                        a += x_depth
+                        weight += step
+                weight += w_skip
+            if residual != 0:
+                acc = add(acc, y + residual, y_step)
+            store(activate(acc, float_from_bits(low), float_from_bits(high)), y, y_step)
+            x += rows * x_step
+            y += rows * y_step
+
+    return matmul

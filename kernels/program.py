@@ -1,0 +1,85 @@
+"""The program: a table of instructions that every thread of a team walks, meeting the others at barriers.
+
+An instruction is a row of WORDS int64: the kernel's address, its arguments, and in the last word 1 if the threads
+must meet after it. A team's shared memory is a few 128-byte lines, so that what one thread spins on no other
+thread's counter disturbs.
+"""
+
+from __future__ import annotations
+
+WORDS = 24
+LINE = 128
+# Offsets in a team's memory. Followers' own lines, with the number of jobs they have done, start at FOLLOWERS.
+ARRIVED, GENERATION, JOB, TABLE, STEPS, FOLLOWERS = 0, LINE, 2 * LINE, 3 * LINE, 3 * LINE + 8, 4 * LINE
+SPINS_BEFORE_YIELD = 2000
+
+
+def team_bytes(threads: int) -> int:
+    """Size of a team's memory."""
+    return FOLLOWERS + threads * LINE
+
+
+def _walk():
+    from numba import njit
+
+    from .simd import atomic_add, atomic_load, atomic_store, call_kernel, load_i64, pause
+
+    @njit(error_model="numpy", inline="always")
+    def barrier(team, threads):
+        generation = atomic_load(team + GENERATION)
+        if atomic_add(team + ARRIVED, 1) == threads - 1:
+            atomic_store(team + ARRIVED, 0)
+            atomic_store(team + GENERATION, generation + 1)
+        else:
+            spins = 0
+            while atomic_load(team + GENERATION) == generation:
+                pause(spins > SPINS_BEFORE_YIELD)
+                spins += 1
+
+    @njit(error_model="numpy", inline="always")
+    def walk(team, table, steps, thread, threads):
+        for instruction in range(table, table + steps * (8 * WORDS), 8 * WORDS):
+            call_kernel(load_i64(instruction), instruction, thread, threads)
+            if threads > 1 and load_i64(instruction + 8 * (WORDS - 1)) != 0:
+                barrier(team, threads)
+
+    return walk
+
+
+def build_lead():
+    """Thread 0: hand the program to the team, walk it, return when all have. One thread needs no team (address 0)."""
+    from .simd import atomic_add, store_i64
+
+    walk = _walk()
+
+    def lead(team, table, steps, threads):
+        if threads > 1:
+            store_i64(team + TABLE, table)
+            store_i64(team + STEPS, steps)
+            atomic_add(team + JOB, 1)
+        walk(team, table, steps, 0, threads)
+
+    return lead
+
+
+def build_follow():
+    """Any other thread: walk every program that is handed out; return after `patience` looks in vain."""
+    from .simd import atomic_load, load_i64, pause, store_i64
+
+    walk = _walk()
+
+    def follow(team, thread, threads, patience):
+        mine = team + FOLLOWERS + thread * LINE
+        done = load_i64(mine)
+        spins = 0
+        while spins < patience:
+            if atomic_load(team + JOB) != done:
+                walk(team, load_i64(team + TABLE), load_i64(team + STEPS), thread, threads)
+                done += 1
+                store_i64(mine, done)
+                spins = 0
+            else:
+                pause(spins > SPINS_BEFORE_YIELD)
+                spins += 1
+
+    return follow

@@ -1,0 +1,388 @@
+"""Vector values for Numba: explicit SIMD with the registers under the kernel's control.
+
+A *block* is a small array of vectors, rows x vectors, each of `lanes` float32, that lives in registers: a register
+tile. `block(rows, vectors, lanes)` gives the operations on blocks of one shape, as intrinsics to be called from
+Numba code; addresses and strides are int64, in bytes. Their names:
+
+    zeros()                         every element 0
+    splat(x)                        every element x
+    load(x, stride)                 row r from x + r * stride
+    load_row(x)                     the same row, from x, in every row
+    store(acc, y, stride)           row r to y + r * stride
+    fma_outer(acc, a, stride, b)    acc[r][v] += a[r] * b[v]: one step of a matrix product, a[r] a single float
+    fma_rows(acc, x, stride, w)     acc[r][v] += x[r][v] * w[v]: one tap of a depthwise convolution
+    fma_groups(acc, x, stride, w)   acc[r][v] += x[r][v], its element k of each group in all the group's lanes, * w[k]
+    add(acc, x, stride)             acc[r] += x[r]
+    mul(acc, x, stride)             acc[r] *= x[r]
+    max(acc, x, stride)             acc[r] = max(acc[r], x[r]); NaN stays
+    add_square(acc, x)              acc + x * x, x a block
+    plus(acc, x), times(acc, x)     every element + x, * x
+    map(function)                   an intrinsic acc -> acc applying `function(Vector) -> Vector`
+    sum_rows(acc)                   one-row block: the rows summed as a fixed tree
+    sum_lanes(acc), max_lanes(acc)  float32, of a one-vector block, as a fixed tree
+
+Stride 0 uses one row for all. Every multiply-add is one llvm.fma, so a result has the same bits at every tile
+shape and every vector width. Importing this module imports Numba.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from types import SimpleNamespace
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel import models
+from numba.extending import intrinsic, register_model
+
+from .vector import Vector, f32, i32, i64
+
+
+class Block(types.Type):
+    """rows x vectors vectors of `lanes` float32."""
+
+    def __init__(self, rows: int, vectors: int, lanes: int):
+        self.rows, self.vectors, self.lanes = rows, vectors, lanes
+        super().__init__(name=f"Block({rows}x{vectors}x{lanes})")
+
+
+@register_model(Block)
+class _BlockModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        vector = ir.VectorType(f32, kind.lanes)
+        super().__init__(manager, kind, ir.ArrayType(vector, kind.rows * kind.vectors))
+
+
+def declare(builder, name: str, result, *arguments):
+    """The LLVM function `name` in the module under construction."""
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def _at(builder, base, offset=None, index=1):
+    """base + index * offset bytes, as an int64."""
+    if offset is None or index == 0:
+        return base
+    return builder.add(base, builder.mul(offset, ir.Constant(i64, index)))
+
+
+def _load(builder, address, kind, align=4):
+    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align, typ=kind)
+
+
+@intrinsic
+def load_i64(typingctx, address):
+    """The int64 at an address."""
+    return types.int64(types.int64), lambda context, builder, sig, args: _load(builder, args[0], i64, 8)
+
+
+@intrinsic
+def load_f32(typingctx, address):
+    """The float32 at an address."""
+    return types.float32(types.int64), lambda context, builder, sig, args: _load(builder, args[0], f32)
+
+
+@intrinsic
+def store_f32(typingctx, address, value):
+    """Store a float32 at an address."""
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[1], builder.inttoptr(args[0], f32.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32), codegen
+
+
+@intrinsic
+def float_from_bits(typingctx, bits):
+    """The float32 whose bit pattern is the low half of an int64: how instructions carry floats."""
+
+    def codegen(context, builder, sig, args):
+        return builder.bitcast(builder.trunc(args[0], i32), f32)
+
+    return types.float32(types.int64), codegen
+
+
+@intrinsic
+def sqrt(typingctx, x):
+    """The correctly rounded square root of a float32."""
+
+    def codegen(context, builder, sig, args):
+        return builder.call(declare(builder, "llvm.sqrt.f32", f32, f32), args)
+
+    return types.float32(types.float32), codegen
+
+
+@intrinsic
+def store_i64(typingctx, address, value):
+    """Store an int64 at an address."""
+
+    def codegen(context, builder, sig, args):
+        builder.store(args[1], builder.inttoptr(args[0], i64.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_load(typingctx, address):
+    """An int64 that another thread writes (acquire)."""
+
+    def codegen(context, builder, sig, args):
+        return builder.load_atomic(builder.inttoptr(args[0], i64.as_pointer()), "acquire", 8, typ=i64)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def atomic_store(typingctx, address, value):
+    """Write an int64 that another thread reads (release)."""
+
+    def codegen(context, builder, sig, args):
+        builder.store_atomic(args[1], builder.inttoptr(args[0], i64.as_pointer()), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def atomic_add(typingctx, address, value):
+    """Add to an int64 and return what it was; everything before it is visible to whoever sees it."""
+
+    def codegen(context, builder, sig, args):
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], i64.as_pointer()), args[1], "acq_rel")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def pause(typingctx, give_way):
+    """One turn of a spin: a hint to the core, or, where the wait is long, a yield to the scheduler."""
+
+    def codegen(context, builder, sig, args):
+        with builder.if_else(args[0]) as (long, short):
+            with long:
+                builder.call(declare(builder, "SwitchToThread" if os.name == "nt" else "sched_yield", i32), [])
+            with short:
+                if platform.machine().lower() in ("x86_64", "amd64"):
+                    builder.call(declare(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])
+                else:
+                    builder.call(declare(builder, "llvm.aarch64.hint", ir.VoidType(), i32), [ir.Constant(i32, 1)])
+        return context.get_dummy_value()
+
+    return types.void(types.boolean), codegen
+
+
+@cache
+def arguments(count: int, first: int = 1):
+    """An intrinsic: address -> `count` int64 words from word `first` on; an instruction's word 0 is its kernel."""
+
+    @intrinsic
+    def read(typingctx, instruction):
+        def codegen(context, builder, sig, args):
+            words = [
+                _load(builder, _at(builder, args[0], ir.Constant(i64, 8), first + n), i64, 8) for n in range(count)
+            ]
+            return context.make_tuple(builder, sig.return_type, words)
+
+        return types.UniTuple(types.int64, count)(types.int64), codegen
+
+    return read
+
+
+def _call(count: int):
+    """An intrinsic (address, `count` int64 arguments): call a compiled kernel at an address.
+
+    Numba's calling convention puts two pointers first, for a result and for an exception; kernels have neither.
+    """
+
+    def codegen(context, builder, sig, args):
+        unused = cgutils.alloca_once(builder, i64)
+        pointer = builder.ptrtoint(unused, i64)
+        signature = ir.FunctionType(i32, [i64] * (2 + count))
+        builder.call(builder.inttoptr(args[0], signature.as_pointer()), [pointer, pointer, *args[1:]])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * (1 + count)), codegen
+
+
+@intrinsic
+def call_kernel(typingctx, kernel, instruction, thread, threads):
+    """Run the kernel at an address on one thread's share of an instruction."""
+    return _call(3)
+
+
+@intrinsic
+def call_tile(typingctx, tile, region, x, w, bias, y, count):
+    """Run the micro-kernel at an address on `count` tiles; see convolution.py."""
+    return _call(6)
+
+
+@cache
+def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
+    """The operations on blocks of one shape; see the module's docstring."""
+    kind, vector = Block(rows, vectors, lanes), ir.VectorType(f32, lanes)
+    array = ir.ArrayType(vector, rows * vectors)
+    every = [(r, v) for r in range(rows) for v in range(vectors)]
+
+    def pack(builder, elements):
+        value = ir.Constant(array, ir.Undefined)
+        for (r, v), element in zip(every, elements, strict=True):
+            value = builder.insert_value(value, element, r * vectors + v)
+        return value
+
+    def unpack(builder, value):
+        return {(r, v): builder.extract_value(value, r * vectors + v) for r, v in every}
+
+    def row(builder, address):
+        """The vectors of one row in memory."""
+        return [_load(builder, builder.add(address, ir.Constant(i64, 4 * lanes * v)), vector) for v in range(vectors)]
+
+    def fma(builder, a, b, c):
+        return builder.call(declare(builder, f"llvm.fma.v{lanes}f32", vector, vector, vector, vector), [a, b, c])
+
+    def operation(emit, *parameters):
+        """An intrinsic with int64 or float32 parameters that returns a block."""
+        names = ["typingctx", *(f"p{n}" for n in range(len(parameters)))]
+
+        def codegen(context, builder, sig, args):
+            return emit(builder, *args)
+
+        # Numba reads the number of parameters off the function itself, so it needs them by name.
+        scope = {"signature": kind(*parameters), "codegen": codegen}
+        exec(f"def op({', '.join(names)}):\n    return signature, codegen", scope)  # noqa: S102
+        return intrinsic(scope["op"])
+
+    def elementwise(combine):
+        """acc[r][v] combined with memory's row r."""
+
+        def emit(builder, acc, x, stride):
+            acc, out = unpack(builder, acc), []
+            for r in range(rows):
+                memory = row(builder, _at(builder, x, stride, r))
+                out += [combine(builder, acc[r, v], memory[v]) for v in range(vectors)]
+            return pack(builder, out)
+
+        return operation(emit, kind, types.int64, types.int64)
+
+    def splat(builder, x):
+        return pack(builder, [Vector.splat(builder, x, lanes).value] * len(every))
+
+    def load(builder, x, stride):
+        return pack(builder, [e for r in range(rows) for e in row(builder, _at(builder, x, stride, r))])
+
+    def fma_outer(builder, acc, a, stride, b):
+        acc, b, out = unpack(builder, acc), row(builder, b), []
+        for r in range(rows):
+            scalar = Vector.splat(builder, _load(builder, _at(builder, a, stride, r), f32), lanes).value
+            out += [fma(builder, scalar, b[v], acc[r, v]) for v in range(vectors)]
+        return pack(builder, out)
+
+    def fma_rows(builder, acc, x, stride, w):
+        acc, w, out = unpack(builder, acc), row(builder, w), []
+        for r in range(rows):
+            memory = row(builder, _at(builder, x, stride, r))
+            out += [fma(builder, memory[v], w[v], acc[r, v]) for v in range(vectors)]
+        return pack(builder, out)
+
+    def fma_groups(width):
+        def emit(builder, acc, x, stride, w):
+            acc = unpack(builder, acc)
+            memory = [row(builder, _at(builder, x, stride, r)) for r in range(rows)]
+            step = ir.Constant(i64, 4 * lanes * vectors)
+            for k in range(width):
+                weights = row(builder, _at(builder, w, step, k))
+                pattern = ir.Constant(ir.VectorType(i32, lanes), [lane // width * width + k for lane in range(lanes)])
+                for r, v in every:
+                    spread = builder.shuffle_vector(memory[r][v], ir.Constant(vector, ir.Undefined), pattern)
+                    acc[r, v] = fma(builder, spread, weights[v], acc[r, v])
+            return pack(builder, acc.values())
+
+        return operation(emit, kind, types.int64, types.int64, types.int64)
+
+    @intrinsic
+    def store(typingctx, acc, y, stride):
+        def codegen(context, builder, sig, args):
+            acc, y, stride = args
+            for (r, v), element in unpack(builder, acc).items():
+                address = builder.add(_at(builder, y, stride, r), ir.Constant(i64, 4 * lanes * v))
+                builder.store(element, builder.inttoptr(address, vector.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(kind, types.int64, types.int64), codegen
+
+    def mapped(function):
+        def emit(builder, acc):
+            return pack(builder, [function(Vector(builder, e)).value for e in unpack(builder, acc).values()])
+
+        return operation(emit, kind)
+
+    def add_square(builder, acc, x):
+        acc, x = unpack(builder, acc), unpack(builder, x)
+        return pack(builder, [fma(builder, x[at], x[at], acc[at]) for at in every])
+
+    def with_scalars(combine, count):
+        """Every vector combined with `count` splatted scalars."""
+
+        def emit(builder, acc, *scalars):
+            splats = [Vector.splat(builder, scalar, lanes) for scalar in scalars]
+            return pack(builder, [combine(Vector(builder, e), *splats).value for e in unpack(builder, acc).values()])
+
+        return operation(emit, kind, *[types.float32] * count)
+
+    @intrinsic
+    def sum_rows(typingctx, acc):
+        def codegen(context, builder, sig, args):
+            acc, half = unpack(builder, args[0]), rows
+            while half > 1:
+                half //= 2
+                acc = {(r, v): builder.fadd(acc[r, v], acc[r + half, v]) for r in range(half) for v in range(vectors)}
+            result = ir.Constant(ir.ArrayType(vector, vectors), ir.Undefined)
+            for v in range(vectors):
+                result = builder.insert_value(result, acc[0, v], v)
+            return result
+
+        return Block(1, vectors, lanes)(kind), codegen
+
+    def across(combine):
+        """Lanes of a one-vector block combined in halves: lane i with lane i + lanes / 2, and so on."""
+
+        @intrinsic
+        def reduce(typingctx, acc):
+            def codegen(context, builder, sig, args):
+                value, half = builder.extract_value(args[0], 0), lanes
+                while half > 1:
+                    half //= 2
+                    order = [lane + half if lane < half else lane for lane in range(lanes)]
+                    moved = builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(i32, lanes), order))
+                    value = combine(Vector(builder, value), Vector(builder, moved)).value
+                return builder.extract_element(value, ir.Constant(i32, 0))
+
+            return types.float32(kind), codegen
+
+        return reduce
+
+    return SimpleNamespace(
+        type=kind,
+        zeros=operation(lambda builder: ir.Constant(array, None)),
+        splat=operation(splat, types.float32),
+        load=operation(load, types.int64, types.int64),
+        load_row=operation(lambda builder, x: pack(builder, row(builder, x) * rows), types.int64),
+        store=store,
+        fma_outer=operation(fma_outer, kind, types.int64, types.int64, types.int64),
+        fma_rows=operation(fma_rows, kind, types.int64, types.int64, types.int64),
+        fma_groups=fma_groups,
+        add=elementwise(lambda builder, a, b: builder.fadd(a, b)),
+        mul=elementwise(lambda builder, a, b: builder.fmul(a, b)),
+        max=elementwise(lambda builder, a, b: Vector(builder, a).maximum(Vector(builder, b)).value),
+        clamp=with_scalars(Vector.clamp, 2),
+        add_square=operation(add_square, kind, kind),
+        plus=with_scalars(Vector.__add__, 1),
+        times=with_scalars(Vector.__mul__, 1),
+        map=mapped,
+        sum_rows=sum_rows,
+        sum_lanes=across(Vector.__add__),
+        max_lanes=across(Vector.maximum),
+    )

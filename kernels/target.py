@@ -1,0 +1,59 @@
+"""The machine that kernels are compiled for: vector lanes, registers, and the tile shapes that fit them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+
+import llvmlite.binding as llvm
+
+FMA = """
+define <16 x float> @f(<16 x float> %a, <16 x float> %b, <16 x float> %c) {
+  %r = call <16 x float> @llvm.fma.v16f32(<16 x float> %a, <16 x float> %b, <16 x float> %c)
+  ret <16 x float> %r
+}
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+"""
+
+# Most rows of a register tile by its number of vectors, for 32 and for 16 vector registers: accumulators, one
+# vector of weights per column and one broadcast have to fit.
+MATMUL_ROWS = {32: {1: 14, 2: 14, 3: 8, 4: 6}, 16: {1: 12, 2: 6, 3: 4}}
+# Depthwise tiles read their input from memory: accumulators and one row of weights.
+DEPTHWISE_ROWS = {32: {1: 8, 2: 8}, 16: {1: 8, 2: 5}}
+# Tiles of narrow groups hold their input in registers too.
+GROUPED_ROWS = {32: {1: 8, 2: 6}, 16: {1: 5, 2: 2}}
+ATTENTION_TILE = {32: (6, 4), 16: (6, 2)}
+
+
+@dataclass(frozen=True)
+class Target:
+    """cpu and features as LLVM names them; `lanes` float32 in a vector register, of which there are `registers`."""
+
+    cpu: str
+    features: str
+    lanes: int
+    registers: int
+
+
+@cache
+def host() -> Target:
+    """The machine this process compiles for: Numba's, so NUMBA_CPU_NAME and NUMBA_CPU_FEATURES count here too.
+
+    The code generator itself is asked for the width: a 16-lane multiply-add is compiled, and the registers that it
+    comes out in are looked at. That holds for any CPU, by name or by features.
+    """
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu = os.environ.get("NUMBA_CPU_NAME") or llvm.get_host_cpu_name()
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is None:
+        features = llvm.get_host_cpu_features().flatten()
+    cpu = llvm.get_host_cpu_name() if cpu == "host" else cpu
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu=cpu, features=features, opt=2)
+    assembly = machine.emit_assembly(llvm.parse_assembly(FMA))
+    if "zmm" in assembly:
+        return Target(cpu, features, 16, 32)
+    if "ymm" in assembly:
+        return Target(cpu, features, 8, 16)
+    return Target(cpu, features, 4, 16 if "xmm" in assembly else 32)

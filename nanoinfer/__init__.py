@@ -1,0 +1,43 @@
+"""nanoinfer: CPU inference for vision networks in NumPy and Numba.
+
+    import nanoinfer
+    model = nanoinfer.create_model("digits")
+    model.predict(["seven.png"], topk=3)
+
+Names are imported when they are first used, so that a command pays only for what it needs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .architectures import list_models
+    from .model import Model, create_model
+    from .weights import load_weights
+    from .weights.errors import InputError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "InputError": ".weights.errors",
+    "Model": ".model",
+    "create_model": ".model",
+    "list_models": ".architectures",
+    "load_weights": ".weights",
+}
+
+__all__ = ["InputError", "Model", "__version__", "create_model", "list_models", "load_weights"]
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,140 @@
+"""MobileNetV2 as timm and torchvision define it: two naming schemes over the table of one paper.
+
+Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", https://arxiv.org/abs/1801.04381, table 2;
+timm/models/efficientnet.py:_gen_mobilenet_v2; torchvision/models/mobilenetv2.py. article.py reads the same table.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ..graph import Builder, Graph, Value
+from .architecture import Architecture, Preprocessing
+from .timm_blocks import batch_norm_act, depthwise_separable, inverted_residual, make_divisible
+
+
+class Stage(NamedTuple):
+    """A row of the paper's table: `blocks` inverted residuals, the first with `stride`, the others with stride 1."""
+
+    expansion: int  # t
+    channels: int  # c
+    blocks: int  # n
+    stride: int  # s
+
+
+STEM_CHANNELS = 32  # 3 x 3, stride 2; 224 x 224 -> 112 x 112
+STAGES = (
+    #     t    c  n  s
+    Stage(1, 16, 1, 1),  # 112 x 112 -> 112 x 112
+    Stage(6, 24, 2, 2),  # 112 x 112 -> 56 x 56
+    Stage(6, 32, 3, 2),  # 56 x 56 -> 28 x 28
+    Stage(6, 64, 4, 2),  # 28 x 28 -> 14 x 14
+    Stage(6, 96, 3, 1),  # 14 x 14 -> 14 x 14
+    Stage(6, 160, 3, 2),  # 14 x 14 -> 7 x 7
+    Stage(6, 320, 1, 1),  # 7 x 7 -> 7 x 7
+)
+HEAD_CHANNELS = 1280  # 1 x 1, 7 x 7
+
+
+def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: bool) -> Graph:
+    """timm's mobilenetv2_*: channels times `width`, blocks of a stage times `depth`, rounded up.
+
+    With `fixed_ends` the stem and the head keep the paper's channels, the first and the last stage their one block.
+    """
+    net = Builder()
+    x = net.conv2d(net.input, "conv_stem", STEM_CHANNELS if fixed_ends else _scaled(STEM_CHANNELS, width), 3, stride=2)
+    x = batch_norm_act(net, x, "bn1", "relu6")
+    for i, stage in enumerate(STAGES):
+        end = fixed_ends and i in (0, len(STAGES) - 1)
+        for j in range(stage.blocks if end else math.ceil(stage.blocks * depth)):
+            name, channels = f"blocks.{i}.{j}", _scaled(stage.channels, width)
+            options = {"kernel": 3, "stride": stage.stride if j == 0 else 1, "kind": "relu6"}
+            if stage.expansion == 1:
+                x = depthwise_separable(net, x, name, channels, **options)
+            else:
+                x = inverted_residual(net, x, name, channels, expansion=stage.expansion, **options)
+        net.module(f"blocks.{i}", x)
+    net.module("blocks", x)
+    x = net.conv2d(x, "conv_head", HEAD_CHANNELS if fixed_ends else _head_channels(width), kernel=1)
+    features = batch_norm_act(net, x, "bn2", "relu6")
+    x = net.flatten(net.global_average_pool(features, "global_pool.pool"), "global_pool.flatten")
+    return net.finish(net.linear(net.module("global_pool", x), "classifier", num_classes), features)
+
+
+def torchvision_mobilenet_v2(num_classes: int, width_mult: float) -> Graph:
+    """torchvision's mobilenet_v2: a flat list `features`, a convolution, its norm and its activation numbered."""
+    net = Builder()
+    x = _conv_norm_relu6(net, net.input, "features.0", _scaled(STEM_CHANNELS, width_mult), kernel=3, stride=2)
+    index = 1
+    for stage in STAGES:
+        for j in range(stage.blocks):
+            channels, stride = _scaled(stage.channels, width_mult), stage.stride if j == 0 else 1
+            x = _torchvision_block(net, x, f"features.{index}", stage.expansion, channels, stride)
+            index += 1
+    x = _conv_norm_relu6(net, x, f"features.{index}", _head_channels(width_mult), kernel=1)
+    features = net.module("features", x)
+    x = net.flatten(net.global_average_pool(features, "features:mean"), "features:flatten")
+    x = net.linear(net.module("classifier.0", x), "classifier.1", num_classes)
+    return net.finish(net.module("classifier", x), features)
+
+
+def _torchvision_block(net: Builder, x: Value, name: str, expansion: int, channels: int, stride: int) -> Value:
+    """InvertedResidual: (N, C, H, W) -> (N, channels, H/s, W/s); the steps of `conv` count from the first there is."""
+    shortcut, hidden, step = x, x.channels * expansion, 0
+    if expansion != 1:
+        x, step = _conv_norm_relu6(net, x, f"{name}.conv.0", hidden, kernel=1), 1
+    x = _conv_norm_relu6(net, x, f"{name}.conv.{step}", hidden, kernel=3, stride=stride, groups=hidden)
+    x = net.conv2d(x, f"{name}.conv.{step + 1}", channels, kernel=1)
+    x = net.module(f"{name}.conv", net.batch_norm(x, f"{name}.conv.{step + 2}"))
+    if stride == 1 and channels == shortcut.channels:
+        return net.residual(x, shortcut, name)
+    return net.module(name, x)
+
+
+def _conv_norm_relu6(net, x, name, channels, kernel, stride=1, groups=1) -> Value:
+    """Conv2dNormActivation of torchvision."""
+    x = net.batch_norm(net.conv2d(x, f"{name}.0", channels, kernel, stride, groups=groups), f"{name}.1")
+    return net.module(name, net.activation(x, "relu6", f"{name}.2"))
+
+
+def _scaled(channels: int, width: float) -> int:
+    return make_divisible(channels * width)
+
+
+def _head_channels(width: float) -> int:
+    """The head grows with the width, but a narrow network keeps all of it (section 6.1 of the paper)."""
+    return make_divisible(HEAD_CHANNELS * max(1.0, width))
+
+
+TIMM = Preprocessing(resize=256, interpolation="bicubic")
+
+
+def _timm(name, width, weights, depth=1.0, fixed_ends=False) -> Architecture:
+    arguments = {"num_classes": 1000, "width": width, "depth": depth, "fixed_ends": fixed_ends}
+    scaled = f", depth x {depth:g}" if depth != 1 else ""
+    description = f"MobileNetV2, width x {width:g}{scaled} (timm)"
+    return Architecture(name, timm_mobilenetv2, arguments, TIMM, "imagenet1k", weights, description)
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        _timm("mobilenetv2_035", 0.35, None),
+        _timm("mobilenetv2_050", 0.5, "hub:timm/mobilenetv2_050.lamb_in1k"),
+        _timm("mobilenetv2_075", 0.75, None),
+        _timm("mobilenetv2_100", 1.0, "hub:timm/mobilenetv2_100.ra_in1k"),
+        _timm("mobilenetv2_110d", 1.1, "hub:timm/mobilenetv2_110d.ra_in1k", depth=1.2, fixed_ends=True),
+        _timm("mobilenetv2_120d", 1.2, "hub:timm/mobilenetv2_120d.ra_in1k", depth=1.4, fixed_ends=True),
+        _timm("mobilenetv2_140", 1.4, "hub:timm/mobilenetv2_140.ra_in1k"),
+        Architecture(
+            name="mobilenet_v2",
+            build=torchvision_mobilenet_v2,
+            arguments={"num_classes": 1000, "width_mult": 1.0},
+            preprocessing=Preprocessing(resize=256),
+            labels="imagenet1k",
+            weights=None,
+            description="MobileNetV2 with a width multiplier (torchvision)",
+        ),
+    )
+}

@@ -1,0 +1,142 @@
+"""MobileNetV3 as timm defines it (timm/models/mobilenetv3.py:_gen_mobilenet_v3).
+
+Howard et al., "Searching for MobileNetV3", https://arxiv.org/abs/1905.02244, tables 1 and 2. Members by TensorFlow's
+rules (tf_*) pad unevenly and are not here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..graph import Builder, Graph
+from .architecture import Architecture, Preprocessing
+from .timm_blocks import batch_norm_act, conv_bn_act, depthwise_separable, inverted_residual, make_divisible
+
+
+class Block(NamedTuple):
+    """A row "bneck" of the paper's tables."""
+
+    kernel: int
+    expanded: int  # "exp size"
+    channels: int  # "#out"
+    squeeze: bool  # "SE"
+    kind: str  # "NL"
+    stride: int  # "s"
+
+
+RE, HS = "relu", "hard_swish"
+STEM_CHANNELS = 16  # 3 x 3, stride 2, hard swish; 224 x 224 -> 112 x 112
+
+LARGE = (  # table 1; the tuples are timm's stages
+    (Block(3, 16, 16, False, RE, 1),),  # 112 x 112 -> 112 x 112
+    (
+        Block(3, 64, 24, False, RE, 2),  # 112 x 112 -> 56 x 56
+        Block(3, 72, 24, False, RE, 1),
+    ),
+    (
+        Block(5, 72, 40, True, RE, 2),  # 56 x 56 -> 28 x 28
+        Block(5, 120, 40, True, RE, 1),
+        Block(5, 120, 40, True, RE, 1),
+    ),
+    (
+        Block(3, 240, 80, False, HS, 2),  # 28 x 28 -> 14 x 14
+        Block(3, 200, 80, False, HS, 1),
+        Block(3, 184, 80, False, HS, 1),
+        Block(3, 184, 80, False, HS, 1),
+    ),
+    (
+        Block(3, 480, 112, True, HS, 1),  # 14 x 14 -> 14 x 14
+        Block(3, 672, 112, True, HS, 1),
+    ),
+    (
+        Block(5, 672, 160, True, HS, 2),  # 14 x 14 -> 7 x 7
+        Block(5, 960, 160, True, HS, 1),
+        Block(5, 960, 160, True, HS, 1),
+    ),
+)
+
+SMALL = (  # table 2
+    (Block(3, 16, 16, True, RE, 2),),  # 112 x 112 -> 56 x 56
+    (
+        Block(3, 72, 24, False, RE, 2),  # 56 x 56 -> 28 x 28
+        Block(3, 88, 24, False, RE, 1),
+    ),
+    (
+        Block(5, 96, 40, True, HS, 2),  # 28 x 28 -> 14 x 14
+        Block(5, 240, 40, True, HS, 1),
+        Block(5, 240, 40, True, HS, 1),
+    ),
+    (
+        Block(5, 120, 48, True, HS, 1),  # 14 x 14 -> 14 x 14
+        Block(5, 144, 48, True, HS, 1),
+    ),
+    (
+        Block(5, 288, 96, True, HS, 2),  # 14 x 14 -> 7 x 7
+        Block(5, 576, 96, True, HS, 1),
+        Block(5, 576, 96, True, HS, 1),
+    ),
+)
+
+
+def mobilenetv3_large(num_classes: int, width: float) -> Graph:
+    """timm's mobilenetv3_large_*: the paper's large network, channels times `width`."""
+    return _build(LARGE, last_channels=960, head_channels=1280, num_classes=num_classes, width=width)
+
+
+def mobilenetv3_small(num_classes: int, width: float) -> Graph:
+    """timm's mobilenetv3_small_*: the paper's small network, channels times `width`."""
+    return _build(SMALL, last_channels=576, head_channels=1024, num_classes=num_classes, width=width)
+
+
+def _build(stages, last_channels: int, head_channels: int, num_classes: int, width: float) -> Graph:
+    """Stem, blocks, a 1 x 1 convolution to `last_channels`, mean over pixels, `head_channels`, classes.
+
+    Below width 0.75 the stem keeps its channels; the head keeps them at every width.
+    """
+    net, inputs = Builder(), STEM_CHANNELS  # inputs: what the block receives at width 1
+    x = net.conv2d(net.input, "conv_stem", inputs if width < 0.75 else make_divisible(inputs * width), 3, stride=2)
+    x = batch_norm_act(net, x, "bn1", HS)
+    for i, stage in enumerate(stages):
+        for j, row in enumerate(stage):
+            name, channels = f"blocks.{i}.{j}", make_divisible(row.channels * width)
+            options = {"kernel": row.kernel, "stride": row.stride, "kind": row.kind, "squeeze": row.squeeze}
+            if row.expanded == inputs:
+                x = depthwise_separable(net, x, name, channels, **options)
+            else:
+                # The ratio to the inputs stays when the width changes, not the expanded size.
+                x = inverted_residual(net, x, name, channels, expansion=row.expanded / inputs, **options)
+            inputs = row.channels
+        net.module(f"blocks.{i}", x)
+    x = conv_bn_act(net, x, f"blocks.{len(stages)}.0", make_divisible(last_channels * width), HS)
+    features = net.module("blocks", net.module(f"blocks.{len(stages)}", x))
+
+    x = net.global_average_pool(features, "global_pool.pool")
+    x = net.module("global_pool", net.module("global_pool.flatten", x))  # an Identity: the head wants (N, C, 1, 1)
+    x = net.conv2d(x, "conv_head", head_channels, kernel=1, bias=True)
+    x = net.activation(net.module("norm_head", x), HS, "act2")
+    return net.finish(net.linear(net.flatten(x, "flatten"), "classifier", num_classes), features)
+
+
+def _model(name, build, width, weights) -> Architecture:
+    size = "large" if build is mobilenetv3_large else "small"
+    return Architecture(
+        name=name,
+        build=build,
+        arguments={"num_classes": 1000, "width": width},
+        preprocessing=Preprocessing(resize=256, interpolation="bicubic"),
+        labels="imagenet1k",
+        weights=weights,
+        description=f"MobileNetV3 {size}, width x {width:g} (timm)",
+    )
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        _model("mobilenetv3_small_050", mobilenetv3_small, 0.5, "hub:timm/mobilenetv3_small_050.lamb_in1k"),
+        _model("mobilenetv3_small_075", mobilenetv3_small, 0.75, "hub:timm/mobilenetv3_small_075.lamb_in1k"),
+        _model("mobilenetv3_small_100", mobilenetv3_small, 1.0, "hub:timm/mobilenetv3_small_100.lamb_in1k"),
+        _model("mobilenetv3_large_075", mobilenetv3_large, 0.75, None),
+        _model("mobilenetv3_large_100", mobilenetv3_large, 1.0, "hub:timm/mobilenetv3_large_100.ra_in1k"),
+    )
+}

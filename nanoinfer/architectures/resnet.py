@@ -1,0 +1,133 @@
+"""ResNet, ResNeXt and Wide ResNet as torchvision defines them (torchvision/models/resnet.py).
+
+He et al., "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385, table 1; Xie et al.,
+"Aggregated Residual Transformations for Deep Neural Networks", https://arxiv.org/abs/1611.05431, table 1; Zagoruyko and
+Komodakis, "Wide Residual Networks", https://arxiv.org/abs/1605.07146. As in torchvision, the 3 x 3 convolution of a
+bottleneck takes the stride ("v1.5"), not the first 1 x 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ..graph import Builder, Graph, Value
+from .architecture import Architecture, Preprocessing
+
+
+class Stage(NamedTuple):
+    """A row of the paper's table: channels inside a block of the plain network, stride of the stage's first block."""
+
+    channels: int
+    stride: int
+
+
+STEM_CHANNELS = 64  # 7 x 7, stride 2, then max pool 3 x 3, stride 2; 224 x 224 -> 112 x 112 -> 56 x 56
+STAGES = (
+    Stage(64, 1),  # 56 x 56 -> 56 x 56
+    Stage(128, 2),  # 56 x 56 -> 28 x 28
+    Stage(256, 2),  # 28 x 28 -> 14 x 14
+    Stage(512, 2),  # 14 x 14 -> 7 x 7
+)
+
+
+def resnet_bottleneck(num_classes: int, layers: tuple[int, ...], groups: int, width_per_group: int) -> Graph:
+    """torchvision's ResNet of Bottleneck blocks, `layers` in each stage.
+
+    The 3 x 3 convolution has `groups` groups and, in the first stage, `width_per_group` channels in each.
+    """
+
+    def block(net, x, name, stage, stride):
+        width = stage.channels * width_per_group // 64 * groups
+        return _bottleneck(net, x, name, width, 4 * stage.channels, stride, groups)
+
+    return _build(num_classes, layers, block)
+
+
+def resnet_basic(num_classes: int, layers: tuple[int, ...]) -> Graph:
+    """torchvision's ResNet of BasicBlock blocks, `layers` in each stage."""
+    return _build(num_classes, layers, lambda net, x, name, stage, s: _basic(net, x, name, stage.channels, s))
+
+
+def _build(num_classes: int, layers: tuple[int, ...], block) -> Graph:
+    if len(layers) != len(STAGES) or min(layers) < 1:
+        raise ValueError(f"layers={layers} does not give a number of blocks for each of {len(STAGES)} stages")
+    net = Builder()
+    x = net.batch_norm(net.conv2d(net.input, "conv1", STEM_CHANNELS, kernel=7, stride=2), "bn1")
+    x = net.max_pool2d(net.activation(x, "relu", "relu"), "maxpool", kernel=3, stride=2, padding=1)
+    for i, (stage, blocks) in enumerate(zip(STAGES, layers, strict=True), start=1):
+        for j in range(blocks):
+            x = block(net, x, f"layer{i}.{j}", stage, stage.stride if j == 0 else 1)
+        net.module(f"layer{i}", x)
+    features = x
+    x = net.flatten(net.global_average_pool(features, "avgpool"), "avgpool:flatten")
+    return net.finish(net.linear(x, "fc", num_classes), features)
+
+
+def _bottleneck(net: Builder, x: Value, name: str, width: int, channels: int, stride: int, groups: int) -> Value:
+    """Bottleneck: 1 x 1 to `width`, 3 x 3, 1 x 1 to `channels`; (N, C, H, W) -> (N, channels, H/s, W/s)."""
+    y = net.batch_norm(net.conv2d(x, f"{name}.conv1", width, kernel=1), f"{name}.bn1")
+    y = net.activation(y, "relu", f"{name}.relu")
+    y = net.batch_norm(net.conv2d(y, f"{name}.conv2", width, 3, stride, groups=groups), f"{name}.bn2")
+    y = net.activation(y, "relu", f"{name}.relu")
+    y = net.batch_norm(net.conv2d(y, f"{name}.conv3", channels, kernel=1), f"{name}.bn3")
+    return _residual_relu(net, y, x, name, stride)
+
+
+def _basic(net: Builder, x: Value, name: str, channels: int, stride: int) -> Value:
+    """BasicBlock: two 3 x 3 convolutions; (N, C, H, W) -> (N, channels, H/s, W/s)."""
+    y = net.batch_norm(net.conv2d(x, f"{name}.conv1", channels, 3, stride), f"{name}.bn1")
+    y = net.activation(y, "relu", f"{name}.relu")
+    y = net.batch_norm(net.conv2d(y, f"{name}.conv2", channels, 3), f"{name}.bn2")
+    return _residual_relu(net, y, x, name, stride)
+
+
+def _residual_relu(net: Builder, y: Value, x: Value, name: str, stride: int) -> Value:
+    """relu(y + x), x through a 1 x 1 convolution where its shape differs (added last, as torch registers it last)."""
+    if stride != 1 or x.channels != y.channels:
+        x = net.conv2d(x, f"{name}.downsample.0", y.channels, kernel=1, stride=stride)
+        x = net.module(f"{name}.downsample", net.batch_norm(x, f"{name}.downsample.1"))
+    y = net.residual(y, x, f"{name}:add")
+    return net.module(name, net.activation(y, "relu", f"{name}.relu"))
+
+
+def _model(name, layers, groups=1, width_per_group=64, resize=256) -> Architecture:
+    grouped = f", {groups} groups" if groups > 1 else ""
+    wide = f", {width_per_group // 64} x wider inside" if width_per_group > 64 else ""
+    return Architecture(
+        name=name,
+        build=resnet_bottleneck,
+        arguments={"num_classes": 1000, "layers": layers, "groups": groups, "width_per_group": width_per_group},
+        preprocessing=Preprocessing(resize=resize),
+        labels="imagenet1k",
+        weights=f"hub:timm/{name}.tv_in1k",  # torchvision's own tensors, under torchvision's names
+        description=f"ResNet of {sum(layers)} bottleneck blocks{grouped}{wide} (torchvision)",
+    )
+
+
+def _basic_model(name, layers) -> Architecture:
+    return Architecture(
+        name=name,
+        build=resnet_basic,
+        arguments={"num_classes": 1000, "layers": layers},
+        preprocessing=Preprocessing(resize=256),
+        labels="imagenet1k",
+        weights=f"hub:timm/{name}.tv_in1k",
+        description=f"ResNet of {sum(layers)} basic blocks (torchvision)",
+    )
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        _basic_model("resnet18", (2, 2, 2, 2)),
+        _basic_model("resnet34", (3, 4, 6, 3)),
+        _model("resnet50", (3, 4, 6, 3)),
+        _model("resnet101", (3, 4, 23, 3)),
+        _model("resnet152", (3, 8, 36, 3)),
+        _model("resnext50_32x4d", (3, 4, 6, 3), groups=32, width_per_group=4),
+        _model("resnext101_32x8d", (3, 4, 23, 3), groups=32, width_per_group=8),
+        _model("resnext101_64x4d", (3, 4, 23, 3), groups=64, width_per_group=4, resize=232),
+        _model("wide_resnet50_2", (3, 4, 6, 3), width_per_group=128),
+        _model("wide_resnet101_2", (3, 4, 23, 3), width_per_group=128),
+    )
+}

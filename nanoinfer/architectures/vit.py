@@ -1,0 +1,93 @@
+"""Vision transformers as torchvision defines them (torchvision/models/vision_transformer.py).
+
+Dosovitskiy et al., "An Image is Worth 16x16 Words", https://arxiv.org/abs/2010.11929, table 1.
+"""
+
+from __future__ import annotations
+
+from ..graph import Builder, Graph, Value
+from .architecture import Architecture, Preprocessing
+
+EPS = 1e-6  # of every layer norm
+
+
+def vision_transformer(
+    num_classes: int,
+    image_size: int,
+    patch_size: int,
+    num_layers: int,
+    hidden_dim: int,
+    mlp_dim: int,
+    num_heads: int,
+) -> Graph:
+    """torchvision's VisionTransformer for square images; `image_size` decides the length of the position embedding.
+
+    Raises ValueError where patches do not tile the image, or heads not the hidden dimension.
+    """
+    if image_size % patch_size:
+        raise ValueError(f"image_size={image_size} is not a multiple of the patch size {patch_size}")
+    if hidden_dim % num_heads:
+        raise ValueError(f"hidden_dim={hidden_dim} is not a multiple of num_heads={num_heads}")
+    net = Builder()
+    class_token = net.parameter("class_token", 1, 1, hidden_dim)
+    x = net.conv2d(net.input, "conv_proj", hidden_dim, patch_size, stride=patch_size, padding=0, bias=True)
+    position = net.parameter("encoder.pos_embedding", 1, 1 + (image_size // patch_size) ** 2, hidden_dim)
+    x = net.tokens(x, class_token, position, "encoder.dropout")
+    for i in range(num_layers):
+        x = _encoder_block(net, x, f"encoder.layers.encoder_layer_{i}", mlp_dim, num_heads)
+    net.module("encoder.layers", x)
+    features = net.module("encoder", net.layer_norm(x, "encoder.ln", EPS))
+    x = net.linear(net.select_token(features, 0, "encoder:class_token"), "heads.head", num_classes)
+    return net.finish(net.module("heads", x), features)
+
+
+def _encoder_block(net: Builder, x: Value, name: str, mlp_dim: int, num_heads: int) -> Value:
+    """EncoderBlock: (N, T, D) -> (N, T, D), two residuals with the norm inside each of them."""
+    attention = f"{name}.self_attention"
+    y = net.layer_norm(x, f"{name}.ln_1", EPS)
+    names = {"weight": f"{attention}.in_proj_weight", "bias": f"{attention}.in_proj_bias"}
+    y = net.linear(y, f"{attention}:in_proj", 3 * x.channels, **names)
+    y = net.attention(y, num_heads, f"{attention}:heads")
+    # torch computes the output projection inside self_attention, not by calling the module out_proj.
+    names = {"weight": f"{attention}.out_proj.weight", "bias": f"{attention}.out_proj.bias"}
+    y = net.module(f"{name}.dropout", net.linear(y, attention, x.channels, **names))
+    x = net.residual(y, x, f"{name}:attended")
+
+    y = net.layer_norm(x, f"{name}.ln_2", EPS)
+    y = net.activation(net.linear(y, f"{name}.mlp.0", mlp_dim), "gelu", f"{name}.mlp.1")
+    y = net.linear(net.module(f"{name}.mlp.2", y), f"{name}.mlp.3", x.channels)
+    y = net.module(f"{name}.mlp", net.module(f"{name}.mlp.4", y))
+    return net.residual(x, y, name)
+
+
+def _model(name, patch_size, num_layers, hidden_dim, mlp_dim, num_heads, resize=256) -> Architecture:
+    return Architecture(
+        name=name,
+        build=vision_transformer,
+        arguments={
+            "num_classes": 1000,
+            "image_size": 224,
+            "patch_size": patch_size,
+            "num_layers": num_layers,
+            "hidden_dim": hidden_dim,
+            "mlp_dim": mlp_dim,
+            "num_heads": num_heads,
+        },
+        preprocessing=Preprocessing(resize=resize),
+        labels="imagenet1k",
+        weights=None,
+        description=f"vision transformer, {num_layers} layers of {hidden_dim}, {patch_size} x {patch_size} patches "
+        "(torchvision)",
+    )
+
+
+MODELS = {
+    model.name: model
+    for model in (
+        #               patch layers dim  mlp  heads   "Base" and "Large" of table 1
+        _model("vit_b_16", 16, 12, 768, 3072, 12),
+        _model("vit_b_32", 32, 12, 768, 3072, 12),
+        _model("vit_l_16", 16, 24, 1024, 4096, 16, resize=242),
+        _model("vit_l_32", 32, 24, 1024, 4096, 16),
+    )
+}

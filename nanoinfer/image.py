@@ -1,0 +1,144 @@
+"""Images to network input: decode, orient, resize, crop, normalise, with the bits that torchvision gives.
+
+torchvision's pipeline on PIL images is Resize, CenterCrop, ToTensor, Normalize; timm builds its own from the same
+four. Pillow does the decoding and the filtering in both, so equal sizes and an equal order of float32 operations
+give equal arrays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .weights.errors import InputError, shown
+
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+LARGEST_RESIZED = 1 << 27
+"""Pixels; beyond it lie only strips (1 x 3000 scaled to 256 x 768000) that would fill the memory."""
+
+
+def open_image(source) -> Image.Image:
+    """A path, PIL image or uint8 array (H, W, 3) or (H, W) as a PIL image of mode RGB; InputError if it is none.
+
+    EXIF orientation is honoured; of an animation the first frame counts. Alpha is dropped, not composited, as
+    torchvision's and timm's loaders do with convert("RGB"). 16-bit grey is scaled to 8 bits (Pillow's own conversion
+    clips it to white).
+    """
+    if isinstance(source, Image.Image):
+        return _decode(source, shown(getattr(source, "filename", "") or "image"))
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if not isinstance(source, (str, os.PathLike)):
+        raise InputError(f"an image is a path, a PIL image or a uint8 array, not {type(source).__name__}")
+    name = shown(os.fspath(source))
+    try:
+        with open(source, "rb") as file:
+            return _decode(file, name)
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except IsADirectoryError:
+        raise InputError(f"{name}: is a folder; name the images in it") from None
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise InputError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def preprocess(images, preprocessing) -> np.ndarray:
+    """One image or several (see `open_image`) as float32 (N, 3, H, W), C-contiguous.
+
+    The shorter side is resized to `preprocessing.resize`, the centre (H, W) = `preprocessing.crop` cut out (padded
+    with black where the image is smaller), then x = (x / 255 - mean) / std.
+    """
+    if isinstance(images, (str, os.PathLike, Image.Image)) or isinstance(images, np.ndarray) and images.ndim < 4:
+        images = [images]
+    if not isinstance(images, Iterable):
+        raise InputError(f"images are paths, PIL images or uint8 arrays, not {type(images).__name__}")
+    images = list(images)
+    if not images:
+        raise InputError("no images: give at least one")
+    mean, std = (np.array(values, np.float32)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    batch = np.empty((len(images), 3, *preprocessing.crop), np.float32)
+    for x, image in zip(batch, images, strict=True):
+        image = _resize(open_image(image), preprocessing.resize, INTERPOLATIONS[preprocessing.interpolation])
+        x[:] = np.asarray(_crop(image, *preprocessing.crop)).transpose(2, 0, 1)
+        x /= 255
+        x -= mean
+        x /= std
+    return batch
+
+
+def _decode(source, name: str) -> Image.Image:
+    """The RGB image in an open file, or of a PIL image, which may not be read yet."""
+    try:
+        image = source if isinstance(source, Image.Image) else Image.open(source)
+        image.load()
+        kind = image.format  # transposing forgets it
+        return _to_rgb(_orient(image), kind, name)
+    except InputError:
+        raise
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{name}: not an image that Pillow can read; give a JPEG, PNG, WebP, TIFF, BMP or GIF file"
+        ) from None
+    except Image.DecompressionBombError:
+        limit = 2 * Image.MAX_IMAGE_PIXELS // 1_000_000
+        raise InputError(f"{name}: more than {limit} million pixels; scale it down first") from None
+    except Exception as error:  # a decoder meets foreign bytes and may raise anything: the file is at fault
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(f"{name}: damaged image ({reason})") from None
+
+
+def _orient(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # unreadable EXIF says nothing about orientation, and the pixels are intact
+        return image
+
+
+def _to_rgb(image: Image.Image, kind: str | None, name: str) -> Image.Image:
+    if 0 in image.size:
+        raise InputError(f"{name}: an image without pixels")
+    # 16-bit grey: "I;16..." or, from Pillow's PGM and its older PNG reader, 16-bit values in the 32-bit mode "I"
+    if image.mode.startswith("I;16") or image.mode == "I" and kind in ("PNG", "PPM"):
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise InputError(f"{name}: 32-bit pixels have no defined range; save the image with 8 or 16 bits")
+    if image.mode == "P":  # by way of RGBA the colours are the same, and Pillow does not warn of transparency
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype != np.uint8 or not (array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3) or not array.size:
+        raise InputError(
+            "an image array is uint8 of shape (H, W, 3) or (H, W) with values 0 to 255, "
+            f"not {array.dtype} of shape {array.shape}"
+        )
+    return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
+
+
+def _resize(image: Image.Image, shorter: int, interpolation) -> Image.Image:
+    """torchvision.transforms.Resize(shorter): the longer side is truncated, not rounded."""
+    width, height = image.size
+    longer = int(shorter * max(width, height) / min(width, height))
+    if shorter * longer > LARGEST_RESIZED:
+        raise InputError(f"an image of {width} x {height} pixels is too long and thin; crop it first")
+    size = (shorter, longer) if width <= height else (longer, shorter)
+    return image if size == image.size else image.resize(size, interpolation)
+
+
+def _crop(image: Image.Image, height: int, width: int) -> Image.Image:
+    """torchvision.transforms.CenterCrop((height, width)); Pillow fills what lies outside the image with black."""
+    left, top = _offset(image.width, width), _offset(image.height, height)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _offset(size: int, crop: int) -> int:
+    # torchvision rounds half to even where it crops, and pads the smaller half first
+    return round((size - crop) / 2) if size >= crop else -((crop - size) // 2)

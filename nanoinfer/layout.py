@@ -1,0 +1,87 @@
+"""Where values lie: NHWC, channels padded to whole vectors, so that no kernel has a ragged last vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .graph import Node
+from .memory import ALIGNMENT
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value lies: its address and the distances in bytes between images, lines, pixels and channels.
+
+    Tokens (N, T, D) are pixels of one line; (N, D) is one pixel.
+    """
+
+    shape: tuple[int, ...]
+    address: int
+    image: int
+    line: int
+    pixel: int
+    channel: int = 4
+
+    @property
+    def channels(self) -> int:
+        return self.shape[1] if len(self.shape) == 4 else self.shape[-1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        if len(self.shape) == 4:
+            return self.shape[2:]
+        return 1, self.shape[1] if len(self.shape) == 3 else 1
+
+    @property
+    def pixels(self) -> int:
+        return self.size[0] * self.size[1]
+
+    @property
+    def bytes(self) -> int:
+        return self.shape[0] * self.image
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether pixels follow each other without gaps, within and across images."""
+        return self.channel == 4 and self.line == self.size[1] * self.pixel and self.image == self.pixels * self.pixel
+
+
+def padded(channels: int, lanes: int) -> int:
+    """Channels rounded up to whole vectors."""
+    return -(-channels // lanes) * lanes
+
+
+def nhwc(shape: tuple[int, ...], address: int, lanes: int) -> Place:
+    """The place of a whole value at an address."""
+    h, w = Place(shape, 0, 0, 0, 0).size
+    pixel = 4 * padded(shape[1] if len(shape) == 4 else shape[-1], lanes)
+    return Place(shape, address, h * w * pixel, w * pixel, pixel)
+
+
+def nchw(shape: tuple[int, ...], address: int) -> Place:
+    """The place of an array as torch lays it out."""
+    _, c, h, w = shape
+    return Place(shape, address, 4 * c * h * w, 4 * w, 4, 4 * h * w)
+
+
+def aligned_empty(size: int) -> np.ndarray:
+    """float32 array of `size` elements that starts on a cache line."""
+    buffer = np.empty(size + ALIGNMENT // 4, np.float32)
+    start = -buffer.ctypes.data % ALIGNMENT // 4
+    return buffer[start : start + size]
+
+
+# Nodes that compute nothing: another view of their input's memory.
+def _flatten(node: Node, shape: tuple[int, ...], x: Place) -> Place:
+    return replace(x, shape=shape)
+
+
+def _select_token(node: Node, shape: tuple[int, ...], x: Place) -> Place:
+    return replace(x, shape=shape, address=x.address + node.attributes["index"] * x.pixel)
+
+
+VIEWS: dict[str, Callable[[Node, tuple[int, ...], Place], Place]] = {"flatten": _flatten, "select_token": _select_token}

@@ -1,0 +1,179 @@
+"""Lowering: each node of a graph to the steps that compute it, one function per operator.
+
+Products (convolution, linear, max pooling) are lowered in product.py, everything else here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .graph import Node
+from .kernels import activation, attention, normalization, target
+from .layout import Place, aligned_empty, padded
+
+
+@dataclass
+class Step:
+    """One instruction before it is an int64 row: a kernel's specification, its fields.
+
+    A field is an int64, a kernel's specification, which stands for its address, or a list of records of such fields,
+    which stands for the address of an int64 table. `meet` is whether the threads
+    wait for each other behind it. `flops` counts multiply-adds twice.
+    """
+
+    kernel: tuple
+    fields: dict[str, object]
+    node: Node
+    flops: int = 0
+    meet: bool = True
+
+
+@dataclass
+class Context:
+    """What planning a node may ask for."""
+
+    machine: target.Target
+    threads: int
+    places: dict[str, Place]
+    tensors: dict[str, np.ndarray]
+    packed: dict[tuple, np.ndarray]
+    scratch: dict[str, int]
+
+    def constant(self, key: tuple, make: Callable[[], np.ndarray]) -> int:
+        """Address of a constant array, made once and shared by all plans of a model."""
+        if key not in self.packed:
+            values = make()
+            self.packed[key] = aligned_empty(values.size)
+            self.packed[key][...] = values.ravel()
+        return self.packed[key].ctypes.data
+
+    def channel_vector(self, key: tuple, values: np.ndarray) -> int:
+        """Address of one value per channel along the last axis, zeros up to whole vectors."""
+        width = padded(values.shape[-1], self.machine.lanes)
+        edges = [(0, 0)] * (values.ndim - 1) + [(0, width - values.shape[-1])]
+        return self.constant((*key, self.machine.lanes), lambda: np.pad(values.astype(np.float32), edges))
+
+
+def bits(value: float) -> int:
+    """The int64 that carries a float32 in an instruction."""
+    return int(np.float32(value).view(np.int32))
+
+
+def _elementwise(node, context, x, y, *, factor=0, factor_image=0, shift=0, other=None, pixels=None) -> Step:
+    kind = node.attributes.get("kind" if node.op == "activation" else "activation")
+    low, high = activation.limits(kind)
+    lanes = context.machine.lanes
+    fields = dict(
+        x=x.address, x_image=x.image, x_pixel=x.pixel, factor=factor, factor_image=factor_image, shift=shift,
+        other=other.address if other else 0, other_image=other.image if other else 0,
+        other_pixel=other.pixel if other else 0, y=y.address, y_image=y.image, y_pixel=y.pixel, images=y.shape[0],
+        pixels=pixels or y.pixels, vectors=padded(y.channels, lanes) // lanes, low=bits(low), high=bits(high),
+    )  # fmt: skip
+    return Step(("elementwise", lanes, activation.variant(kind)), fields, node, 2 * int(np.prod(y.shape)))
+
+
+def _batch_norm(node: Node, context: Context) -> list[Step]:
+    x, y = context.places[node.inputs[0]], context.places[node.output]
+    norm = {role: context.tensors[name].astype(np.float64) for role, name in node.tensors.items()}
+    scale = norm["weight"] / np.sqrt(norm["running_var"] + node.attributes["eps"])
+    factor = context.channel_vector((node.output, "scale"), scale)
+    shift = context.channel_vector((node.output, "shift"), norm["bias"] - norm["running_mean"] * scale)
+    return [_elementwise(node, context, x, y, factor=factor, shift=shift)]
+
+
+def _activation(node: Node, context: Context) -> list[Step]:
+    return [_elementwise(node, context, context.places[node.inputs[0]], context.places[node.output])]
+
+
+def _add(node: Node, context: Context) -> list[Step]:
+    x, other = (context.places[name] for name in node.inputs)
+    return [_elementwise(node, context, x, context.places[node.output], other=other)]
+
+
+def _scale(node: Node, context: Context) -> list[Step]:
+    x, gate = (context.places[name] for name in node.inputs)
+    return [_elementwise(node, context, x, context.places[node.output], factor=gate.address, factor_image=gate.image)]
+
+
+def _tokens(node: Node, context: Context) -> list[Step]:
+    """Patches + their positions, and the class token + its position, into one buffer."""
+    x, y = context.places[node.inputs[0]], context.places[node.output]
+    position = context.channel_vector((node.output, "position"), context.tensors[node.tensors["position"]][0])
+    first = context.channel_vector((node.output, "class"), context.tensors[node.tensors["class_token"]][0])
+    positions = replace(y, address=position + y.pixel, image=0)
+    patches = _elementwise(node, context, x, replace(y, address=y.address + y.pixel), other=positions, pixels=x.pixels)
+    constant = Place(y.shape, first, 0, 0, 0)
+    single = _elementwise(node, context, constant, y, other=replace(positions, address=position), pixels=1)
+    patches.meet = False
+    return [patches, single]
+
+
+def _layer_norm(node: Node, context: Context) -> list[Step]:
+    x, y = context.places[node.inputs[0]], context.places[node.output]
+    if y.channels % normalization.PARTIALS:
+        raise ValueError(f"{node.output}: layer norm takes a multiple of {normalization.PARTIALS} channels")
+    tensors = {role: context.tensors[name] for role, name in node.tensors.items()}
+    fields = dict(
+        x=x.address, x_row=x.pixel, y=y.address, y_row=y.pixel, rows=y.shape[0] * y.pixels, channels=y.channels,
+        weight=context.channel_vector((node.output, "weight"), tensors["weight"]),
+        bias=context.channel_vector((node.output, "bias"), tensors["bias"]),
+        reciprocal=bits(1 / y.channels), eps=bits(node.attributes["eps"]),
+    )  # fmt: skip
+    return [Step(("layer_norm",), fields, node, 8 * int(np.prod(y.shape)))]
+
+
+def _attention_tile(machine: target.Target, tokens: int, depth: int) -> tuple[int, int]:
+    rows, vectors = target.ATTENTION_TILE[machine.registers]
+    while depth % (vectors * machine.lanes):
+        vectors -= 1
+        if not vectors:
+            raise ValueError(f"attention heads of {depth} channels are no multiple of {machine.lanes} lanes")
+    return min(rows, tokens), vectors
+
+
+def _attention_scratch(node: Node, x: tuple[int, ...], machine: target.Target, threads: int) -> int:
+    """Bytes for all threads, for an input of shape x."""
+    depth = x[2] // 3 // node.attributes["heads"]
+    rows, vectors = _attention_tile(machine, x[1], depth)
+    return threads * 4 * attention.scratch_floats(x[1], depth, rows, vectors, machine.lanes)
+
+
+def _attention(node: Node, context: Context) -> list[Step]:
+    x, y = context.places[node.inputs[0]], context.places[node.output]
+    heads, tokens = node.attributes["heads"], x.shape[1]
+    depth = y.channels // heads
+    rows, vectors = _attention_tile(context.machine, tokens, depth)
+    lanes = context.machine.lanes
+    fields = dict(
+        qkv=x.address, image=x.image, token=x.pixel, y=y.address, y_image=y.image, y_token=y.pixel,
+        images=y.shape[0], heads=heads, tokens=tokens, depth=depth,
+        padded=attention.padded_tokens(tokens, vectors, lanes), scratch=context.scratch[node.output],
+        scratch_thread=4 * attention.scratch_floats(tokens, depth, rows, vectors, lanes), scale=bits(depth**-0.5),
+    )  # fmt: skip
+    return [Step(("attention", rows, vectors, lanes), fields, node, 4 * y.shape[0] * tokens * tokens * y.channels)]
+
+
+def _global_average_pool(node: Node, context: Context) -> list[Step]:
+    x, y = context.places[node.inputs[0]], context.places[node.output]
+    lanes = context.machine.lanes
+    fields = dict(
+        x=x.address, x_image=x.image, x_pixel=x.pixel, pixels=x.pixels, y=y.address, y_image=y.image,
+        images=y.shape[0], vectors=padded(y.channels, lanes) // lanes, reciprocal=bits(1 / x.pixels),
+    )  # fmt: skip
+    return [Step(("average_pool", lanes), fields, node, int(np.prod(x.shape)))]
+
+
+STEPS: dict[str, Callable[[Node, Context], list[Step]]] = {
+    "batch_norm": _batch_norm,
+    "activation": _activation,
+    "add": _add,
+    "scale": _scale,
+    "tokens": _tokens,
+    "layer_norm": _layer_norm,
+    "attention": _attention,
+    "global_average_pool": _global_average_pool,
+}
+SCRATCH: dict[str, Callable] = {"attention": _attention_scratch}

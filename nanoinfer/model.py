@@ -1,0 +1,237 @@
+"""What users hold: create_model and Model."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from . import passes, runtime
+from .architectures import MODELS, Architecture
+from .graph import Graph
+from .labels import labels
+from .plan import Program, make_program
+from .weights import InputError, load_weights
+
+PROGRAMS_KEPT = 8
+
+
+def create_model(
+    name: str,
+    weights=None,
+    *,
+    num_classes: int | None = None,
+    threads: int | None = None,
+    **architecture_arguments,
+) -> Model:
+    """A network ready to run.
+
+    `name` is one of `list_models()`. `weights` is a path (.safetensors, .pth, .pt), a mapping {name: array},
+    "hub:owner/repository", "random" or "random:SEED" (no file; for shapes and timing), or None for the
+    architecture's default weights. `threads` overrides NANOINFER_NUM_THREADS, OMP_NUM_THREADS and the number of cores.
+    `num_classes` and further arguments (width, width_mult, image_size ...) go to the architecture.
+
+    Raises InputError for an unknown name or argument and for weights that do not fit, with the full list of tensors.
+    """
+    if name not in MODELS:
+        nearest = get_close_matches(str(name), list(MODELS), 3, 0.4)
+        hint = f"did you mean {', '.join(nearest)}?" if nearest else "'nanoinfer models' lists them"
+        raise InputError(f"no model is called {name!r}; {hint}")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads={threads!r}: give a whole number from 1 on")
+    architecture = MODELS[name]
+    if num_classes is not None:
+        architecture_arguments["num_classes"] = num_classes
+    try:
+        graph = architecture.graph(**architecture_arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: {error}") from None
+    return Model(architecture, graph, _tensors(architecture, graph, weights), threads or runtime.default_threads())
+
+
+def _tensors(architecture: Architecture, graph: Graph, weights) -> dict[str, np.ndarray]:
+    """The graph's tensors from a source of weights, checked by name and shape."""
+    source = architecture.weights if weights is None else weights
+    if source is None:
+        raise InputError(
+            f"{architecture.name} has no default weights; pass a .safetensors or .pth file as weights, or 'random'"
+        )
+    if isinstance(source, str) and source.split(":")[0] == "random":
+        return _random(graph, source)
+    if isinstance(source, str) and source.startswith("package:"):
+        source = Path(__file__).parent / "data" / source.removeprefix("package:")
+    arrays = load_weights(source)
+    arrays = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
+    expected = {**graph.parameters, **graph.buffers}
+    what = f"the weights of {architecture.name}" if isinstance(source, Mapping) else source
+    _check(what, expected, {name: tuple(array.shape) for name, array in arrays.items()})
+    return {name: np.asarray(arrays[name], np.float32) for name in expected}
+
+
+def _check(source, expected: dict[str, tuple], found: dict[str, tuple]) -> None:
+    """InputError with every tensor that is missing, left over or of another shape."""
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    misshapen = [name for name in expected if name in found and found[name] != expected[name]]
+    if not (missing or extra or misshapen):
+        return
+    lines = [
+        f"{source}: does not fit the network: {len(missing)} tensors missing, {len(extra)} left over, "
+        f"{len(misshapen)} of another shape; use the file that belongs to this network, or its width and num_classes"
+    ]
+    for name in missing:
+        near = get_close_matches(name, extra, 1, 0.75)
+        lines.append(
+            f"  missing     {name} {expected[name]}" + (f"   (file has {near[0]} {found[near[0]]})" if near else "")
+        )
+    lines += [f"  left over   {name} {found[name]}" for name in extra]
+    lines += [f"  other shape {name} {found[name]}, not {expected[name]}" for name in misshapen]
+    raise InputError("\n".join(lines))
+
+
+def _random(graph: Graph, source: str) -> dict[str, np.ndarray]:
+    """Weights for shapes and timing: sane scales, batch norms near the identity; the same for the same seed."""
+    _, _, seed = source.partition(":")
+    if seed and not seed.isdigit():
+        raise InputError(f"weights={source!r}: a seed is a whole number, as in 'random:7'")
+    generator = np.random.default_rng(int(seed or 0))
+    tensors = {}
+    for name, shape in {**graph.parameters, **graph.buffers}.items():
+        if name.endswith("running_var") or (len(shape) == 1 and name.endswith("weight")):
+            tensors[name] = generator.uniform(0.8, 1.2, shape).astype(np.float32)
+        elif len(shape) == 1:
+            tensors[name] = generator.uniform(-0.1, 0.1, shape).astype(np.float32)
+        else:
+            scale = np.float32((2 / np.prod(shape[1:])) ** 0.5)
+            tensors[name] = generator.standard_normal(shape, np.float32) * scale
+    return tensors
+
+
+class Model:
+    """A network with its weights. Calls may come from any thread; they run one after another."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        graph: Graph,
+        tensors: dict[str, np.ndarray],
+        threads: int,
+        pass_count: int | None = None,
+    ):
+        self.architecture, self.graph, self.tensors, self.threads = architecture, graph, tensors, threads
+        self.pass_count = pass_count
+        self.classes = tensors[graph.producers()[graph.outputs[0]].tensors["weight"]].shape[0]
+        self._lock = threading.RLock()
+        self._optimised: dict[tuple, tuple] = {}
+        self._programs: OrderedDict[tuple, Program] = OrderedDict()
+        self._packed: dict[tuple, np.ndarray] = {}
+
+    @property
+    def name(self) -> str:
+        return self.architecture.name
+
+    def __repr__(self) -> str:
+        return f"<nanoinfer {self.name}, {self.classes} classes, {self.threads} threads>"
+
+    def with_passes(self, count: int | None) -> Model:
+        """The same network and weights with only the first `count` graph passes; 0 runs every operator as it stands."""
+        return Model(self.architecture, self.graph, self.tensors, self.threads, count)
+
+    def __call__(self, x: np.ndarray, taps: Iterable[str] = ()):
+        """Logits (N, classes) of x, float32 (N, 3, H, W) as torch takes it.
+
+        With `taps`, names of torch modules ("blocks.2.1"): (logits, {name: that module's output in torch's layout}).
+        Raises InputError for an input that the network cannot take and for an unknown module.
+        """
+        taps = [taps] if isinstance(taps, str) else list(taps)
+        for name in taps:
+            if name not in self.graph.modules:
+                near = get_close_matches(str(name), list(self.graph.modules), 3, 0.4)
+                raise InputError(f"{self.name} has no module {name!r}; nearest: {', '.join(near) or 'none'}")
+        values = [self.graph.modules[name] for name in taps]
+        arrays = self._run(x, (self.graph.outputs[0], *dict.fromkeys(values)), self.graph.input)
+        logits = arrays[self.graph.outputs[0]]
+        return (logits, {name: arrays[value] for name, value in zip(taps, values, strict=True)}) if taps else logits
+
+    def forward_features(self, x: np.ndarray) -> np.ndarray:
+        """What the network's head reads: (N, C, h, w), or tokens (N, T, D) of a transformer."""
+        return self._run(x, (self.graph.features,), self.graph.input)[self.graph.features]
+
+    def forward_head(self, features: np.ndarray) -> np.ndarray:
+        """Logits (N, classes) of what `forward_features` returned."""
+        return self._run(features, self.graph.outputs, self.graph.features)[self.graph.outputs[0]]
+
+    def preprocess(self, images) -> np.ndarray:
+        """One or more paths, PIL images or uint8 arrays (H, W, 3) -> float32 (N, 3, H, W), as the network was trained."""
+        from .image import preprocess
+
+        return preprocess(images, self.architecture.preprocessing)
+
+    def top(self, logits: np.ndarray, topk: int = 5) -> list[list[tuple[str, int, float]]]:
+        """For each row of logits the `topk` most probable classes, as (label, index, probability)."""
+        names = labels(self.architecture.labels, logits.shape[1])
+        wide = logits.astype(np.float64)
+        weights = np.exp(wide - wide.max(1, keepdims=True))
+        probabilities = weights / weights.sum(1, keepdims=True)
+        order = np.argsort(-probabilities, 1, kind="stable")[:, :topk]
+        return [
+            [(names[i], int(i), float(row[i])) for i in best] for row, best in zip(probabilities, order, strict=True)
+        ]
+
+    def predict(self, images, topk: int = 5) -> list[list[tuple[str, int, float]]]:
+        """Paths, PIL images or uint8 arrays -> for each the `topk` classes as (label, index, probability)."""
+        return self.top(self(self.preprocess(images)), topk)
+
+    def program(self, shape: tuple[int, ...]) -> Program:
+        """The program for one input shape (N, 3, H, W), made if need be; print it to see every step."""
+        return self._program(tuple(shape), self.graph.outputs, self.graph.input)
+
+    def _run(self, x: np.ndarray, outputs: tuple[str, ...], start: str) -> dict[str, np.ndarray]:
+        x = self._checked(x, start)
+        with self._lock:
+            program = self._program(x.shape, outputs, start)
+            program.take(x)
+            runtime.team(self.threads).run(program.table)
+            return {name: program.give(name) for name in outputs}
+
+    def _checked(self, x: np.ndarray, start: str) -> np.ndarray:
+        """x as a C-contiguous array, or InputError."""
+        if not isinstance(x, np.ndarray):
+            raise InputError(f"the input is a {type(x).__name__}; pass a NumPy array of float32")
+        if x.dtype != np.float32:
+            raise InputError(f"the input has dtype {x.dtype}; pass float32: x.astype(numpy.float32)")
+        if start == self.graph.input:
+            height, width = self.architecture.preprocessing.crop
+            if x.ndim != 4:
+                raise InputError(f"the input has shape {x.shape}; pass (N, 3, H, W), such as (1, 3, {height}, {width})")
+            if x.shape[1] != 3:
+                hint = "; move the channels: x.transpose(0, 3, 1, 2)" if x.shape[3] == 3 else ""
+                raise InputError(f"the input has {x.shape[1]} channels; pass (N, 3, H, W){hint}")
+        if x.size == 0:
+            raise InputError(f"the input has shape {x.shape} and holds nothing; pass at least one image")
+        return np.ascontiguousarray(x)
+
+    def _program(self, shape: tuple[int, ...], outputs: tuple[str, ...], start: str) -> Program:
+        with self._lock:
+            key = (shape, outputs, start)
+            if key not in self._programs:
+                graph, tensors = self._optimise(outputs, start)
+                try:
+                    self._programs[key] = make_program(graph, tensors, shape, self.threads, self._packed)
+                except ValueError as error:
+                    raise InputError(f"{self.name} cannot take an input of shape {shape}: {error}") from None
+                while len(self._programs) > PROGRAMS_KEPT:
+                    self._programs.popitem(last=False)
+            self._programs.move_to_end(key)
+            return self._programs[key]
+
+    def _optimise(self, outputs: tuple[str, ...], start: str) -> tuple[Graph, dict[str, np.ndarray]]:
+        key = (outputs, start)
+        if key not in self._optimised:
+            graph = self.graph.with_outputs(outputs, start)
+            self._optimised[key] = passes.optimise(graph, self.tensors, self.pass_count)
+        return self._optimised[key]

@@ -1,0 +1,92 @@
+"""Passes: graph and tensors in, the same network with fewer steps out.
+
+PASSES is the whole list, in order. The graph is checked after each one, and `optimise(..., count)` runs any prefix of
+it, to find the pass that a fault comes from. No pass removes a value that is an output of the graph, so a tapped
+layer is computed as it stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from .graph import Graph, Node
+
+Tensors = dict[str, np.ndarray]
+
+
+def _sole_consumer(graph: Graph) -> dict[str, Node]:
+    """Value -> the only node that reads it, for values that nothing else needs."""
+    table = graph.consumers().items()
+    return {name: nodes[0] for name, nodes in table if len(nodes) == 1 and name not in graph.outputs}
+
+
+def fold_batch_norm(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
+    """conv2d, batch_norm -> conv2d with bias. Folded in float64 and rounded once."""
+    sole, tensors, nodes, folded = _sole_consumer(graph), dict(tensors), [], {}
+    for node in graph.nodes:
+        follower = sole.get(node.output)
+        if node.op == "conv2d" and follower is not None and follower.op == "batch_norm":
+            folded[follower.output] = node
+        elif node.output in folded:
+            conv = folded[node.output]
+            norm = {role: tensors[name].astype(np.float64) for role, name in node.tensors.items()}
+            scale = norm["weight"] / np.sqrt(norm["running_var"] + node.attributes["eps"])
+            weight = tensors[conv.tensors["weight"]] * scale[:, None, None, None]
+            bias = tensors[conv.tensors["bias"]] if "bias" in conv.tensors else 0.0
+            bias = norm["bias"] + (bias - norm["running_mean"]) * scale
+            names = {role: f"{conv.tensors['weight']}*{node.output}.{role}" for role in ("weight", "bias")}
+            tensors[names["weight"]], tensors[names["bias"]] = weight.astype(np.float32), bias.astype(np.float32)
+            nodes.append(replace(conv, output=node.output, tensors=names))
+        else:
+            nodes.append(node)
+    return replace(graph, nodes=tuple(nodes)), tensors
+
+
+def fuse_residual(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
+    """conv2d or linear, add -> the product with the other summand as its second input."""
+    sole, producers, merged, absorbed = _sole_consumer(graph), graph.producers(), {}, set()
+    for node in graph.nodes:
+        if node.op == "add":
+            for mine, other in (node.inputs, node.inputs[::-1]):
+                product = producers.get(mine)
+                if product is None or product.op not in ("conv2d", "linear") or sole.get(mine) is not node:
+                    continue
+                if len(product.inputs) == 1 and not product.attributes.get("activation"):
+                    # The product moves to where the sum stood: by then the other summand is there.
+                    merged[node.output] = replace(product, inputs=(*product.inputs, other), output=node.output)
+                    absorbed.add(mine)
+                    break
+    nodes = tuple(merged.get(node.output, node) for node in graph.nodes if node.output not in absorbed)
+    return replace(graph, nodes=nodes), tensors
+
+
+def fuse_activation(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
+    """conv2d, linear or add, activation -> one node."""
+    sole, nodes, fused = _sole_consumer(graph), [], {}
+    for node in graph.nodes:
+        follower = sole.get(node.output)
+        can_hold = node.op in ("conv2d", "linear", "add") and not node.attributes.get("activation")
+        if can_hold and follower is not None and follower.op == "activation":
+            kind = {"activation": follower.attributes["kind"]}
+            fused[follower.output] = replace(node, output=follower.output, attributes={**node.attributes, **kind})
+        else:
+            nodes.append(fused.get(node.output, node))
+    return replace(graph, nodes=tuple(nodes)), tensors
+
+
+PASSES: tuple[Callable[[Graph, Tensors], tuple[Graph, Tensors]], ...] = (
+    fold_batch_norm,
+    fuse_residual,
+    fuse_activation,
+)
+
+
+def optimise(graph: Graph, tensors: Tensors, count: int | None = None) -> tuple[Graph, Tensors]:
+    """The first `count` passes (all by default), the graph checked after each."""
+    for apply in PASSES[:count]:
+        graph, tensors = apply(graph, tensors)
+        graph.check()
+    return graph, tensors

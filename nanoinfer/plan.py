@@ -1,0 +1,173 @@
+"""The plan: graph and input shape to a Program.
+
+Every value gets a place in one arena, every node its steps, every step an int64 row; kernels are compiled or loaded.
+A Program can be run any number of times, by one caller at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import lowering, memory, ops, product
+from .graph import Graph
+from .kernels import KERNELS, kernel_name, library, program, target
+from .kernels.convolution import REGION
+from .layout import VIEWS, Place, aligned_empty, nchw, nhwc
+from .lowering import Context, Step
+
+LOWER = {**lowering.STEPS, **product.STEPS}
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Program:
+    """A table of int64 rows, the memory that they address, and where input and outputs lie.
+
+    The input is read where the caller holds it if a convolution can take torch's layout: `reads_input` lists the
+    (row, column) of its address. Otherwise `reads_input` is empty and the input is copied into the arena first.
+    """
+
+    table: np.ndarray
+    steps: list[Step]
+    shapes: dict[str, tuple[int, ...]]
+    arena: np.ndarray
+    offsets: dict[str, int]
+    input: Place
+    outputs: dict[str, Place]
+    reads_input: list[tuple[int, int]]
+    regions: list[np.ndarray]
+
+    def take(self, x: np.ndarray) -> None:
+        """Make x, C-contiguous float32 of the planned shape, the input of the next run; x must outlive that run."""
+        for row, column in self.reads_input:
+            self.table[row, column] = x.ctypes.data
+        if not self.reads_input:
+            view = self._view(self.input)
+            view[...] = 0
+            view[..., : self.input.channels] = (np.moveaxis(x, 1, -1) if x.ndim == 4 else x).reshape(
+                *view.shape[:-1], -1
+            )
+
+    def give(self, name: str) -> np.ndarray:
+        """A copy of an output in torch's layout."""
+        place = self.outputs[name]
+        pixels = self._view(place)[..., : place.channels]
+        if len(place.shape) == 4:
+            pixels = pixels.reshape(place.shape[0], *place.size, place.channels).transpose(0, 3, 1, 2)
+        return np.array(pixels.reshape(place.shape), order="C")
+
+    def _view(self, place: Place) -> np.ndarray:
+        """(images, pixels, padded channels) of a value in the arena."""
+        first = self.arena[(place.address - self.arena.ctypes.data) // 4 :]
+        shape = (place.shape[0], place.pixels, -(-place.channels * 4 // place.pixel) * place.pixel // 4)
+        return np.lib.stride_tricks.as_strided(first, shape, (place.image, place.pixel, 4))
+
+    def __str__(self) -> str:
+        lines = [f"{'step':>4} {'kernel':34} {'output':52} {'shape':20} {'MFLOP':>9} {'offset':>10}"]
+        for number, step in enumerate(self.steps):
+            name = step.node.output
+            shape, mflop = "x".join(str(n) for n in self.shapes[name]), step.flops / 1e6
+            kernel = tile_name(step)
+            lines.append(f"{number:4} {kernel:34} {name:52} {shape:20} {mflop:9.3f} {self.offsets.get(name, 0):10}")
+        total = sum(step.flops for step in self.steps) / 1e6
+        lines.append(f"{len(self.steps)} steps, {total:.1f} MFLOP, arena {self.arena.nbytes / 2**20:.2f} MiB")
+        return "\n".join(lines)
+
+
+def tile_name(step: Step) -> str:
+    """The kernel that does a step's work: the largest tile for what runs in the convolution's loop nest."""
+    regions = step.fields.get("regions")
+    return kernel_name(max((r["tile"] for r in regions), key=lambda t: t[1]) if regions else step.kernel)
+
+
+def make_program(
+    graph: Graph,
+    tensors: Mapping[str, np.ndarray],
+    input_shape: tuple[int, ...],
+    threads: int,
+    packed: dict[tuple, np.ndarray],
+    progress: Progress | None = None,
+    machine: target.Target | None = None,
+) -> Program:
+    """Plan `graph` for one input shape and team size.
+
+    `packed` keeps packed weights between calls, so that all plans of a model share them. `progress(done, total)` is
+    told of kernel compilations. Raises ValueError where the network cannot take the shape.
+    """
+    machine = machine or target.host()
+    shapes = ops.infer_shapes(graph, input_shape, {name: tensor.shape for name, tensor in tensors.items()})
+    consumers = graph.consumers()
+    in_place = len(input_shape) == 4 and all(
+        node.op == "conv2d" and node.attributes["groups"] == 1 and graph.input not in node.inputs[1:]
+        for node in consumers[graph.input]
+    )
+    in_place = in_place and graph.input not in graph.outputs
+
+    arena, offsets, scratch = _arena(graph, shapes, machine, threads, in_place)
+    places = {graph.input: nchw(shapes[graph.input], 0) if in_place else None}
+    for name, offset in offsets.items():
+        places[name] = nhwc(shapes[name], arena.ctypes.data + offset, machine.lanes)
+    for node in graph.nodes:
+        if node.op in VIEWS:
+            places[node.output] = VIEWS[node.op](node, shapes[node.output], places[node.inputs[0]])
+
+    context = Context(machine, threads, places, tensors, packed, scratch)
+    steps = [step for node in graph.nodes if node.op in LOWER for step in LOWER[node.op](node, context)]
+    table, regions = _assemble(steps, progress)
+    reads_input = []
+    if in_place:
+        column = 1 + KERNELS["convolution"].fields.index("x")
+        reads_input = [(row, column) for row, step in enumerate(steps) if graph.input in step.node.inputs]
+    outputs = {name: places[name] for name in graph.outputs}
+    return Program(table, steps, shapes, arena, offsets, places[graph.input], outputs, reads_input, regions)
+
+
+def _arena(graph, shapes, machine, threads, in_place):
+    """(arena, {value: offset}, {node: address of its scratch memory})."""
+    owner = {graph.input: graph.input}  # a view lives in its owner's memory
+    lifetimes: dict[str, tuple[int, int]] = {graph.input: (-1, -1)}
+    sizes: dict[str, int] = {} if in_place else {graph.input: nhwc(shapes[graph.input], 0, machine.lanes).bytes}
+    scratch_sizes = {}
+    for number, node in enumerate(graph.nodes):
+        for name in node.inputs:
+            first, _ = lifetimes[owner[name]]
+            lifetimes[owner[name]] = (first, number)
+        owner[node.output] = owner[node.inputs[0]] if node.op in VIEWS else node.output
+        if node.op not in VIEWS:
+            lifetimes[node.output] = (number, number)
+            sizes[node.output] = nhwc(shapes[node.output], 0, machine.lanes).bytes
+        if node.op in lowering.SCRATCH:
+            name = f"{node.output} scratch"
+            lifetimes[name] = (number, number)
+            scratch_sizes[name] = lowering.SCRATCH[node.op](node, shapes[node.inputs[0]], machine, threads)
+    for name in graph.outputs:
+        first, _ = lifetimes[owner[name]]
+        lifetimes[owner[name]] = (first, len(graph.nodes))
+    offsets, total = memory.place({**sizes, **scratch_sizes}, lifetimes)
+    arena = aligned_empty(total // 4)
+    scratch = {name.removesuffix(" scratch"): arena.ctypes.data + offsets[name] for name in scratch_sizes}
+    return arena, {name: offsets[name] for name in sizes}, scratch
+
+
+def _assemble(steps: list[Step], progress: Progress | None) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The int64 table of a program, and the region tables that it points to."""
+    wanted = [step.kernel for step in steps]
+    for step in steps:
+        for record in step.fields.get("regions", ()):
+            wanted += [value for value in record.values() if isinstance(value, tuple)]
+    addresses = library.addresses(wanted, progress)
+    table, tables = np.zeros((len(steps), program.WORDS), np.int64), []
+    for row, step in zip(table, steps, strict=True):
+        fields = dict(step.fields)
+        if "regions" in fields:
+            records = [[addresses.get(r[name], r[name]) for name in REGION] for r in fields["regions"]]
+            tables.append(np.array(records, np.int64))
+            fields["regions"] = tables[-1].ctypes.data
+        names = KERNELS[step.kernel[0]].fields
+        row[0] = addresses[step.kernel]
+        row[1 : 1 + len(names)] = [fields[name] for name in names]
+        row[-1] = step.meet
+    return table, tables

@@ -1,0 +1,217 @@
+"""Planning of everything that runs in the convolution's loop nest: convolution, linear layers and max pooling.
+
+Three decisions are made here: how output channels are cut into panels, which tile each line of pixels gets, and
+what the threads split.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .graph import Node
+from .kernels import activation, convolution, target
+from .layout import Place, padded
+from .lowering import Context, Step, bits
+
+# Pixels between changes of panel: as many as fit this much of L2.
+CHUNK_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Product:
+    """One convolution, linear layer or max pooling.
+
+    `tile` is the kernel of its tiles and `most_rows` their most rows by vectors; `width` is the channels of a group
+    where a vector holds whole groups, 0 where every input channel of a group meets every output channel.
+    """
+
+    node: Node
+    x: Place
+    y: Place
+    tile: str
+    most_rows: dict[int, int]
+    window: tuple[int, int] = (1, 1)
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    depth: int = 1
+    width: int = 0
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    residual: Place | None = None
+
+    @property
+    def taps(self) -> int:
+        return self.window[0] * self.window[1]
+
+    def tile_kernel(self, rows: int, vectors: int, lanes: int) -> tuple:
+        """The specification of its micro-kernel for `rows` pixels."""
+        if self.weight is None:
+            return self.tile, rows, vectors, lanes
+        extra = (self.width,) if self.width > 1 else ()
+        return (self.tile, rows, vectors, lanes, activation.variant(self.node.attributes.get("activation")), *extra)
+
+
+def _panels(product: Product, vectors: int) -> list[tuple[int, int]]:
+    """(vectors in a panel, number of panels): two vectors a panel, and three or one where a vector is left over."""
+    if product.groups > 1 and not product.width:  # panels must not cross groups
+        group = vectors // product.groups
+        wide = 2 if group % 2 == 0 else 3 if group % 3 == 0 else 1
+        return [(wide, vectors // wide)]
+    last = 0 if vectors % 2 == 0 else 1 if product.width or vectors == 1 else 3
+    return [(wide, count) for wide, count in ((2, (vectors - last) // 2), (last, 1)) if wide and count]
+
+
+def _regions(product: Product) -> tuple[int, list[dict[str, int]]]:
+    """(images, regions): rectangles of outputs that see the same taps, as lines of pixels. See convolution.py."""
+    x, y, stride, padding = product.x, product.y, product.stride, product.padding
+    kernel_h, kernel_w = product.window
+    if (kernel_h, kernel_w, stride, padding) == (1, 1, 1, 0):
+        point = dict(first_tap=0, taps_y=1, taps_x=1, x_offset=0, y_offset=0)
+        if x.contiguous and y.contiguous:
+            return 1, [dict(point, lines=1, length=y.shape[0] * y.pixels, x_line=0, y_line=0, x_step=x.pixel,
+                            y_step=y.pixel)]  # fmt: skip
+        if y.pixels == 1:
+            return 1, [dict(point, lines=1, length=y.shape[0], x_line=0, y_line=0, x_step=x.image, y_step=y.image)]
+    regions = []
+    (height, width), (out_h, out_w) = x.size, y.size
+    for top, bottom, ky, ky_end in convolution.border_groups(height, out_h, kernel_h, stride, padding):
+        for left, right, kx, kx_end in convolution.border_groups(width, out_w, kernel_w, stride, padding):
+            down = (bottom - top, stride * x.line, y.line)
+            along = (right - left, stride * x.pixel, y.pixel)
+            outer, inner = (down, along) if along[0] >= down[0] else (along, down)
+            (lines, x_line, y_line), (length, x_step, y_step) = outer, inner
+            regions.append(dict(
+                lines=lines, length=length, x_line=x_line, y_line=y_line, x_step=x_step, y_step=y_step,
+                x_offset=(top * stride - padding + ky) * x.line + (left * stride - padding + kx) * x.pixel,
+                y_offset=top * y.line + left * y.pixel,
+                first_tap=ky * kernel_w + kx, taps_y=ky_end - ky, taps_x=kx_end - kx,
+            ))  # fmt: skip
+    return y.shape[0], regions
+
+
+def _tile_rows(most: int, images: int, lines: int, length: int, threads: int) -> int:
+    """Rows of the tiles that a line of pixels is cut into: as even as they come, and a share for every thread."""
+    tiles = -(-length // most)
+    if images * lines == 1 and tiles < 8 * threads:
+        tiles = min(-(-tiles // threads) * threads, length)
+    return -(-length // tiles)
+
+
+def _record(product: Product, region: dict[str, int], images: int, vectors: int, lanes: int, threads: int) -> dict:
+    """A region as the loop nest reads it: its lines cut into tiles."""
+    length, x, tap_bytes = region["length"], product.x, product.depth * 4 * vectors * lanes
+    low, high = activation.limits(product.node.attributes.get("activation"))
+    rows = _tile_rows(product.most_rows[vectors], images, region["lines"], length, threads)
+    full, edge = divmod(length, rows)
+    return dict(
+        tile=product.tile_kernel(rows, vectors, lanes),
+        edge=product.tile_kernel(edge, vectors, lanes) if edge else 0,
+        line_tiles=full + (edge > 0), full_tiles=full, lines=region["lines"],
+        x_offset=region["x_offset"], x_line=region["x_line"], x_tile=rows * region["x_step"],
+        y_offset=region["y_offset"], y_line=region["y_line"], y_tile=rows * region["y_step"],
+        w_offset=region["first_tap"] * tap_bytes, x_step=region["x_step"], y_step=region["y_step"],
+        taps_y=region["taps_y"], taps_x=region["taps_x"], x_tap_y=x.line, x_tap_x=x.pixel, depth=product.depth,
+        x_depth=x.channel, w_skip=(product.window[1] - region["taps_x"]) * tap_bytes,
+        residual=product.residual.address - product.y.address if product.residual else 0,
+        low=bits(low), high=bits(high),
+    )  # fmt: skip
+
+
+def _steps(product: Product, context: Context) -> list[Step]:
+    """One step per panel width; they write different channels, so the threads meet behind the last one only."""
+    node, x, y, lanes = product.node, product.x, product.y, context.machine.lanes
+    images, regions = _regions(product)
+    all_vectors = padded(y.channels, lanes) // lanes
+    steps, first = [], 0
+    for vectors, panels in _panels(product, all_vectors):
+        panel_bytes, end = 4 * vectors * lanes, min(first + panels * vectors * lanes, y.channels)
+        w = bias = w_bytes = 0
+        if product.weight is not None:
+            key, part = (node.tensors["weight"], lanes, vectors, first), product.weight[first:end]
+            w = context.constant(key, lambda part=part, vectors=vectors: convolution.pack(part, vectors, lanes))
+            values = np.zeros(y.channels) if product.bias is None else product.bias
+            bias = context.channel_vector((node.tensors["weight"], "bias"), values) + 4 * first
+            w_bytes = product.taps * product.depth * panel_bytes
+        # Every thread reads all of what is not split: split the larger one.
+        x_bytes = 4 * x.channels * x.pixels * y.shape[0]
+        by_panel = not product.width and panels >= context.threads and panels * w_bytes > x_bytes
+        threads = 1 if by_panel else context.threads
+        records = [_record(product, region, images, vectors, lanes, threads) for region in regions]
+        fields = dict(
+            x=x.address + (4 * first if product.width else 0), x_image=x.image,
+            x_group=panel_bytes if product.width else 4 * product.depth, w=w, w_panel=w_bytes, bias=bias,
+            y=y.address + 4 * first, y_image=y.image, panel_bytes=panel_bytes, images=images, panels=panels,
+            group_panels=1 if product.width else all_vectors // vectors // product.groups, regions=records,
+            region_count=len(records), split_panels=int(by_panel),
+            chunk=max(1, CHUNK_BYTES // (4 * x.channels * product.stride**2 * product.most_rows[vectors])),
+        )  # fmt: skip
+        if product.groups == 1 and not product.width:
+            fields["group_panels"] = panels
+        flops = 2 * y.shape[0] * y.pixels * (end - first) * product.taps * product.depth
+        steps.append(Step(("convolution",), fields, node, flops, meet=False))
+        first = end
+    steps[-1].meet = True
+    return steps
+
+
+def _inputs(node: Node, context: Context) -> dict[str, Place | None]:
+    places = [context.places[name] for name in node.inputs]
+    return dict(x=places[0], residual=places[1] if len(places) > 1 else None, y=context.places[node.output])
+
+
+def conv2d(node: Node, context: Context) -> list[Step]:
+    """Dense, grouped or depthwise convolution, with bias, residual and activation."""
+    weight = context.tensors[node.tensors["weight"]]
+    bias = context.tensors[node.tensors["bias"]] if "bias" in node.tensors else None
+    (out, depth, *window), groups = weight.shape, node.attributes["groups"]
+    registers, lanes, group = context.machine.registers, context.machine.lanes, out // groups
+    if groups == 1 or group % lanes == 0:
+        tile = dict(tile="matmul", most_rows=target.MATMUL_ROWS[registers])
+    elif group == depth and lanes % group == 0:
+        table = target.DEPTHWISE_ROWS if depth == 1 else target.GROUPED_ROWS
+        tile = dict(tile="depthwise", most_rows=table[registers], width=depth)
+    else:
+        raise ValueError(
+            f"{node.output}: groups of {depth} input and {group} output channels do not fit {lanes} lanes; supported "
+            f"are depthwise, groups as wide as a power of two, and groups of whole vectors"
+        )
+    attributes = {name: node.attributes[name] for name in ("stride", "padding", "groups")}
+    product = Product(
+        node,
+        **_inputs(node, context),
+        **tile,
+        **attributes,
+        window=tuple(window),
+        depth=depth,
+        weight=weight,
+        bias=bias,
+    )
+    return _steps(product, context)
+
+
+def linear(node: Node, context: Context) -> list[Step]:
+    """y = x w^T + bias (+ residual), activation: a pointwise convolution of tokens."""
+    weight, bias = (context.tensors[node.tensors[role]] for role in ("weight", "bias"))
+    table = target.MATMUL_ROWS[context.machine.registers]
+    weight = weight[:, :, None, None]
+    product = Product(
+        node, **_inputs(node, context), tile="matmul", most_rows=table, depth=weight.shape[1], weight=weight, bias=bias
+    )
+    return _steps(product, context)
+
+
+def max_pool2d(node: Node, context: Context) -> list[Step]:
+    """Max pooling: the loop nest with a tile that has no weights."""
+    kernel, stride, padding = (node.attributes[name] for name in ("kernel", "stride", "padding"))
+    table = target.DEPTHWISE_ROWS[context.machine.registers]
+    product = Product(
+        node, **_inputs(node, context), tile="max_pool", most_rows=table, window=(kernel, kernel), stride=stride,
+        padding=padding, width=1,
+    )  # fmt: skip
+    return _steps(product, context)
+
+
+STEPS = {"conv2d": conv2d, "linear": linear, "max_pool2d": max_pool2d}

@@ -1,0 +1,80 @@
+"""The thread team: one native call per run, with threads that wait inside native code for the next.
+
+Followers are Python threads that stand in a native loop without the GIL. After a run they spin for about a
+millisecond, so that the next run finds them awake, and then park.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cache
+
+import numpy as np
+
+from .kernels import library, program
+
+# Looks at the job counter before a follower parks: about a millisecond.
+PATIENCE = 5000
+
+
+def default_threads() -> int:
+    """NANOINFER_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may use (affinity, cgroup quota)."""
+    for variable in ("NANOINFER_NUM_THREADS", "OMP_NUM_THREADS"):
+        value = os.environ.get(variable, "").split(",")[0].strip()
+        if value.isdigit() and int(value) > 0:
+            return int(value)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            cores = min(cores, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return max(1, cores)
+
+
+class Team:
+    """`threads` threads, the caller's among them. One run at a time; callers queue."""
+
+    def __init__(self, threads: int):
+        self.threads = threads
+        self._turn = threading.Lock()
+        self._condition = threading.Condition()
+        self._running = False
+        self._lead = library.function(("lead",))
+        line = np.zeros((program.team_bytes(threads) + program.LINE) // 8, np.int64)
+        self._memory = line[-line.ctypes.data % program.LINE // 8 :]
+        for thread in range(1, threads):
+            threading.Thread(target=self._follow, args=(thread,), name=f"nanoinfer-{thread}", daemon=True).start()
+
+    def run(self, table: np.ndarray) -> None:
+        """Walk a program's table; returns when every thread has."""
+        with self._turn:
+            if self.threads > 1:
+                with self._condition:
+                    self._running = True
+                    self._condition.notify_all()
+            self._lead(self._memory.ctypes.data, table.ctypes.data, len(table), self.threads)
+            self._running = False
+
+    def _follow(self, thread: int) -> None:
+        follow, memory = library.function(("follow",)), self._memory.ctypes.data
+        while True:
+            follow(memory, thread, self.threads, PATIENCE)
+            # A run that starts now either sees this thread waiting and wakes it, or is seen here: none is missed.
+            with self._condition:
+                while not self._running:
+                    self._condition.wait()
+
+
+@cache
+def team(threads: int) -> Team:
+    """The team of this size; all models of a process share it."""
+    return Team(threads)
+
+
+if hasattr(os, "register_at_fork"):
+    # A child has none of its parent's threads, and perhaps a lock that one of them held.
+    os.register_at_fork(after_in_child=team.cache_clear)

@@ -1,0 +1,219 @@
+"""Every architecture against torch's own: parameters, and in float64 the value that each module returns."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bench import references
+from nanoinfer import ops
+from nanoinfer.architectures import MODELS, list_models
+
+TABLES = json.loads((Path(__file__).parent / "data" / "parameters.json").read_text())
+ARTICLE_WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.4)
+WIDTH_MULTS = (0.25, 0.5, 1.0, 1.4)
+
+NETWORKS = [
+    ("mobilenetv2_140", {}, (64, 96)),
+    ("mobilenetv3_small_100", {}, (64, 96)),
+    ("resnext50_32x4d", {}, (64, 96)),
+    ("vit_b_32", {"image_size": 64}, (64, 64)),
+    *(("mobilenetv2_article", {"width": width}, (96, 64)) for width in ARTICLE_WIDTHS),
+    *(("mobilenet_v2", {"width_mult": width}, (65, 97)) for width in WIDTH_MULTS),
+    ("mobilenetv2_140", {"num_classes": 7}, (32, 32)),
+    ("mobilenetv3_small_100", {"num_classes": 7}, (33, 47)),
+]
+MEMBERS = [
+    ("digits", {}, (96, 96)),
+    ("mobilenetv2_035", {}, (64, 64)),
+    ("mobilenetv2_050", {}, (64, 64)),
+    ("mobilenetv2_075", {}, (64, 64)),
+    ("mobilenetv2_100", {}, (64, 64)),
+    ("mobilenetv2_110d", {}, (64, 64)),
+    ("mobilenetv2_120d", {}, (64, 64)),
+    ("mobilenetv3_small_050", {}, (64, 64)),
+    ("mobilenetv3_small_075", {}, (64, 64)),
+    ("mobilenetv3_large_075", {}, (64, 64)),
+    ("mobilenetv3_large_100", {}, (64, 64)),
+    ("resnet18", {}, (33, 64)),
+    ("resnet50", {}, (32, 32)),
+    ("vit_b_16", {"image_size": 32}, (32, 32)),
+]
+LARGE_MEMBERS = [
+    *((name, {}, (64, 64)) for name in ("resnet34", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d")),
+    *((name, {}, (64, 64)) for name in ("wide_resnet50_2", "wide_resnet101_2")),
+    ("vit_l_16", {"image_size": 48}, (48, 48)),
+    ("vit_l_32", {"image_size": 96}, (96, 96)),
+    ("vit_b_32", {}, (224, 224)),
+]
+ALL = [*NETWORKS, *MEMBERS, *LARGE_MEMBERS]
+
+
+def identity(case):
+    name, arguments, _ = case
+    return "-".join([name, *(f"{key}={value}" for key, value in arguments.items())])
+
+
+def torch_model(name, arguments):
+    """The library's module of that name in eval mode, without values of its own yet."""
+    if name == "digits":
+        return references.reference("mobilenetv2_article", **{"width": 0.35, "num_classes": 10, **arguments})
+    if name in references.LIBRARIES:
+        return references.reference(name, **arguments)
+    references.import_torchvision()
+    timm = pytest.importorskip("timm")
+    return timm.create_model(name, pretrained=False, **arguments).eval()
+
+
+def hooked(module, x):
+    """{module name: what a forward hook on it sees}; the last run counts where a module runs several times."""
+    seen, handles = {}, []
+    for name, part in module.named_modules():
+        if name:
+
+            def keep(_, inputs, output, name=name):
+                output = output[0] if isinstance(output, tuple) else output  # attention: (values, weights)
+                seen[name] = output.numpy().copy()  # operators in place may change it afterwards
+
+            handles.append(part.register_forward_hook(keep))
+    with torch.no_grad():
+        logits = module(torch.from_numpy(x)).numpy()
+    for handle in handles:
+        handle.remove()
+    return seen, logits
+
+
+def assert_close(actual, expected, message):
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9 * scale, err_msg=message)
+
+
+def check_evaluation(name, arguments, size):
+    graph = MODELS[name].graph(**arguments)
+    module = references.randomise(torch_model(name, arguments), seed=5)
+    tensors = references.state_arrays(module)
+    x = np.random.default_rng(6).standard_normal((2, 3, *size))
+    x[1] *= 20  # far into the bounds of relu6, hard_sigmoid and hard_swish
+
+    values = ops.evaluate(graph, tensors, x)
+    seen, logits = hooked(module.double(), x)
+
+    assert set(graph.modules) == set(seen)
+    for part, expected in seen.items():
+        assert_close(values[graph.modules[part]], expected, part)
+    assert_close(values[graph.outputs[0]], logits, "logits")
+    shapes = ops.infer_shapes(graph, x.shape)
+    assert shapes == {value: array.shape for value, array in values.items()}
+    if hasattr(module, "forward_features"):
+        with torch.no_grad():
+            assert_close(values[graph.features], module.forward_features(torch.from_numpy(x)).numpy(), "features")
+
+
+@pytest.mark.parametrize("case", [*NETWORKS, *MEMBERS], ids=identity)
+def test_every_module_agrees_with_torch_in_float64(case):
+    check_evaluation(*case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LARGE_MEMBERS, ids=identity)
+def test_every_module_of_large_members_agrees_with_torch_in_float64(case):
+    check_evaluation(*case)
+
+
+@pytest.mark.parametrize("case", ALL, ids=identity)
+def test_names_shapes_and_order_are_those_of_torch(case):
+    name, arguments, _ = case
+    graph = MODELS[name].graph(**arguments)
+    with torch.device("meta"):  # shapes without memory
+        module = torch_model(name, arguments)
+
+    parameters = [(key, tuple(value.shape)) for key, value in module.named_parameters()]
+    buffers = [(key, tuple(value.shape)) for key, value in module.named_buffers() if value.ndim]
+    assert list(graph.parameters.items()) == parameters
+    assert list(graph.buffers.items()) == buffers
+    used = {tensor for node in graph.nodes for tensor in node.tensors.values()}
+    assert used == {*graph.parameters, *graph.buffers}
+
+
+@pytest.mark.parametrize("name", TABLES["parameters"])
+def test_parameters_are_those_of_the_published_tables(name):
+    graph = MODELS[name].graph()
+    assert [[key, list(shape)] for key, shape in graph.parameters.items()] == TABLES["parameters"][name]
+
+
+def test_layers_are_those_that_the_walkthrough_prints():
+    graph = MODELS["mobilenetv2_article"].graph()
+    layers = {}
+    for name, shape in graph.parameters.items():
+        layer = name.rpartition(".")[0]
+        layers[layer] = layers.get(layer, 0) + math.prod(shape)
+    assert list(layers.values()) == [count for _, count in TABLES["layers"]["mobilenetv2_article"]]
+
+
+@pytest.mark.parametrize("name", TABLES["totals"])
+def test_totals(name):
+    assert sum(map(math.prod, MODELS[name].graph().parameters.values())) == TABLES["totals"][name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_complete(name):
+    model = MODELS[name]
+    assert model.name == name
+    assert "num_classes" in model.arguments
+    assert model.description
+    assert model.preprocessing.resize >= max(model.preprocessing.crop)
+    for arguments in ({}, {"num_classes": 5}):
+        graph = model.graph(**arguments)
+        shapes = ops.infer_shapes(graph, (3, 3, *model.preprocessing.crop))
+        assert shapes[graph.outputs[0]] == (3, {**model.arguments, **arguments}["num_classes"])
+
+
+def test_every_model_is_compared_with_torch():
+    assert {name for name, _, _ in ALL} == set(MODELS)
+
+
+@pytest.mark.parametrize(
+    "name, shape",
+    [
+        ("mobilenetv2_140", (1, 1792, 7, 7)),
+        ("mobilenetv3_small_100", (1, 576, 7, 7)),
+        ("resnext50_32x4d", (1, 2048, 7, 7)),
+        ("vit_b_32", (1, 50, 768)),
+        ("mobilenet_v2", (1, 1280, 7, 7)),
+        ("mobilenetv2_article", (1, 1280, 7, 7)),
+    ],
+)
+def test_features(name, shape):
+    graph = MODELS[name].graph()
+    assert ops.infer_shapes(graph, (1, 3, 224, 224))[graph.features] == shape
+
+
+def test_list_models():
+    assert list_models() == list(MODELS)
+    assert list_models("vit_?_32") == ["vit_b_32", "vit_l_32"]
+    assert list_models("no such model") == []
+
+
+@pytest.mark.parametrize(
+    "name, arguments, message",
+    [
+        ("vit_b_32", {"width": 2}, "vit_b_32 has no argument width; it has num_classes, image_size"),
+        ("vit_b_32", {"image_size": 225}, "image_size=225 is not a multiple of the patch size 32"),
+        ("vit_b_32", {"num_heads": 7}, "hidden_dim=768 is not a multiple of num_heads=7"),
+        ("mobilenetv2_article", {"width": 0.01}, "first_conv.conv.weight would have shape"),
+        ("resnet50", {"num_classes": 0}, "fc.weight would have shape"),
+        ("resnet50", {"layers": (1, 1)}, "layers=.* blocks for each of 4 stages"),
+    ],
+)
+def test_wrong_arguments(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS[name].graph(**arguments)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (32, 1568), (192, 224)])
+def test_vit_takes_no_other_image_size(size):
+    with pytest.raises(ValueError, match="do not fit 7 x 7 position embeddings"):
+        ops.infer_shapes(MODELS["vit_b_32"].graph(), (1, 3, *size))

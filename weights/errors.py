@@ -1,0 +1,21 @@
+"""The error that a user can act on."""
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used.
+
+    The message is one line (grouped lists of tensors may follow on further lines), names the input, says what is
+    wrong with it and what to do next. The command line prints it as it is and exits with 2.
+    """
+
+
+def shown(value, limit=160):
+    """``value`` (a path, a tensor name) as it stands in a message: one printable line of at most ``limit`` characters.
+
+    Names come out of files that may be damaged or hostile, so a line break or a control character is escaped.
+    """
+    text = str(value)
+    if not text.isprintable():
+        text = ascii(text)[1:-1]
+    half = (limit - 3) // 2  # the end of a path says as much as its beginning
+    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"

@@ -1,0 +1,130 @@
+"""load_weights: a path, a mapping or a hub name -> {name: ndarray}."""
+
+import os
+import stat
+from collections.abc import Mapping
+
+import numpy as np
+
+from .arrays import to_float32
+from .errors import InputError, shown
+
+# How the files that people hand over by mistake begin, and what to tell them.
+_OTHER_CONTENT = (
+    (
+        b"version https://git-lfs",
+        "is a Git LFS pointer, not the weights; run 'git lfs pull' or download the file itself",
+    ),
+    (b"<", "is a web page or XML, not weights; download the file itself (the 'raw' or 'download' link)"),
+    (b"\x93NUMPY", "is one NumPy array without a name; pass a mapping {name: array} instead"),
+    (b"\x89HDF", "is an HDF5 file; save the weights as .safetensors, or pass a mapping {name: array}"),
+    (b"\x1f\x8b", "is gzip-compressed; decompress it first"),
+)
+
+
+def load_weights(source):
+    """Read named arrays from ``source``.
+
+    source: one of
+        a path to a .safetensors, .pth or .pt file. The content decides which, not the suffix;
+        a mapping {str: array-like of numbers} (NumPy arrays, torch tensors on any device, lists, an open .npz);
+        "hub:owner/name" or "hub:owner/name@revision": a model on the Hugging Face hub (see hub.py).
+
+    Returns a dict in the order of the file. Every floating dtype (float16, bfloat16, float64) becomes float32;
+    integers and bools keep theirs. Arrays are C-contiguous, may be read-only and may share memory: with each other
+    (tied weights), with a mapping's own arrays, or with the file, as a .safetensors file is mapped and not read.
+    So replace such a file by renaming a new one over it (as save_safetensors does); do not truncate it while in use.
+
+    Raises InputError, in one line that says what to do next, if the source is missing, unreadable or damaged.
+    """
+    if isinstance(source, Mapping):
+        return _from_mapping(source)
+    if isinstance(source, str) and source.startswith("hub:"):
+        from .hub import hub_file
+
+        return _from_file(hub_file(source[len("hub:") :]))
+    if isinstance(source, (str, os.PathLike)):
+        return _from_file(os.fsdecode(source))
+    raise InputError(
+        f"weights cannot be a {type(source).__name__}; give a path, a mapping of arrays or 'hub:owner/name'"
+    )
+
+
+def _from_file(path):
+    """Look at the first bytes of the file and hand it to the reader of that format."""
+    name = shown(path)
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            with open(path, "rb") as file:
+                start = file.read(64)
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file; check the path (a hub model is written hub:owner/name)") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{name}: cannot be read ({reason}); check the path and its permissions") from None
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{name}: is a folder; give the path of a .safetensors, .pth or .pt file in it")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{name}: is not a regular file; save the weights to a file and give its path")
+    if not start:
+        raise InputError(f"{name}: the file is empty; download or save it again")
+    if start[:2] == b"PK":
+        from .torch_zip import read_torch_zip
+
+        return read_torch_zip(path)
+    if start[8:9] == b"{":
+        from .safetensors_file import read_safetensors
+
+        return read_safetensors(path)
+    raise InputError(f"{name}: {_what_it_is(path, start)}")
+
+
+def _what_it_is(path, start):
+    """The problem and the next step for a file that is neither safetensors nor a zip."""
+    for magic, advice in _OTHER_CONTENT:
+        if start.startswith(magic):
+            return advice
+    suffix = os.path.splitext(path)[1].lower()
+    if start[:1] == b"\x80":  # the first opcode of a pickle; before torch 1.6 a checkpoint was a row of pickles
+        return (
+            "is a pickle or a checkpoint of torch before 1.6, which is never executed here; "
+            "load it with torch and re-save it with torch.save(state_dict, path) from torch>=1.6"
+        )
+    if suffix in (".safetensors", ".pth", ".pt"):
+        return f"is not a {suffix} file inside, or its beginning is damaged; download or save it again"
+    return "is neither a safetensors file nor a torch checkpoint; give a .safetensors, .pth or .pt file"
+
+
+def _from_mapping(mapping):
+    """{str: array-like} -> {str: C-contiguous ndarray}, floats as float32. float32 input is not copied."""
+    return {name: to_float32(array) for name, array in as_arrays(mapping).items()}
+
+
+def as_arrays(mapping):
+    """{str: array-like} -> {str: C-contiguous ndarray} with the dtypes as they are; InputError names what is no number.
+
+    Torch tensors are recognised by their methods, so that torch is never imported.
+    """
+    arrays = {}
+    for name, value in mapping.items():
+        if not isinstance(name, str):
+            raise InputError(f"weights: the key {shown(repr(name))} is not a string; name every array by its parameter")
+        try:
+            if hasattr(value, "detach"):
+                value = value.detach().cpu()
+                if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype
+                    value = value.float()
+            array = np.asarray(value, order="C")
+            if array.dtype.name == "bfloat16":  # from the ml_dtypes package
+                array = array.astype(np.float32)
+        except Exception as error:  # array-likes run code of their own: any exception means "no array"
+            reason = shown(error)
+            raise InputError(f"weights: {shown(name)!r} is not an array ({reason}); convert it to float32") from None
+        if array.dtype.kind not in "fiub":
+            kind = f"{type(value).__name__} of dtype {array.dtype}"
+            raise InputError(
+                f"weights: {shown(name)!r} is a {kind}, not real numbers; convert it to float32 or remove it"
+            )
+        arrays[name] = array
+    return arrays
