@@ -2,9 +2,10 @@
 
 The walkthrough's MobileNetV2 at width 0.35 learns scikit-learn's handwritten digits (UCI, 1,797 scans of 8 x 8) on
 96 x 96 images, so that an installation can recognise something without a download. A fifth of the scans is held out
-by a fixed stratified split. It decides nothing: no epoch, no setting and no sample is chosen by it, and it is scored
-once, after the last epoch, on the written files. Writes digits.safetensors, digits.json, digits_test.npz, ten sample
-scans and DIGITS_ATTRIBUTION.md into nanoinfer/data; about five minutes on one core.
+by a fixed stratified split. It chooses nothing: the settings below were found on a validation fifth of the training
+scans, the last epoch is the result, and the held-out scans only score the written file. Writes digits.safetensors,
+digits.json, digits_test.npz, ten sample scans and DIGITS_ATTRIBUTION.md into nanoinfer/data; about five minutes on
+one core.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from bench.references import reference, state_arrays
 WIDTH = 0.35
 SIZE = 96  # pixels per side; a scan pixel becomes 12 x 12
 MEAN = STD = 0.5
-BATCH = 64
+BATCH = 16  # small on purpose: 1,437 scans give few steps, and the noise regularises
 SPLIT_SEED = 0
 CLASSES = [str(digit) for digit in range(10)]
 
@@ -91,6 +92,16 @@ def augment(images):
     return torch.nn.functional.grid_sample(images + 1, grid, align_corners=False) - 1
 
 
+@torch.no_grad()
+def initialise(model):
+    """He's scale, and every residual branch silent at first: the 17 blocks learn in half the epochs."""
+    for layer in model.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+        if getattr(layer, "residual", False):
+            torch.nn.init.zeros_(layer.bn_pwconv1.weight)
+
+
 def train(scans, labels, epochs, seed):
     """The trained torch module, in eval mode. A fixed schedule; the last epoch is the result."""
     torch.manual_seed(seed)
@@ -98,12 +109,13 @@ def train(scans, labels, epochs, seed):
     labels = torch.from_numpy(labels)
     # Channels last trains about a third faster on a CPU, and changes no value's meaning.
     model = reference("mobilenetv2_article", width=WIDTH, num_classes=len(CLASSES)).train()
+    initialise(model)
     model = model.to(memory_format=torch.channels_last)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}])
     steps = len(labels) // BATCH  # the remainder differs from epoch to epoch: batch norm likes full batches
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=4e-3, total_steps=epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=epochs * steps)
     for epoch in range(epochs):
         start, total = time.perf_counter(), 0.0
         for rows in torch.randperm(len(labels))[: steps * BATCH].split(BATCH):
@@ -135,7 +147,7 @@ def score(path, scans, labels):
 def main():
     """Train, write the files, score them on the held-out scans."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=45)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="the weights' last bits depend on it")
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "nanoinfer" / "data")

@@ -24,7 +24,8 @@ from . import (
 # Arguments of the functions that `build` returns.
 STEP = 3  # (instruction, thread, threads): what a program's row calls
 TILE = 6  # (region, x, w, bias, y, count): what the convolution's loop nest calls
-TEAM = 4  # what a thread of the team enters
+LEAD = 5  # (team, table, steps, clocks, threads): what the calling thread enters
+FOLLOW = 4  # (team, thread, threads, patience): what the other threads of a team enter
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ KERNELS: dict[str, Kernel] = {
     "elementwise": Kernel(elementwise.build, STEP, elementwise.FIELDS),
     "layer_norm": Kernel(normalization.build, STEP, normalization.FIELDS),
     "attention": Kernel(attention.build, STEP, attention.FIELDS),
-    "lead": Kernel(program.build_lead, TEAM),
-    "follow": Kernel(program.build_follow, TEAM),
+    "lead": Kernel(program.build_lead, LEAD),
+    "follow": Kernel(program.build_follow, FOLLOW),
 }
 
 

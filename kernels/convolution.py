@@ -3,7 +3,7 @@
 Pointwise, dense, grouped and depthwise convolution, linear layers, patch embedding and max pooling all compute, for
 each output pixel and channel, a sum over taps (ky, kx) and over a depth of input channels:
 
-    y[pixel, o] = activation(bias[o] + sum over ky, kx, k of x[pixel * stride + (ky, kx) - padding, k] * w[o, k, ky, kx])
+    y[p, o] = activation(bias[o] + sum over ky, kx, k of x[p * stride + (ky, kx) - padding, k] * w[o, k, ky, kx])
 
 They differ in the innermost step alone. That step is a *tile* (matmul.py, depthwise.py, pooling.py): a micro-kernel
 that holds `rows` pixels x `vectors` vectors of channels in registers and walks taps and depth. This file holds what

@@ -10,7 +10,9 @@ from __future__ import annotations
 WORDS = 24
 LINE = 128
 # Offsets in a team's memory. Followers' own lines, with the number of jobs they have done, start at FOLLOWERS.
-ARRIVED, GENERATION, JOB, TABLE, STEPS, FOLLOWERS = 0, LINE, 2 * LINE, 3 * LINE, 3 * LINE + 8, 4 * LINE
+ARRIVED, GENERATION, JOB, FOLLOWERS = 0, LINE, 2 * LINE, 4 * LINE
+TABLE, STEPS, CLOCKS_AT = 3 * LINE, 3 * LINE + 8, 3 * LINE + 16
+CLOCKS = 3  # time stamps per step
 SPINS_BEFORE_YIELD = 2000
 
 
@@ -22,7 +24,7 @@ def team_bytes(threads: int) -> int:
 def _walk():
     from numba import njit
 
-    from .simd import atomic_add, atomic_load, atomic_store, call_kernel, load_i64, pause
+    from .simd import atomic_add, atomic_load, atomic_store, call_kernel, cycles, load_i64, pause, store_i64
 
     @njit(error_model="numpy", inline="always")
     def barrier(team, threads):
@@ -37,27 +39,40 @@ def _walk():
                 spins += 1
 
     @njit(error_model="numpy", inline="always")
-    def walk(team, table, steps, thread, threads):
+    def walk(team, table, steps, clocks, thread, threads):
+        clock = clocks + thread * steps * CLOCKS * 8
         for instruction in range(table, table + steps * (8 * WORDS), 8 * WORDS):
+            if clocks != 0:
+                store_i64(clock, cycles())
             call_kernel(load_i64(instruction), instruction, thread, threads)
+            if clocks != 0:
+                store_i64(clock + 8, cycles())
             if threads > 1 and load_i64(instruction + 8 * (WORDS - 1)) != 0:
                 barrier(team, threads)
+            if clocks != 0:
+                store_i64(clock + 16, cycles())
+                clock += CLOCKS * 8
 
     return walk
 
 
 def build_lead():
-    """Thread 0: hand the program to the team, walk it, return when all have. One thread needs no team (address 0)."""
+    """Thread 0: hand the program to the team, walk it, return when all have. One thread needs no team.
+
+    `clocks` is 0 or the address of int64[threads][steps][CLOCKS]: each step's start, the end of its work, and the
+    end of the wait for the other threads, in counts of the time stamp counter.
+    """
     from .simd import atomic_add, store_i64
 
     walk = _walk()
 
-    def lead(team, table, steps, threads):
+    def lead(team, table, steps, clocks, threads):
         if threads > 1:
             store_i64(team + TABLE, table)
             store_i64(team + STEPS, steps)
+            store_i64(team + CLOCKS_AT, clocks)
             atomic_add(team + JOB, 1)
-        walk(team, table, steps, 0, threads)
+        walk(team, table, steps, clocks, 0, threads)
 
     return lead
 
@@ -74,7 +89,8 @@ def build_follow():
         spins = 0
         while spins < patience:
             if atomic_load(team + JOB) != done:
-                walk(team, load_i64(team + TABLE), load_i64(team + STEPS), thread, threads)
+                table, steps, clocks = load_i64(team + TABLE), load_i64(team + STEPS), load_i64(team + CLOCKS_AT)
+                walk(team, table, steps, clocks, thread, threads)
                 done += 1
                 store_i64(mine, done)
                 spins = 0

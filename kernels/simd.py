@@ -41,6 +41,9 @@ from numba.extending import intrinsic, register_model
 from .vector import Vector, f32, i32, i64
 
 
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+
+
 class Block(types.Type):
     """rows x vectors vectors of `lanes` float32."""
 
@@ -166,13 +169,25 @@ def pause(typingctx, give_way):
             with long:
                 builder.call(declare(builder, "SwitchToThread" if os.name == "nt" else "sched_yield", i32), [])
             with short:
-                if platform.machine().lower() in ("x86_64", "amd64"):
+                if X86:
                     builder.call(declare(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])
                 else:
                     builder.call(declare(builder, "llvm.aarch64.hint", ir.VoidType(), i32), [ir.Constant(i32, 1)])
         return context.get_dummy_value()
 
     return types.void(types.boolean), codegen
+
+
+@intrinsic
+def cycles(typingctx):
+    """The core's time stamp counter: constant rate, the same on all cores."""
+
+    def codegen(context, builder, sig, args):
+        if X86:
+            return builder.call(declare(builder, "llvm.readcyclecounter", i64), [])
+        return builder.asm(ir.FunctionType(i64, []), "mrs $0, cntvct_el0", "=r", [], side_effect=True)
+
+    return types.int64(), codegen
 
 
 @cache

@@ -49,14 +49,18 @@ class Team:
         for thread in range(1, threads):
             threading.Thread(target=self._follow, args=(thread,), name=f"nanoinfer-{thread}", daemon=True).start()
 
-    def run(self, table: np.ndarray) -> None:
-        """Walk a program's table; returns when every thread has."""
+    def run(self, table: np.ndarray, clocks: np.ndarray | None = None) -> None:
+        """Walk a program's table; returns when every thread has.
+
+        `clocks`, int64 (threads, steps, 3), takes each step's time stamps; see kernels/program.py.
+        """
         with self._turn:
             if self.threads > 1:
                 with self._condition:
                     self._running = True
                     self._condition.notify_all()
-            self._lead(self._memory.ctypes.data, table.ctypes.data, len(table), self.threads)
+            stamps = 0 if clocks is None else clocks.ctypes.data
+            self._lead(self._memory.ctypes.data, table.ctypes.data, len(table), stamps, self.threads)
             self._running = False
 
     def _follow(self, thread: int) -> None:

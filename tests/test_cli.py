@@ -304,28 +304,6 @@ def test_what_commands_import():
         assert not imported & absent
 
 
-def readme():
-    return (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_readmes_example_runs(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", readme(), re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 11 and lines[-1] == "(2, 1000)"
-
-
-def test_the_readmes_numbers_are_right():
-    measured = json.loads((ROOT / "nanoinfer" / "data" / "digits.json").read_text())
-    text = " ".join(readme().split())
-    assert f"{measured['correct']} of the {measured['total']} scans" in text
-    assert f"({measured['accuracy']:.1%})" in text
-    rows = re.findall(r"^\| `(\w+)` \|.*?\| ([\d,]+) \|", readme(), re.MULTILINE)
-    assert len(rows) == 7
-    for name, count in rows:
-        assert sum(int(np.prod(s)) for s in MODELS[name].graph().parameters.values()) == int(count.replace(",", ""))
-
-
 def test_the_package_offers_its_names():
     for name in nanoinfer.__all__:
         assert getattr(nanoinfer, name) is not None and name in dir(nanoinfer)
