@@ -17,6 +17,7 @@ from . import (
     elementwise,
     matmul,
     normalization,
+    peak,
     pooling,
     program,
 )
@@ -49,6 +50,8 @@ KERNELS: dict[str, Kernel] = {
     "elementwise": Kernel(elementwise.build, STEP, elementwise.FIELDS),
     "layer_norm": Kernel(normalization.build, STEP, normalization.FIELDS),
     "attention": Kernel(attention.build, STEP, attention.FIELDS),
+    "peak": Kernel(peak.build_peak, STEP, peak.PEAK_FIELDS),
+    "read": Kernel(peak.build_read, STEP, peak.READ_FIELDS),
     "lead": Kernel(program.build_lead, LEAD),
     "follow": Kernel(program.build_follow, FOLLOW),
 }

@@ -8,6 +8,8 @@ where they lie, gives the output. All of it stays in L1 and L2.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 FIELDS = (
@@ -29,7 +31,7 @@ def oracle(qkv, heads):
 
 def padded_tokens(tokens: int, vectors: int, lanes: int) -> int:
     """Tokens rounded up to whole panels, and to the 16 lanes of softmax."""
-    width = max(vectors * lanes, PARTIALS)
+    width = math.lcm(vectors * lanes, PARTIALS)
     return -(-tokens // width) * width
 
 

@@ -17,6 +17,7 @@ Numba code; addresses and strides are int64, in bytes. Their names:
     max(acc, x, stride)             acc[r] = max(acc[r], x[r]); NaN stays
     add_square(acc, x)              acc + x * x, x a block
     plus(acc, x), times(acc, x)     every element + x, * x
+    fma_scalars(acc, x, y)          every element * x + y
     map(function)                   an intrinsic acc -> acc applying `function(Vector) -> Vector`
     sum_rows(acc)                   one-row block: the rows summed as a fixed tree
     sum_lanes(acc), max_lanes(acc)  float32, of a one-vector block, as a fixed tree
@@ -39,7 +40,6 @@ from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
 from .vector import Vector, f32, i32, i64
-
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 
@@ -391,11 +391,12 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         fma_groups=fma_groups,
         add=elementwise(lambda builder, a, b: builder.fadd(a, b)),
         mul=elementwise(lambda builder, a, b: builder.fmul(a, b)),
-        max=elementwise(lambda builder, a, b: Vector(builder, a).maximum(Vector(builder, b)).value),
+        max=elementwise(lambda builder, a, b: Vector(builder, a).maximum_or_nan(Vector(builder, b)).value),
         clamp=with_scalars(Vector.clamp, 2),
         add_square=operation(add_square, kind, kind),
         plus=with_scalars(Vector.__add__, 1),
         times=with_scalars(Vector.__mul__, 1),
+        fma_scalars=with_scalars(Vector.fma, 2),
         map=mapped,
         sum_rows=sum_rows,
         sum_lanes=across(Vector.__add__),

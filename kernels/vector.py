@@ -88,6 +88,11 @@ class Vector:
         """The larger; NaN where self is NaN. One instruction on x86, since its operands keep that order."""
         return self.constant(other).where(self.less(other), self)
 
+    def maximum_or_nan(self, other: Vector) -> Vector:
+        """The larger; NaN where either is NaN."""
+        unordered = Vector(self.builder, self.builder.fcmp_unordered("uno", other.value, other.value))
+        return other.where(unordered, self.maximum(other))
+
     def minimum(self, other) -> Vector:
         """The smaller; NaN where self is NaN."""
         other = self.constant(other)

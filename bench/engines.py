@@ -1,0 +1,123 @@
+"""The engines that bench.models compares: one function each, from prepared files to a callable.
+
+Run as `python -m bench.engines ENGINE FOLDER BATCH THREADS` it is a worker: it loads its engine, prints a line, and
+then takes a turn for every number of seconds that it reads. See bench/models.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def load_nanoinfer(name: str, folder: Path, batch: int, threads: int) -> Run:
+    import nanoinfer
+
+    return nanoinfer.create_model(name, folder / "weights.safetensors", threads=threads)
+
+
+def load_onnxruntime(name: str, folder: Path, batch: int, threads: int) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    path = str(folder / f"batch{batch}.onnx")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda x: session.run(None, {"input": x})[0]
+
+
+def load_openvino(name: str, folder: Path, batch: int, threads: int) -> Run:
+    import openvino
+
+    core = openvino.Core()
+    # float32 by force: on CPUs with bf16 instructions OpenVINO would choose bf16 silently.
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+    }
+    compiled = core.compile_model(str(folder / f"batch{batch}.onnx"), "CPU", settings)
+    request, output = compiled.create_infer_request(), compiled.output(0)
+    return lambda x: request.infer({0: x}, share_inputs=True, share_outputs=True)[output]
+
+
+def _torch_module(name: str, folder: Path, threads: int):
+    import torch
+    from safetensors.torch import load_file
+
+    from .references import reference
+
+    torch.set_num_threads(threads)
+    module = reference(name)
+    module.load_state_dict(load_file(folder / "weights.safetensors"), strict=False)
+    return torch, module
+
+
+def load_torch(name: str, folder: Path, batch: int, threads: int) -> Run:
+    torch, module = _torch_module(name, folder, threads)
+
+    def run(x):
+        with torch.inference_mode():
+            return module(torch.from_numpy(x)).numpy()
+
+    return run
+
+
+def load_torch_compile(name: str, folder: Path, batch: int, threads: int) -> Run:
+    torch, module = _torch_module(name, folder, threads)
+    compiled = torch.compile(module)
+
+    def run(x):
+        with torch.inference_mode():
+            return compiled(torch.from_numpy(x)).numpy()
+
+    return run
+
+
+ENGINES: dict[str, tuple[str, Callable[[str, Path, int, int], Run]]] = {
+    "nanoinfer": ("nanoinfer", load_nanoinfer),
+    "onnxruntime": ("onnxruntime", load_onnxruntime),
+    "openvino": ("openvino", load_openvino),
+    "torch": ("torch", load_torch),
+    "torch.compile": ("torch", load_torch_compile),
+}
+
+
+def turn(run: Run, x: np.ndarray, seconds: float) -> list[float]:
+    """Seconds of each call, called back to back, after a third of the time to settle."""
+    start, times = time.perf_counter(), []
+    while time.perf_counter() - start < seconds / 3:
+        run(x)
+    while time.perf_counter() - start < seconds or len(times) < 3:
+        before = time.perf_counter()
+        run(x)
+        times.append(time.perf_counter() - before)
+    return times
+
+
+def main() -> None:
+    engine, folder, batch, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    package, load = ENGINES[engine]
+    name = (folder / "name").read_text()
+    x = np.load(folder / "input.npy")[:batch]
+    run = load(name, folder, batch, threads)
+    np.save(folder / f"{engine}-{batch}-{threads}.npy", run(x))
+    print(json.dumps({"version": version(package)}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(turn(run, x, float(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

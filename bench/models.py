@@ -1,0 +1,199 @@
+"""The same network, weights, input and threads through nanoinfer and its peers, side by side.
+
+    python -m bench.models [--models M ...] [--batch-sizes N ...] [--threads T ...] [--peers P ...] [--rounds R]
+
+Every engine runs in a process of its own, by turns: idle thread pools go on spinning, and two of them on the same
+cores would slow each other down. A turn settles for a third of its time, then times calls back to back; a round is one
+turn of each engine. Ratios are taken within a round and their median is reported, so that a machine that is slower
+for a while is so for all. Outputs are compared with torch in float64; a mismatch ends the run with exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from .engines import ENGINES
+
+MODELS = ("mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d", "vit_b_32")
+SEED = 7
+
+
+def prepare(name: str, folder: Path, batches: list[int], onnx: bool) -> np.ndarray:
+    """Weights, input and ONNX files for one network; returns the float64 logits that every engine must give."""
+    import torch
+    from safetensors.numpy import save_file
+
+    from .references import reference, state_arrays
+
+    module = reference(name, seed=SEED)
+    arrays = {key: np.ascontiguousarray(array) for key, array in state_arrays(module).items()}
+    save_file(arrays, folder / "weights.safetensors")
+    (folder / "name").write_text(name)
+    x = np.random.default_rng(SEED).standard_normal((max(batches), 3, 224, 224), np.float32)
+    np.save(folder / "input.npy", x)
+    for batch in batches if onnx else []:
+        torch.onnx.export(
+            module, (torch.from_numpy(x[:batch]),), folder / f"batch{batch}.onnx", input_names=["input"],
+            dynamo=False, opset_version=17,
+        )  # fmt: skip
+    with torch.inference_mode():
+        return module.double()(torch.from_numpy(x).double()).numpy()
+
+
+class Worker:
+    """One engine in a process of its own."""
+
+    def __init__(self, engine: str, folder: Path, batch: int, threads: int):
+        self.engine = engine
+        command = [sys.executable, "-m", "bench.engines", engine, str(folder), str(batch), str(threads)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.version = self._answer()["version"]
+        self.logits = np.load(folder / f"{engine}-{batch}-{threads}.npy")
+        self.rounds: list[list[float]] = []
+
+    def _answer(self):
+        for line in self.process.stdout:
+            if line.startswith(("{", "[")):
+                return json.loads(line)
+        raise SystemExit(f"bench.models: {self.engine} ended with code {self.process.wait()}; see its message above")
+
+    def turn(self, seconds: float) -> None:
+        self.process.stdin.write(f"{seconds}\n")
+        self.process.stdin.flush()
+        self.rounds.append(self._answer())
+
+    def stop(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(name, folder, expected, batch, threads, engines, rounds, seconds) -> dict:
+    """One row of the result: all engines on one network, batch size and number of threads."""
+    workers = [Worker(engine, folder, batch, threads) for engine in engines]
+    scale = np.abs(expected[:batch]).max()
+    errors = {worker.engine: float(np.abs(worker.logits - expected[:batch]).max() / scale) for worker in workers}
+    for _ in range(rounds):
+        for worker in workers:
+            worker.turn(seconds)
+    results = {}
+    for worker in workers:
+        worker.stop()
+        calls = np.array([call for turn in worker.rounds for call in turn]) * 1e3
+        medians = [statistics.median(turn) for turn in worker.rounds]
+        ours = [statistics.median(turn) for turn in workers[0].rounds]
+        results[worker.engine] = {
+            "version": worker.version,
+            "median_ms": float(np.median(calls)),
+            "p95_ms": float(np.percentile(calls, 95)),
+            "min_ms": float(calls.min()),
+            "error": errors[worker.engine],
+            "times_as_long": statistics.median(theirs / mine for theirs, mine in zip(medians, ours, strict=True)),
+        }
+    return {"model": name, "batch": batch, "threads": threads, "engines": results}
+
+
+def show(row: dict) -> None:
+    print(f"\n{row['model']}, batch {row['batch']}, {row['threads']} threads")
+    print(f"  {'engine':14} {'version':12} {'median':>9} {'p95':>9} {'min':>9} {'time/ours':>10} {'error':>9}")
+    for engine, result in row["engines"].items():
+        print(
+            f"  {engine:14} {result['version']:12} {result['median_ms']:9.3f} {result['p95_ms']:9.3f} "
+            f"{result['min_ms']:9.3f} {result['times_as_long']:10.2f} {result['error']:9.1e}"
+        )
+
+
+def best_peer(row: dict) -> float:
+    """How many times as long the faster of onnxruntime and openvino takes; nan if neither ran."""
+    ratios = [row["engines"][peer]["times_as_long"] for peer in ("onnxruntime", "openvino") if peer in row["engines"]]
+    return min(ratios, default=float("nan"))
+
+
+def plot(rows: list[dict], path: str) -> None:
+    """One group of bars per network: milliseconds of each engine, one panel per batch size and thread count."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    figure, axes = pyplot.subplots(1, len(models), figsize=(4.5 * len(models), 4.5), squeeze=False)
+    for axis, model in zip(axes[0], models, strict=True):
+        mine = [row for row in rows if row["model"] == model]
+        engines = list(mine[0]["engines"])
+        width = 1 / (len(engines) + 1)
+        for index, engine in enumerate(engines):
+            heights = [row["engines"][engine]["median_ms"] / row["batch"] for row in mine]
+            axis.bar([at + index * width for at in range(len(mine))], heights, width, label=engine)
+        names = [f"batch {row['batch']}\n{row['threads']} threads" for row in mine]
+        axis.set_xticks([at + 0.4 for at in range(len(mine))], names)
+        axis.set_title(model)
+        axis.set_ylabel("milliseconds per image, median")
+    axes[0][-1].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.models", description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1])
+    parser.add_argument("--threads", nargs="+", type=int, default=[2])
+    parser.add_argument("--peers", nargs="*", default=["onnxruntime", "openvino", "torch"], choices=list(ENGINES)[1:])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of one turn")
+    parser.add_argument("--tolerance", type=float, default=1e-3, help="largest error, relative to the largest logit")
+    parser.add_argument("--json", metavar="FILE")
+    parser.add_argument("--plot", metavar="FILE.png")
+    options = parser.parse_args()
+
+    engines = ["nanoinfer"]
+    for peer in options.peers:
+        try:
+            version(ENGINES[peer][0])
+            engines.append(peer)
+        except PackageNotFoundError:
+            print(f"{peer} is not installed and left out: pip install nanoinfer[bench]")
+    cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "") \
+        if Path("/proc/cpuinfo").exists() else platform.processor()  # fmt: skip
+    print(f"{platform.platform()}, Python {platform.python_version()}, {cpu}; float32, times in milliseconds")
+    rows, wrong = [], []
+    for name in options.models:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            onnx = "onnxruntime" in engines or "openvino" in engines
+            expected = prepare(name, folder, options.batch_sizes, onnx)
+            for batch in options.batch_sizes:
+                for threads in options.threads:
+                    row = compare(name, folder, expected, batch, threads, engines, options.rounds, options.seconds)
+                    rows.append(row)
+                    show(row)
+                    wrong += [
+                        f"{engine}: {name}, batch {batch}: error {result['error']:.1e}"
+                        for engine, result in row["engines"].items()
+                        if not result["error"] <= options.tolerance
+                    ]
+    ratios = [best_peer(row) for row in rows]
+    if np.isfinite(ratios).all():
+        print(f"\nagainst the faster of onnxruntime and openvino: worst {min(ratios):.2f}x, "
+              f"geometric mean {statistics.geometric_mean(ratios):.2f}x")  # fmt: skip
+    if options.json:
+        Path(options.json).write_text(json.dumps({"cpu": cpu, "rows": rows}, indent=1))
+    if options.plot:
+        plot(rows, options.plot)
+    for message in wrong:
+        print(f"bench.models: wrong result: {message}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
