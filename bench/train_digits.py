@@ -56,7 +56,8 @@ Changes:
 
 def scan_image(scan):
     """An 8 x 8 greyscale image from scan values 0..16; round(v * 255 / 16), a half to even."""
-    return Image.fromarray(np.rint(np.asarray(scan) * 255 / 16).astype(np.uint8))
+    # In float64: scans are uint8, in which v * 255 would wrap.
+    return Image.fromarray(np.rint(np.asarray(scan, np.float64) * 255 / 16).astype(np.uint8))
 
 
 def image_array(image):
@@ -147,7 +148,7 @@ def score(path, scans, labels):
 def main():
     """Train, write the files, score them on the held-out scans."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=45)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="the weights' last bits depend on it")
     parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "nanoinfer" / "data")
@@ -176,6 +177,8 @@ def main():
     correct = score(weights, scans, labels)
     metadata["accuracy"] = f"{correct / len(labels):.4f} ({correct}/{len(labels)} held-out scans)"
     safetensors.numpy.save_file(arrays, weights, metadata)
+
+    weights.chmod(0o644)  # safetensors writes for the owner alone
 
     np.savez_compressed(folder / "digits_test.npz", scans=scans, labels=labels.astype(np.uint8))
     for digit in range(len(CLASSES)):

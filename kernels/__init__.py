@@ -15,6 +15,7 @@ from . import (
     convolution,
     depthwise,
     elementwise,
+    grouped,
     matmul,
     normalization,
     peak,
@@ -44,7 +45,8 @@ class Kernel:
 KERNELS: dict[str, Kernel] = {
     "convolution": Kernel(convolution.build, STEP, convolution.FIELDS),
     "matmul": Kernel(matmul.build, TILE),
-    "depthwise": Kernel(depthwise.build, TILE),
+    "grouped": Kernel(grouped.build, TILE),
+    "depthwise": Kernel(depthwise.build, STEP, depthwise.FIELDS),
     "max_pool": Kernel(pooling.build_max, TILE),
     "average_pool": Kernel(pooling.build_average, STEP, pooling.AVERAGE_FIELDS),
     "elementwise": Kernel(elementwise.build, STEP, elementwise.FIELDS),

@@ -1,49 +1,84 @@
-"""The depthwise tile: lanes run over channels, each channel meets its own taps.
+"""Depthwise convolution: lanes run over channels, each channel meets its own taps.
 
-    acc[r][v] = bias[v];   for each tap:   acc[r][v] = fma(x[r][v], w[tap][v], acc[r][v])
+    y[p, c] = activation(bias[c] + sum over ky, kx of x[p * stride + (ky, kx) - padding, c] * w[c, ky, kx])
 
-and its relative for narrow groups (ResNeXt's 4 or 8 channels a group): where a vector holds several whole groups,
-each of a group's `width` input channels is spread over the group's lanes by a shuffle inside the register:
-
-    for each tap, for each k:   acc[r][v] = fma(spread(x[r][v], k), w[tap][k][v], acc[r][v])
-
-With width 1 the spread is the vector itself. One weight vector serves `rows` pixels, so there is about one load for
-each multiply-add: this kernel is bound by loads from L1, not by arithmetic.
+A tile is a run of `rows` output pixels of one line, one vector of channels wide. For each line of taps the input
+pixels under the tile are loaded once, from left to right, and each is multiplied into every output that it belongs
+to: (rows - 1) stride + size loads for rows * size multiply-adds. An output still receives its taps in the order
+(ky, kx), so its bits do not depend on where its tile starts. Pixels beyond the border are read from a vector of
+zeros; lines beyond it are left out.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from .activation import finish
-from .convolution import REGION, TILE_START
+
+FIELDS = (
+    "x", "x_image", "x_line", "x_pixel", "w", "bias", "zeros", "y", "y_image", "y_line", "y_pixel", "residual",
+    "images", "height", "width", "out_height", "out_width", "band", "panels", "low", "high",
+)  # fmt: skip
 
 
-def build(rows: int, vectors: int, lanes: int, activation: str, width: int = 1):
-    """The micro-kernel for `rows` pixels, `vectors` vectors of channels and groups of `width` channels.
+def oracle(x, weight, bias, stride, padding):
+    """The definition in NumPy: x (N, H, W, C), weight (C, 1, K, K) -> (N, OH, OW, C), in the dtype of x."""
+    size = weight.shape[2]
+    edge = (padding, padding)
+    padded = np.pad(x, ((0, 0), edge, edge, (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (1, 2))[:, ::stride, ::stride]
+    return np.einsum("nhwcij,cij->nhwc", windows, weight[:, 0].astype(x.dtype)) + bias.astype(x.dtype)
 
-    Assumes: the channels of a pixel are contiguous, in x, y and the residual, with room for whole vectors.
+
+def pack(weight: np.ndarray, lanes: int) -> np.ndarray:
+    """(C, 1, K, K) -> (panels, K, K, lanes), zeros for the channels that fill up the last vector."""
+    channels, _, size, _ = weight.shape
+    packed = np.zeros((-(-channels // lanes) * lanes, size, size), np.float32)
+    packed[:channels] = weight[:, 0]
+    return np.ascontiguousarray(packed.reshape(-1, lanes, size, size).transpose(0, 2, 3, 1))
+
+
+def build(size: int, stride: int, padding: int, rows: int, lanes: int, activation: str):
+    """Taps size x size; tiles of `rows` pixels, at most the width of the output.
+
+    The last tile of a line starts early enough to be a full one; what it computes again comes out the same. Threads
+    split units of one panel (a vector of channels) and one band (`band` lines, few enough to stay in cache while
+    all panels pass over them). Assumes: the channels of a pixel are contiguous with room for whole vectors.
     """
     from .simd import arguments, block, float_from_bits
 
-    t = block(rows, vectors, lanes)
-    load_row, add, store = t.load_row, t.add, t.store
-    fma = t.fma_rows if width == 1 else t.fma_groups(width)
-    activate, fields = finish(t, activation), arguments(len(REGION) - TILE_START, TILE_START)
-    step = 4 * vectors * lanes * width
+    t = block(rows, 1, lanes)
+    load_row, add, store, fma_window = t.load_row, t.add, t.store, t.fma_window(size, stride, padding)
+    activate, fields = finish(t, activation), arguments(len(FIELDS))
+    vector = 4 * lanes
 
-    def depthwise(region, x, w, bias, y, count):
-        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, _, _, w_skip, residual, low, high) = fields(region)
-        for _ in range(count):
-            acc = load_row(bias)
-            weight = w
-            for ky in range(taps_y):
-                for kx in range(taps_x):
-                    acc = fma(acc, x + ky * x_tap_y + kx * x_tap_x, x_step, weight)
-                    weight += step
-                weight += w_skip
-            if residual != 0:
-                acc = add(acc, y + residual, y_step)
-            store(activate(acc, float_from_bits(low), float_from_bits(high)), y, y_step)
-            x += rows * x_step
-            y += rows * y_step
+    def depthwise(instruction, thread, threads):
+        (x, x_image, x_line, x_pixel, w, bias, zeros, y, y_image, y_line, y_pixel, residual, images, height, width,
+         out_height, out_width, band, panels, low, high) = fields(instruction)  # fmt: skip
+        low, high = float_from_bits(low), float_from_bits(high)
+        lines = images * out_height
+        units = -(-lines // band) * panels
+        for unit in range(units * thread // threads, units * (thread + 1) // threads):
+            first, panel = unit // panels * band, unit % panels
+            weights = w + panel * (size * size * vector)
+            for line in range(first, min(first + band, lines)):
+                image = line // out_height
+                row = line - image * out_height
+                top = row * stride - padding
+                source = x + image * x_image + top * x_line + panel * vector
+                target = y + image * y_image + row * y_line + panel * vector
+                first_tap, end_tap = max(0, -top), min(size, height - top)
+                for tile in range(0, out_width, rows):
+                    start = min(tile, out_width - rows)
+                    left = start * stride - padding
+                    beyond = left + (rows - 1) * stride + size - width
+                    acc = load_row(bias + panel * vector)
+                    for ky in range(first_tap, end_tap):
+                        at = source + ky * x_line + left * x_pixel
+                        acc = fma_window(acc, at, x_pixel, weights + ky * (size * vector), -left, beyond, zeros)
+                    out = target + start * y_pixel
+                    if residual != 0:
+                        acc = add(acc, out + residual, y_pixel)
+                    store(activate(acc, low, high), out, y_pixel)
 
     return depthwise

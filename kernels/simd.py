@@ -10,8 +10,10 @@ Numba code; addresses and strides are int64, in bytes. Their names:
     load_row(x)                     the same row, from x, in every row
     store(acc, y, stride)           row r to y + r * stride
     fma_outer(acc, a, stride, b)    acc[r][v] += a[r] * b[v]: one step of a matrix product, a[r] a single float
-    fma_rows(acc, x, stride, w)     acc[r][v] += x[r][v] * w[v]: one tap of a depthwise convolution
     fma_groups(acc, x, stride, w)   acc[r][v] += x[r][v], its element k of each group in all the group's lanes, * w[k]
+    fma_window(size, stride, padding)(acc, x, pixel, w, missing_left, missing_right, zeros)
+                                    acc[r] += sum over kx of x[r * stride + kx] * w[kx]: a line of depthwise taps; that
+                                    many of the first and last pixels (up to `padding`) are read from `zeros` instead
     add(acc, x, stride)             acc[r] += x[r]
     mul(acc, x, stride)             acc[r] *= x[r]
     max(acc, x, stride)             acc[r] = max(acc[r], x[r]); NaN stays
@@ -295,13 +297,6 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
             out += [fma(builder, scalar, b[v], acc[r, v]) for v in range(vectors)]
         return pack(builder, out)
 
-    def fma_rows(builder, acc, x, stride, w):
-        acc, w, out = unpack(builder, acc), row(builder, w), []
-        for r in range(rows):
-            memory = row(builder, _at(builder, x, stride, r))
-            out += [fma(builder, memory[v], w[v], acc[r, v]) for v in range(vectors)]
-        return pack(builder, out)
-
     def fma_groups(width):
         def emit(builder, acc, x, stride, w):
             acc = unpack(builder, acc)
@@ -316,6 +311,28 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
             return pack(builder, acc.values())
 
         return operation(emit, kind, types.int64, types.int64, types.int64)
+
+    def fma_window(size, window_stride, padding):
+        columns = (rows - 1) * window_stride + size
+
+        def emit(builder, acc, x, pixel, w, missing_left, missing_right, zeros):
+            acc = unpack(builder, acc)
+            weights = [row(builder, _at(builder, w, ir.Constant(i64, 4 * lanes * vectors), kx)) for kx in range(size)]
+            for column in range(columns):
+                address = _at(builder, x, pixel, column)
+                for missing, distance in ((missing_left, column), (missing_right, columns - 1 - column)):
+                    if distance < padding:
+                        absent = builder.icmp_signed(">", missing, ir.Constant(i64, distance))
+                        address = builder.select(absent, zeros, address)
+                memory = row(builder, address)
+                for kx in range(size):
+                    r, rest = divmod(column - kx, window_stride)
+                    if rest == 0 and 0 <= r < rows:
+                        for v in range(vectors):
+                            acc[r, v] = fma(builder, memory[v], weights[kx][v], acc[r, v])
+            return pack(builder, acc.values())
+
+        return operation(emit, kind, *[types.int64] * 6)
 
     @intrinsic
     def store(typingctx, acc, y, stride):
@@ -387,8 +404,8 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         load_row=operation(lambda builder, x: pack(builder, row(builder, x) * rows), types.int64),
         store=store,
         fma_outer=operation(fma_outer, kind, types.int64, types.int64, types.int64),
-        fma_rows=operation(fma_rows, kind, types.int64, types.int64, types.int64),
         fma_groups=fma_groups,
+        fma_window=fma_window,
         add=elementwise(lambda builder, a, b: builder.fadd(a, b)),
         mul=elementwise(lambda builder, a, b: builder.fmul(a, b)),
         max=elementwise(lambda builder, a, b: Vector(builder, a).maximum_or_nan(Vector(builder, b)).value),

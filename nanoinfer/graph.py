@@ -36,7 +36,9 @@ class Graph:
     """Nodes in order of execution; `parameters` and `buffers` map a checkpoint name to its shape, in torch's order.
 
     `modules` maps a torch module's name to the value that a forward hook on it would see; `features` is the value
-    that forward_features returns.
+    that forward_features returns. `calls` lists every run of a module in the order in which they end, as (module,
+    value), and every "module:step" among them; `kinds` is the class of a module that its operator does not tell,
+    the network's own under "".
     """
 
     nodes: tuple[Node, ...]
@@ -46,6 +48,8 @@ class Graph:
     modules: dict[str, str]
     features: str
     input: str = INPUT
+    calls: tuple[tuple[str, str], ...] = ()
+    kinds: dict[str, str] = field(default_factory=dict)
 
     def consumers(self) -> dict[str, list[Node]]:
         """Value name -> the nodes that read it."""
@@ -109,24 +113,34 @@ class Builder:
 
     Every method that adds an operator takes the torch module's name where there is one ("blocks.0.0.conv_dw"), or
     "module:step" for a step that torch takes inside a module ("blocks.0.0.se:mean"), and returns the new value.
-    `module(name, value)` names the output of a composite module.
+    `module(name, value)` names the output of a composite module. `kind` is the torch class of the network.
     """
 
-    def __init__(self, channels: int = 3):
+    def __init__(self, channels: int = 3, kind: str = "Network"):
         self.nodes, self.parameters, self.buffers, self.modules = [], {}, {}, {}
+        self.calls, self.kinds = [], {"": kind}
         self.input = Value(INPUT, channels)
         self.names = {INPUT}
 
     def finish(self, output: Value, features: Value) -> Graph:
         """The checked graph that returns `output`; `features` is what forward_features returns."""
-        graph = Graph(
-            tuple(self.nodes), (output.name,), self.parameters, self.buffers, self.modules, features.name, INPUT
-        )
+        tables = self.parameters, self.buffers, self.modules
+        graph = Graph(tuple(self.nodes), (output.name,), *tables, features.name, INPUT, tuple(self.calls), self.kinds)
         return graph.check()
 
-    def module(self, name: str, value: Value) -> Value:
-        """Record that torch module `name` returns `value`."""
+    def module(self, name: str, value: Value, kind: str | None = None) -> Value:
+        """Record that torch module `name`, of class `kind` if its operator does not tell, returns `value`."""
         self.modules[name] = value.name
+        if kind:
+            self.kinds[name] = kind
+        # A module that computes and then calls its children (BatchNormAct2d), or is only named again, has run once.
+        start = len(self.calls)
+        while start and self.calls[start - 1][0].startswith((f"{name}.", f"{name}:")):
+            start -= 1
+        named_before = start and self.calls[start - 1][0] == name
+        if named_before and (start < len(self.calls) or self.calls[-1][1] == value.name):
+            del self.calls[start - 1]
+        self.calls.append((name, value.name))
         return value
 
     def parameter(self, name: str, *shape: int) -> str:
@@ -150,7 +164,10 @@ class Builder:
         self.names.add(unique)
         self.nodes.append(Node(op, tuple(value.name for value in inputs), unique, tensors or {}, attributes))
         value = Value(unique, channels)
-        return value if ":" in name else self.module(name, value)
+        if ":" not in name:
+            return self.module(name, value)
+        self.calls.append((name, unique))
+        return value
 
     def conv2d(self, x, name, channels, kernel, stride=1, padding=None, groups=1, bias=False) -> Value:
         """torch.nn.Conv2d; weight (channels, in / groups, kernel, kernel); padding None keeps H and W at stride 1."""

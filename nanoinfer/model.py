@@ -166,7 +166,7 @@ class Model:
         return self._run(features, self.graph.outputs, self.graph.features)[self.graph.outputs[0]]
 
     def preprocess(self, images) -> np.ndarray:
-        """Paths, PIL images or uint8 arrays (H, W, 3) -> float32 (N, 3, H, W), prepared as in the network's training."""
+        """Paths, PIL images or uint8 arrays (H, W, 3) -> float32 (N, 3, H, W), prepared as in training."""
         from .image import preprocess
 
         return preprocess(images, self.architecture.preprocessing)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .graph import Node
-from .kernels import activation, convolution, target
+from .kernels import activation, convolution, depthwise, target
 from .layout import Place, padded
 from .lowering import Context, Step, bits
 
@@ -50,7 +50,7 @@ class Product:
         """The specification of its micro-kernel for `rows` pixels."""
         if self.weight is None:
             return self.tile, rows, vectors, lanes
-        extra = (self.width,) if self.width > 1 else ()
+        extra = (self.width,) if self.width else ()
         return (self.tile, rows, vectors, lanes, activation.variant(self.node.attributes.get("activation")), *extra)
 
 
@@ -148,8 +148,6 @@ def _steps(product: Product, context: Context) -> list[Step]:
             region_count=len(records), split_panels=int(by_panel),
             chunk=max(1, CHUNK_BYTES // (4 * x.channels * product.stride**2 * product.most_rows[vectors])),
         )  # fmt: skip
-        if product.groups == 1 and not product.width:
-            fields["group_panels"] = panels
         flops = 2 * y.shape[0] * y.pixels * (end - first) * product.taps * product.depth
         steps.append(Step(("convolution",), fields, node, flops, meet=False))
         first = end
@@ -159,7 +157,7 @@ def _steps(product: Product, context: Context) -> list[Step]:
 
 def _inputs(node: Node, context: Context) -> dict[str, Place | None]:
     places = [context.places[name] for name in node.inputs]
-    return dict(x=places[0], residual=places[1] if len(places) > 1 else None, y=context.places[node.output])
+    return dict(x=places[0], y=context.places[node.output], residual=places[1] if len(places) > 1 else None)
 
 
 def conv2d(node: Node, context: Context) -> list[Step]:
@@ -170,26 +168,45 @@ def conv2d(node: Node, context: Context) -> list[Step]:
     registers, lanes, group = context.machine.registers, context.machine.lanes, out // groups
     if groups == 1 or group % lanes == 0:
         tile = dict(tile="matmul", most_rows=target.MATMUL_ROWS[registers])
+    elif group == depth == 1:
+        return [_depthwise(node, context, weight, bias)]
     elif group == depth and lanes % group == 0:
-        table = target.DEPTHWISE_ROWS if depth == 1 else target.GROUPED_ROWS
-        tile = dict(tile="depthwise", most_rows=table[registers], width=depth)
+        tile = dict(tile="grouped", most_rows=target.GROUPED_ROWS[registers], width=depth)
     else:
         raise ValueError(
             f"{node.output}: groups of {depth} input and {group} output channels do not fit {lanes} lanes; supported "
             f"are depthwise, groups as wide as a power of two, and groups of whole vectors"
         )
     attributes = {name: node.attributes[name] for name in ("stride", "padding", "groups")}
-    product = Product(
-        node,
-        **_inputs(node, context),
-        **tile,
-        **attributes,
-        window=tuple(window),
-        depth=depth,
-        weight=weight,
-        bias=bias,
-    )
-    return _steps(product, context)
+    attributes.update(window=tuple(window), depth=depth, weight=weight, bias=bias)
+    return _steps(Product(node, **_inputs(node, context), **tile, **attributes), context)
+
+
+def _depthwise(node: Node, context: Context, weight: np.ndarray, bias: np.ndarray | None) -> Step:
+    """Depthwise convolution has a kernel of its own, since its taps share what they load."""
+    x, y, residual = _inputs(node, context).values()
+    lanes, size = context.machine.lanes, weight.shape[2]
+    stride, padding = node.attributes["stride"], node.attributes["padding"]
+    low, high = activation.limits(node.attributes.get("activation"))
+    (height, width), (out_height, out_width) = x.size, y.size
+    panels = padded(y.channels, lanes) // lanes
+    values = np.zeros(y.channels) if bias is None else bias
+    # Few enough lines to stay in cache, and enough units for an even split.
+    lines = y.shape[0] * out_height
+    band = min(max(1, CHUNK_BYTES // (stride * x.line)), max(1, lines * panels // (8 * context.threads)))
+    fields = dict(
+        x=x.address, x_image=x.image, x_line=x.line, x_pixel=x.pixel,
+        w=context.constant((node.tensors["weight"], lanes, "depthwise"), lambda: depthwise.pack(weight, lanes)),
+        bias=context.channel_vector((node.tensors["weight"], "bias"), values),
+        zeros=context.constant(("zeros",), lambda: np.zeros(lanes, np.float32)), y=y.address, y_image=y.image,
+        y_line=y.line, y_pixel=y.pixel, residual=residual.address - y.address if residual else 0, images=y.shape[0],
+        height=height, width=width, out_height=out_height, out_width=out_width, band=band, panels=panels,
+        low=bits(low), high=bits(high),
+    )  # fmt: skip
+    rows = -(-out_width // -(-out_width // target.DEPTHWISE_ROWS[context.machine.registers]))
+    variant = activation.variant(node.attributes.get("activation"))
+    kernel = ("depthwise", size, stride, padding, rows, lanes, variant)
+    return Step(kernel, fields, node, 2 * y.shape[0] * y.pixels * y.channels * size * size)
 
 
 def linear(node: Node, context: Context) -> list[Step]:
@@ -206,7 +223,7 @@ def linear(node: Node, context: Context) -> list[Step]:
 def max_pool2d(node: Node, context: Context) -> list[Step]:
     """Max pooling: the loop nest with a tile that has no weights."""
     kernel, stride, padding = (node.attributes[name] for name in ("kernel", "stride", "padding"))
-    table = target.DEPTHWISE_ROWS[context.machine.registers]
+    table = target.POOL_ROWS[context.machine.registers]
     product = Product(
         node, **_inputs(node, context), tile="max_pool", most_rows=table, window=(kernel, kernel), stride=stride,
         padding=padding, width=1,

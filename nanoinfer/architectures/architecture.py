@@ -31,7 +31,8 @@ class Architecture:
     """One row of MODELS: `build(**arguments)` gives the graph; `arguments` holds a default for each of its parameters.
 
     `weights` is where the parameters come from by default: "hub:owner/repository", "package:file" for a file that
-    ships with the package, or None where no repository holds tensors under these names.
+    ships with the package, or None where no repository holds tensors under these names. `library` has a torch module
+    of this very name, to compare with; None where no library has one.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Architecture:
     labels: Literal["imagenet1k", "digits"]
     weights: str | None
     description: str
+    library: Literal["timm", "torchvision"] | None = None
 
     def graph(self, **arguments) -> Graph:
         """The network with some arguments changed: `graph(num_classes=10)`.

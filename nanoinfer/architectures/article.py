@@ -14,7 +14,7 @@ from .mobilenetv2 import HEAD_CHANNELS, STAGES, STEM_CHANNELS
 
 def mobilenetv2_article(num_classes: int, width: float) -> Graph:
     """The walkthrough's MobileNetV2 for any input size; `width` is its WIDTH_MULTIPLIER."""
-    net = Builder()
+    net = Builder(kind="MobileNetV2")
     x = _conv(net, net.input, "first_conv", int(STEM_CHANNELS * width), kernel=3, stride=2)
     for i, stage in enumerate(STAGES):
         for j in range(stage.blocks):
@@ -23,13 +23,13 @@ def mobilenetv2_article(num_classes: int, width: float) -> Graph:
             x = _block(net, x, name, stage.expansion, int(stage.channels * width), stage.stride if j == 0 else 1)
     features = _conv(net, x, "last_conv", int(HEAD_CHANNELS * width), kernel=1, stride=1)
     x = net.flatten(net.global_average_pool(features, "avgpool"), "avgpool:flatten")
-    return net.finish(net.linear(net.module("dropout", x), "fc", num_classes), features)
+    return net.finish(net.linear(net.module("dropout", x, "Dropout"), "fc", num_classes), features)
 
 
 def _conv(net: Builder, x: Value, name: str, channels: int, kernel: int, stride: int) -> Value:
     """Conv: convolution, batch norm, ReLU6."""
     x = net.batch_norm(net.conv2d(x, f"{name}.conv", channels, kernel, stride), f"{name}.bn")
-    return net.module(name, net.activation(x, "relu6", f"{name}.relu6"))
+    return net.module(name, net.activation(x, "relu6", f"{name}.relu6"), "Conv")
 
 
 def _block(net: Builder, x: Value, name: str, t: int, channels: int, stride: int) -> Value:
@@ -42,8 +42,8 @@ def _block(net: Builder, x: Value, name: str, t: int, channels: int, stride: int
     x = net.batch_norm(net.conv2d(x, f"{name}.pwconv1", channels, kernel=1), f"{name}.bn_pwconv1")
     # Decided on the scaled counts: at a small width two stages can meet in one channel count.
     if stride == 1 and channels == shortcut.channels:
-        return net.residual(x, shortcut, name)
-    return net.module(name, x)
+        x = net.residual(x, shortcut, name)
+    return net.module(name, x, f"InvResidualS{stride}")
 
 
 MODELS = {

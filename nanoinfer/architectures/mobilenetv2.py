@@ -42,7 +42,7 @@ def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: b
 
     With `fixed_ends` the stem and the head keep the paper's channels, the first and the last stage their one block.
     """
-    net = Builder()
+    net = Builder(kind="EfficientNet")
     x = net.conv2d(net.input, "conv_stem", STEM_CHANNELS if fixed_ends else _scaled(STEM_CHANNELS, width), 3, stride=2)
     x = batch_norm_act(net, x, "bn1", "relu6")
     for i, stage in enumerate(STAGES):
@@ -59,12 +59,14 @@ def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: b
     x = net.conv2d(x, "conv_head", HEAD_CHANNELS if fixed_ends else _head_channels(width), kernel=1)
     features = batch_norm_act(net, x, "bn2", "relu6")
     x = net.flatten(net.global_average_pool(features, "global_pool.pool"), "global_pool.flatten")
-    return net.finish(net.linear(net.module("global_pool", x), "classifier", num_classes), features)
+    return net.finish(
+        net.linear(net.module("global_pool", x, "SelectAdaptivePool2d"), "classifier", num_classes), features
+    )
 
 
 def torchvision_mobilenet_v2(num_classes: int, width_mult: float) -> Graph:
     """torchvision's mobilenet_v2: a flat list `features`, a convolution, its norm and its activation numbered."""
-    net = Builder()
+    net = Builder(kind="MobileNetV2")
     x = _conv_norm_relu6(net, net.input, "features.0", _scaled(STEM_CHANNELS, width_mult), kernel=3, stride=2)
     index = 1
     for stage in STAGES:
@@ -75,7 +77,7 @@ def torchvision_mobilenet_v2(num_classes: int, width_mult: float) -> Graph:
     x = _conv_norm_relu6(net, x, f"features.{index}", _head_channels(width_mult), kernel=1)
     features = net.module("features", x)
     x = net.flatten(net.global_average_pool(features, "features:mean"), "features:flatten")
-    x = net.linear(net.module("classifier.0", x), "classifier.1", num_classes)
+    x = net.linear(net.module("classifier.0", x, "Dropout"), "classifier.1", num_classes)
     return net.finish(net.module("classifier", x), features)
 
 
@@ -88,14 +90,14 @@ def _torchvision_block(net: Builder, x: Value, name: str, expansion: int, channe
     x = net.conv2d(x, f"{name}.conv.{step + 1}", channels, kernel=1)
     x = net.module(f"{name}.conv", net.batch_norm(x, f"{name}.conv.{step + 2}"))
     if stride == 1 and channels == shortcut.channels:
-        return net.residual(x, shortcut, name)
-    return net.module(name, x)
+        x = net.residual(x, shortcut, name)
+    return net.module(name, x, "InvertedResidual")
 
 
 def _conv_norm_relu6(net, x, name, channels, kernel, stride=1, groups=1) -> Value:
     """Conv2dNormActivation of torchvision."""
     x = net.batch_norm(net.conv2d(x, f"{name}.0", channels, kernel, stride, groups=groups), f"{name}.1")
-    return net.module(name, net.activation(x, "relu6", f"{name}.2"))
+    return net.module(name, net.activation(x, "relu6", f"{name}.2"), "Conv2dNormActivation")
 
 
 def _scaled(channels: int, width: float) -> int:
@@ -114,7 +116,7 @@ def _timm(name, width, weights, depth=1.0, fixed_ends=False) -> Architecture:
     arguments = {"num_classes": 1000, "width": width, "depth": depth, "fixed_ends": fixed_ends}
     scaled = f", depth x {depth:g}" if depth != 1 else ""
     description = f"MobileNetV2, width x {width:g}{scaled} (timm)"
-    return Architecture(name, timm_mobilenetv2, arguments, TIMM, "imagenet1k", weights, description)
+    return Architecture(name, timm_mobilenetv2, arguments, TIMM, "imagenet1k", weights, description, "timm")
 
 
 MODELS = {
@@ -135,6 +137,7 @@ MODELS = {
             labels="imagenet1k",
             weights=None,
             description="MobileNetV2 with a width multiplier (torchvision)",
+            library="torchvision",
         ),
     )
 }

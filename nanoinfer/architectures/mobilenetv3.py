@@ -93,7 +93,7 @@ def _build(stages, last_channels: int, head_channels: int, num_classes: int, wid
 
     Below width 0.75 the stem keeps its channels; the head keeps them at every width.
     """
-    net, inputs = Builder(), STEM_CHANNELS  # inputs: what the block receives at width 1
+    net, inputs = Builder(kind="MobileNetV3"), STEM_CHANNELS  # inputs: what the block receives at width 1
     x = net.conv2d(net.input, "conv_stem", inputs if width < 0.75 else make_divisible(inputs * width), 3, stride=2)
     x = batch_norm_act(net, x, "bn1", HS)
     for i, stage in enumerate(stages):
@@ -111,7 +111,8 @@ def _build(stages, last_channels: int, head_channels: int, num_classes: int, wid
     features = net.module("blocks", net.module(f"blocks.{len(stages)}", x))
 
     x = net.global_average_pool(features, "global_pool.pool")
-    x = net.module("global_pool", net.module("global_pool.flatten", x))  # an Identity: the head wants (N, C, 1, 1)
+    x = net.module("global_pool.flatten", x)  # an Identity: the head wants (N, C, 1, 1)
+    x = net.module("global_pool", x, "SelectAdaptivePool2d")
     x = net.conv2d(x, "conv_head", head_channels, kernel=1, bias=True)
     x = net.activation(net.module("norm_head", x), HS, "act2")
     return net.finish(net.linear(net.flatten(x, "flatten"), "classifier", num_classes), features)
@@ -127,6 +128,7 @@ def _model(name, build, width, weights) -> Architecture:
         labels="imagenet1k",
         weights=weights,
         description=f"MobileNetV3 {size}, width x {width:g} (timm)",
+        library="timm",
     )
 
 

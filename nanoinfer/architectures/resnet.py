@@ -51,7 +51,7 @@ def resnet_basic(num_classes: int, layers: tuple[int, ...]) -> Graph:
 def _build(num_classes: int, layers: tuple[int, ...], block) -> Graph:
     if len(layers) != len(STAGES) or min(layers) < 1:
         raise ValueError(f"layers={layers} does not give a number of blocks for each of {len(STAGES)} stages")
-    net = Builder()
+    net = Builder(kind="ResNet")
     x = net.batch_norm(net.conv2d(net.input, "conv1", STEM_CHANNELS, kernel=7, stride=2), "bn1")
     x = net.max_pool2d(net.activation(x, "relu", "relu"), "maxpool", kernel=3, stride=2, padding=1)
     for i, (stage, blocks) in enumerate(zip(STAGES, layers, strict=True), start=1):
@@ -70,7 +70,7 @@ def _bottleneck(net: Builder, x: Value, name: str, width: int, channels: int, st
     y = net.batch_norm(net.conv2d(y, f"{name}.conv2", width, 3, stride, groups=groups), f"{name}.bn2")
     y = net.activation(y, "relu", f"{name}.relu")
     y = net.batch_norm(net.conv2d(y, f"{name}.conv3", channels, kernel=1), f"{name}.bn3")
-    return _residual_relu(net, y, x, name, stride)
+    return net.module(name, _residual_relu(net, y, x, name, stride), "Bottleneck")
 
 
 def _basic(net: Builder, x: Value, name: str, channels: int, stride: int) -> Value:
@@ -78,7 +78,7 @@ def _basic(net: Builder, x: Value, name: str, channels: int, stride: int) -> Val
     y = net.batch_norm(net.conv2d(x, f"{name}.conv1", channels, 3, stride), f"{name}.bn1")
     y = net.activation(y, "relu", f"{name}.relu")
     y = net.batch_norm(net.conv2d(y, f"{name}.conv2", channels, 3), f"{name}.bn2")
-    return _residual_relu(net, y, x, name, stride)
+    return net.module(name, _residual_relu(net, y, x, name, stride), "BasicBlock")
 
 
 def _residual_relu(net: Builder, y: Value, x: Value, name: str, stride: int) -> Value:
@@ -87,7 +87,7 @@ def _residual_relu(net: Builder, y: Value, x: Value, name: str, stride: int) -> 
         x = net.conv2d(x, f"{name}.downsample.0", y.channels, kernel=1, stride=stride)
         x = net.module(f"{name}.downsample", net.batch_norm(x, f"{name}.downsample.1"))
     y = net.residual(y, x, f"{name}:add")
-    return net.module(name, net.activation(y, "relu", f"{name}.relu"))
+    return net.activation(y, "relu", f"{name}.relu")
 
 
 def _model(name, layers, groups=1, width_per_group=64, resize=256) -> Architecture:
@@ -101,6 +101,7 @@ def _model(name, layers, groups=1, width_per_group=64, resize=256) -> Architectu
         labels="imagenet1k",
         weights=f"hub:timm/{name}.tv_in1k",  # torchvision's own tensors, under torchvision's names
         description=f"ResNet of {sum(layers)} bottleneck blocks{grouped}{wide} (torchvision)",
+        library="torchvision",
     )
 
 
@@ -113,6 +114,7 @@ def _basic_model(name, layers) -> Architecture:
         labels="imagenet1k",
         weights=f"hub:timm/{name}.tv_in1k",
         description=f"ResNet of {sum(layers)} basic blocks (torchvision)",
+        library="torchvision",
     )
 
 

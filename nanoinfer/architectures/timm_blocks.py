@@ -21,14 +21,14 @@ def batch_norm_act(net: Builder, x: Value, name: str, kind: str | None = None) -
     x = net.batch_norm(x, name, eps=1e-5)
     net.module(f"{name}.drop", x)
     x = net.activation(x, kind, f"{name}.act") if kind else net.module(f"{name}.act", x)
-    return net.module(name, x)
+    return net.module(name, x, "BatchNormAct2d")
 
 
 def conv_bn_act(net: Builder, x: Value, name: str, channels: int, kind: str) -> Value:
     """ConvBnAct with a 1 x 1 kernel: the last block of MobileNetV3."""
     x = net.conv2d(x, f"{name}.conv", channels, kernel=1)
     x = net.module(f"{name}.aa", batch_norm_act(net, x, f"{name}.bn1", kind))
-    return net.module(name, x)
+    return net.module(name, x, "ConvBnAct")
 
 
 def squeeze_excite(net: Builder, x: Value, name: str) -> Value:
@@ -38,7 +38,7 @@ def squeeze_excite(net: Builder, x: Value, name: str) -> Value:
     y = net.activation(y, "relu", f"{name}.act1")
     y = net.conv2d(y, f"{name}.conv_expand", x.channels, kernel=1, bias=True)
     gate = net.activation(y, "hard_sigmoid", f"{name}.gate")
-    return net.scale(x, gate, name)
+    return net.module(name, net.scale(x, gate, name), "SqueezeExcite")
 
 
 def depthwise_separable(
@@ -51,7 +51,7 @@ def depthwise_separable(
     x = squeeze_excite(net, x, f"{name}.se") if squeeze else net.module(f"{name}.se", x)
     x = net.conv2d(x, f"{name}.conv_pw", channels, kernel=1)
     x = batch_norm_act(net, x, f"{name}.bn2")
-    return _residual(net, x, shortcut, name, stride)
+    return net.module(name, _residual(net, x, shortcut, name, stride), "DepthwiseSeparableConv")
 
 
 def inverted_residual(
@@ -76,11 +76,11 @@ def inverted_residual(
     x = squeeze_excite(net, x, f"{name}.se") if squeeze else net.module(f"{name}.se", x)
     x = net.conv2d(x, f"{name}.conv_pwl", channels, kernel=1)
     x = batch_norm_act(net, x, f"{name}.bn3")
-    return _residual(net, x, shortcut, name, stride)
+    return net.module(name, _residual(net, x, shortcut, name, stride), "InvertedResidual")
 
 
 def _residual(net: Builder, x: Value, shortcut: Value, name: str, stride: int) -> Value:
     """Add the block's input where shapes allow it."""
     if stride == 1 and x.channels == shortcut.channels:
         return net.residual(net.module(f"{name}.drop_path", x), shortcut, name)
-    return net.module(name, x)
+    return x

@@ -28,15 +28,15 @@ def vision_transformer(
         raise ValueError(f"image_size={image_size} is not a multiple of the patch size {patch_size}")
     if hidden_dim % num_heads:
         raise ValueError(f"hidden_dim={hidden_dim} is not a multiple of num_heads={num_heads}")
-    net = Builder()
+    net = Builder(kind="VisionTransformer")
     class_token = net.parameter("class_token", 1, 1, hidden_dim)
     x = net.conv2d(net.input, "conv_proj", hidden_dim, patch_size, stride=patch_size, padding=0, bias=True)
     position = net.parameter("encoder.pos_embedding", 1, 1 + (image_size // patch_size) ** 2, hidden_dim)
-    x = net.tokens(x, class_token, position, "encoder.dropout")
+    x = net.module("encoder.dropout", net.tokens(x, class_token, position, "encoder.dropout"), "Dropout")
     for i in range(num_layers):
         x = _encoder_block(net, x, f"encoder.layers.encoder_layer_{i}", mlp_dim, num_heads)
     net.module("encoder.layers", x)
-    features = net.module("encoder", net.layer_norm(x, "encoder.ln", EPS))
+    features = net.module("encoder", net.layer_norm(x, "encoder.ln", EPS), "Encoder")
     x = net.linear(net.select_token(features, 0, "encoder:class_token"), "heads.head", num_classes)
     return net.finish(net.module("heads", x), features)
 
@@ -50,14 +50,15 @@ def _encoder_block(net: Builder, x: Value, name: str, mlp_dim: int, num_heads: i
     y = net.attention(y, num_heads, f"{attention}:heads")
     # torch computes the output projection inside self_attention, not by calling the module out_proj.
     names = {"weight": f"{attention}.out_proj.weight", "bias": f"{attention}.out_proj.bias"}
-    y = net.module(f"{name}.dropout", net.linear(y, attention, x.channels, **names))
+    y = net.module(attention, net.linear(y, attention, x.channels, **names), "MultiheadAttention")
+    y = net.module(f"{name}.dropout", y, "Dropout")
     x = net.residual(y, x, f"{name}:attended")
 
     y = net.layer_norm(x, f"{name}.ln_2", EPS)
     y = net.activation(net.linear(y, f"{name}.mlp.0", mlp_dim), "gelu", f"{name}.mlp.1")
-    y = net.linear(net.module(f"{name}.mlp.2", y), f"{name}.mlp.3", x.channels)
-    y = net.module(f"{name}.mlp", net.module(f"{name}.mlp.4", y))
-    return net.residual(x, y, name)
+    y = net.linear(net.module(f"{name}.mlp.2", y, "Dropout"), f"{name}.mlp.3", x.channels)
+    y = net.module(f"{name}.mlp", net.module(f"{name}.mlp.4", y, "Dropout"), "MLPBlock")
+    return net.module(name, net.residual(x, y, name), "EncoderBlock")
 
 
 def _model(name, patch_size, num_layers, hidden_dim, mlp_dim, num_heads, resize=256) -> Architecture:
@@ -78,6 +79,7 @@ def _model(name, patch_size, num_layers, hidden_dim, mlp_dim, num_heads, resize=
         weights=None,
         description=f"vision transformer, {num_layers} layers of {hidden_dim}, {patch_size} x {patch_size} patches "
         "(torchvision)",
+        library="torchvision",
     )
 
 
