@@ -21,13 +21,17 @@ class Step:
 
     A field is an int64, a kernel's specification, which stands for its address, or a list of records of such fields,
     which stands for the address of an int64 table. `meet` is whether the threads
-    wait for each other behind it. `flops` counts multiply-adds twice.
+    wait for each other behind it. `flops` counts multiply-adds twice. `bytes` is what has to move at least: each
+    activation and weight that is read, and each output, once and without padding; `weight_bytes` of them are
+    constants, which no earlier step of the run has brought into a cache.
     """
 
     kernel: tuple
     fields: dict[str, object]
     node: Node
     flops: int = 0
+    bytes: int = 0
+    weight_bytes: int = 0
     meet: bool = True
 
 
@@ -66,13 +70,18 @@ def _elementwise(node, context, x, y, *, factor=0, factor_image=0, shift=0, othe
     kind = node.attributes.get("kind" if node.op == "activation" else "activation")
     low, high = activation.limits(kind)
     lanes = context.machine.lanes
+    pixels = pixels or y.pixels
+    size = y.shape[0] * pixels * y.channels
+    gates = y.shape[0] if factor_image else 1
+    weights = 4 * y.channels * (bool(shift) + bool(factor and not factor_image))
+    moved = 4 * (size * (3 if other else 2) + y.channels * gates * bool(factor_image)) + weights
     fields = dict(
         x=x.address, x_image=x.image, x_pixel=x.pixel, factor=factor, factor_image=factor_image, shift=shift,
         other=other.address if other else 0, other_image=other.image if other else 0,
         other_pixel=other.pixel if other else 0, y=y.address, y_image=y.image, y_pixel=y.pixel, images=y.shape[0],
-        pixels=pixels or y.pixels, vectors=padded(y.channels, lanes) // lanes, low=bits(low), high=bits(high),
+        pixels=pixels, vectors=padded(y.channels, lanes) // lanes, low=bits(low), high=bits(high),
     )  # fmt: skip
-    return Step(("elementwise", lanes, activation.variant(kind)), fields, node, 2 * int(np.prod(y.shape)))
+    return Step(("elementwise", lanes, activation.variant(kind)), fields, node, 2 * size, moved, weights)
 
 
 def _batch_norm(node: Node, context: Context) -> list[Step]:

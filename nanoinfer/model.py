@@ -16,6 +16,7 @@ from .graph import Graph
 from .labels import labels
 from .plan import Program, make_program
 from .weights import InputError, load_weights
+from .weights.errors import shown
 
 PROGRAMS_KEPT = 8
 
@@ -37,19 +38,21 @@ def create_model(
 
     Raises InputError for an unknown name or argument and for weights that do not fit, with the full list of tensors.
     """
-    if name not in MODELS:
+    if not isinstance(name, str) or name not in MODELS:
         nearest = get_close_matches(str(name), list(MODELS), 3, 0.4)
         hint = f"did you mean {', '.join(nearest)}?" if nearest else "'nanoinfer models' lists them"
         raise InputError(f"no model is called {name!r}; {hint}")
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
-        raise InputError(f"threads={threads!r}: give a whole number from 1 on")
+    for argument, value in (("threads", threads), ("num_classes", num_classes)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise InputError(f"{argument}={value!r}: give a whole number from 1 on")
     architecture = MODELS[name]
     if num_classes is not None:
         architecture_arguments["num_classes"] = num_classes
     try:
         graph = architecture.graph(**architecture_arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: {error}") from None
+    except (TypeError, ValueError, ArithmeticError) as error:
+        given = ", ".join(f"{argument}={value!r}" for argument, value in architecture_arguments.items())
+        raise InputError(f"{name} cannot be built with {given}: {error}") from None
     return Model(architecture, graph, _tensors(architecture, graph, weights), threads or runtime.default_threads())
 
 
@@ -67,7 +70,7 @@ def _tensors(architecture: Architecture, graph: Graph, weights) -> dict[str, np.
     arrays = load_weights(source)
     arrays = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
     expected = {**graph.parameters, **graph.buffers}
-    what = f"the weights of {architecture.name}" if isinstance(source, Mapping) else source
+    what = f"the weights for {architecture.name}" if isinstance(source, Mapping) else shown(source)
     _check(what, expected, {name: tuple(array.shape) for name, array in arrays.items()})
     return {name: np.asarray(arrays[name], np.float32) for name in expected}
 
@@ -173,6 +176,8 @@ class Model:
 
     def top(self, logits: np.ndarray, topk: int = 5) -> list[list[tuple[str, int, float]]]:
         """For each row of logits the `topk` most probable classes, as (label, index, probability)."""
+        if not isinstance(topk, int) or topk < 1:
+            raise InputError(f"topk={topk!r}: give a whole number from 1 on")
         names = labels(self.architecture.labels, logits.shape[1])
         wide = logits.astype(np.float64)
         weights = np.exp(wide - wide.max(1, keepdims=True))
@@ -201,7 +206,8 @@ class Model:
     def _checked(self, x: np.ndarray, start: str) -> np.ndarray:
         """x as a C-contiguous array, or InputError."""
         if not isinstance(x, np.ndarray):
-            raise InputError(f"the input is a {type(x).__name__}; pass a NumPy array of float32")
+            hint = ": x.detach().cpu().numpy()" if hasattr(x, "detach") else ""
+            raise InputError(f"the input is a {type(x).__name__}; pass a NumPy array of float32{hint}")
         if x.dtype != np.float32:
             raise InputError(f"the input has dtype {x.dtype}; pass float32: x.astype(numpy.float32)")
         if start == self.graph.input:

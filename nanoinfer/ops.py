@@ -43,6 +43,11 @@ def _windows(x, kernel, stride, padding, fill):
     return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (2, 3))[:, :, ::stride, ::stride]
 
 
+def _rank(shape, rank):
+    if len(shape) != rank:
+        raise ValueError(f"{rank} dimensions expected, not {shape}")
+
+
 def _window_shape(shape, kernel, stride, padding):
     n, c, h, w = shape
     size = tuple((side + 2 * padding - kernel) // stride + 1 for side in (h, w))
@@ -65,6 +70,13 @@ def _conv2d(inputs, tensors, attributes):
 
 def _conv2d_shape(shapes, tensors, attributes):
     out, per_group, kernel = tensors["weight"][:3]
+    _rank(shapes[0], 4)
+    if "patches" in attributes and shapes[0][2:] != tuple(side * kernel for side in attributes["patches"]):
+        (h, w), (rows, columns) = shapes[0][2:], attributes["patches"]
+        raise ValueError(
+            f"{h} x {w} pixels do not fit {rows} x {columns} position embeddings of {kernel} x {kernel} pixels each; "
+            f"give images of {rows * kernel} x {columns * kernel} pixels"
+        )
     n, channels, h, w = _window_shape(shapes[0], kernel, attributes["stride"], attributes["padding"])
     if channels != per_group * attributes["groups"]:
         raise ValueError(f"{per_group * attributes['groups']} channels expected, not {channels}")
@@ -85,6 +97,13 @@ def _layer_norm(inputs, tensors, attributes):
 
 def _linear(inputs, tensors, attributes):
     return _finish(inputs[0] @ tensors["weight"].T + tensors["bias"], inputs, attributes)
+
+
+def _linear_shape(shapes, tensors, attributes):
+    out, features = tensors["weight"]
+    if shapes[0][-1] != features:
+        raise ValueError(f"{features} features expected, not {shapes[0][-1]}")
+    return *shapes[0][:-1], out
 
 
 def _max_pool2d(inputs, tensors, attributes):
@@ -118,6 +137,16 @@ def _attention(inputs, tensors, attributes):
     return y.transpose(0, 2, 1, 3).reshape(n, t, width // 3)
 
 
+def _pool_shape(shapes, tensors, attributes):
+    _rank(shapes[0], 4)
+    return *shapes[0][:2], 1, 1
+
+
+def _select_token_shape(shapes, tensors, attributes):
+    _rank(shapes[0], 3)
+    return shapes[0][0], shapes[0][2]
+
+
 def _flatten_shape(shapes, tensors, attributes):
     if shapes[0][2:] != (1, 1):
         raise ValueError(f"flatten takes (N, C, 1, 1), not {shapes[0]}")
@@ -147,18 +176,18 @@ class Op:
 
 OPS: dict[str, Op] = {
     "conv2d": Op(_conv2d_shape, _conv2d),
-    "linear": Op(lambda s, t, a: (*s[0][:-1], t["weight"][0]), _linear),
+    "linear": Op(_linear_shape, _linear),
     "batch_norm": Op(_same, _batch_norm),
     "layer_norm": Op(_same, _layer_norm),
     "activation": Op(_same, lambda x, t, a: ACTIVATIONS[a["kind"]](x[0])),
     "add": Op(_add_shape, lambda x, t, a: ACTIVATIONS[a.get("activation")](x[0] + x[1])),
     "scale": Op(_same, lambda x, t, a: x[0] * x[1]),
     "max_pool2d": Op(lambda s, t, a: _window_shape(s[0], a["kernel"], a["stride"], a["padding"]), _max_pool2d),
-    "global_average_pool": Op(lambda s, t, a: (*s[0][:2], 1, 1), lambda x, t, a: x[0].mean((2, 3), keepdims=True)),
+    "global_average_pool": Op(_pool_shape, lambda x, t, a: x[0].mean((2, 3), keepdims=True)),
     "flatten": Op(_flatten_shape, lambda x, t, a: x[0].reshape(x[0].shape[:2])),
     "tokens": Op(_tokens_shape, _tokens),
     "attention": Op(lambda s, t, a: (*s[0][:2], s[0][2] // 3), _attention),
-    "select_token": Op(lambda s, t, a: (s[0][0], s[0][2]), lambda x, t, a: x[0][:, a["index"]]),
+    "select_token": Op(_select_token_shape, lambda x, t, a: x[0][:, a["index"]]),
 }
 
 

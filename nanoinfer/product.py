@@ -182,6 +182,17 @@ def conv2d(node: Node, context: Context) -> list[Step]:
     return _steps(Product(node, **_inputs(node, context), **tile, **attributes), context)
 
 
+def _band(lines: int, line_bytes: int, threads: int) -> int:
+    """Lines that all panels pass over before the next band is begun: few enough to stay in cache, and an equal part of
+    every thread's share. Where lines do not divide among threads, all of them: then the threads split the panels."""
+    if lines % threads and lines < 8 * threads:
+        return lines
+    share = -(-lines // threads)
+    return max(
+        band for band in range(1, share + 1) if share % band == 0 and (band * line_bytes <= CHUNK_BYTES or band == 1)
+    )
+
+
 def _depthwise(node: Node, context: Context, weight: np.ndarray, bias: np.ndarray | None) -> Step:
     """Depthwise convolution has a kernel of its own, since its taps share what they load."""
     x, y, residual = _inputs(node, context).values()
@@ -191,16 +202,14 @@ def _depthwise(node: Node, context: Context, weight: np.ndarray, bias: np.ndarra
     (height, width), (out_height, out_width) = x.size, y.size
     panels = padded(y.channels, lanes) // lanes
     values = np.zeros(y.channels) if bias is None else bias
-    # Few enough lines to stay in cache, and enough units for an even split.
-    lines = y.shape[0] * out_height
-    band = min(max(1, CHUNK_BYTES // (stride * x.line)), max(1, lines * panels // (8 * context.threads)))
     fields = dict(
         x=x.address, x_image=x.image, x_line=x.line, x_pixel=x.pixel,
         w=context.constant((node.tensors["weight"], lanes, "depthwise"), lambda: depthwise.pack(weight, lanes)),
         bias=context.channel_vector((node.tensors["weight"], "bias"), values),
         zeros=context.constant(("zeros",), lambda: np.zeros(lanes, np.float32)), y=y.address, y_image=y.image,
         y_line=y.line, y_pixel=y.pixel, residual=residual.address - y.address if residual else 0, images=y.shape[0],
-        height=height, width=width, out_height=out_height, out_width=out_width, band=band, panels=panels,
+        height=height, width=width, out_height=out_height, out_width=out_width,
+        band=_band(y.shape[0] * out_height, stride * x.line, context.threads), panels=panels,
         low=bits(low), high=bits(high),
     )  # fmt: skip
     rows = -(-out_width // -(-out_width // target.DEPTHWISE_ROWS[context.machine.registers]))

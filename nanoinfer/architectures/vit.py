@@ -30,8 +30,9 @@ def vision_transformer(
         raise ValueError(f"hidden_dim={hidden_dim} is not a multiple of num_heads={num_heads}")
     net = Builder(kind="VisionTransformer")
     class_token = net.parameter("class_token", 1, 1, hidden_dim)
-    x = net.conv2d(net.input, "conv_proj", hidden_dim, patch_size, stride=patch_size, padding=0, bias=True)
-    position = net.parameter("encoder.pos_embedding", 1, 1 + (image_size // patch_size) ** 2, hidden_dim)
+    side = image_size // patch_size
+    x = _patches(net, "conv_proj", hidden_dim, patch_size, (side, side))
+    position = net.parameter("encoder.pos_embedding", 1, 1 + side * side, hidden_dim)
     x = net.module("encoder.dropout", net.tokens(x, class_token, position, "encoder.dropout"), "Dropout")
     for i in range(num_layers):
         x = _encoder_block(net, x, f"encoder.layers.encoder_layer_{i}", mlp_dim, num_heads)
@@ -39,6 +40,14 @@ def vision_transformer(
     features = net.module("encoder", net.layer_norm(x, "encoder.ln", EPS), "Encoder")
     x = net.linear(net.select_token(features, 0, "encoder:class_token"), "heads.head", num_classes)
     return net.finish(net.module("heads", x), features)
+
+
+def _patches(net: Builder, name: str, hidden_dim: int, patch_size: int, patches: tuple[int, int]) -> Value:
+    """A convolution that takes images of exactly `patches` (rows, columns) and of no other size."""
+    tensors = {"weight": net.parameter(f"{name}.weight", hidden_dim, net.input.channels, patch_size, patch_size)}
+    tensors["bias"] = net.parameter(f"{name}.bias", hidden_dim)
+    attributes = {"stride": patch_size, "padding": 0, "groups": 1, "patches": patches}
+    return net.add("conv2d", [net.input], hidden_dim, name, tensors, **attributes)
 
 
 def _encoder_block(net: Builder, x: Value, name: str, mlp_dim: int, num_heads: int) -> Value:
