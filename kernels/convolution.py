@@ -58,6 +58,7 @@ REGION = (
     "y_line",
     "y_tile",
     "w_offset",  # the first valid tap
+    "w_tile",  # bytes of the next panel that a tile asks for while it works
     "x_step",  # from a pixel of the tile to the next
     "y_step",
     "taps_y",
@@ -126,8 +127,8 @@ def build():
         (x, x_image, x_group, w, w_panel, bias, y, y_image, panel_bytes, images, panels, group_panels, regions,
          region_count, split_panels, chunk) = instruction_fields(instruction)  # fmt: skip
         for region in range(regions, regions + region_count * region_bytes, region_bytes):
-            (tile, edge, line_tiles, full_tiles, lines, x_offset, x_line, x_tile, y_offset, y_line, y_tile,
-             w_offset) = region_fields(region)  # fmt: skip
+            (tile, edge, line_tiles, full_tiles, lines, x_offset, x_line, x_tile, y_offset, y_line, y_tile, w_offset,
+             w_tile) = region_fields(region)  # fmt: skip
             first_panel, end_panel = 0, panels
             first, end = 0, images * lines * line_tiles
             if split_panels:
@@ -140,6 +141,8 @@ def build():
                     panel_x = x + x_offset + panel // group_panels * x_group
                     panel_y = y + y_offset + panel * panel_bytes
                     panel_w = w + w_offset + panel * w_panel
+                    panel_bias = bias + panel * panel_bytes
+                    next_w = w + (panel + 1) * w_panel
                     at = first
                     while at < stop:
                         line = at // line_tiles
@@ -148,12 +151,13 @@ def build():
                         line -= image * lines
                         tile_x = panel_x + image * x_image + line * x_line + column * x_tile
                         tile_y = panel_y + image * y_image + line * y_line + column * y_tile
+                        ahead, ahead_end = next_w + (at - first) * w_tile, next_w + w_panel
                         count = min(full_tiles - column, stop - at)
                         if count > 0:
-                            call_tile(tile, region, tile_x, panel_w, bias + panel * panel_bytes, tile_y, count)
+                            call_tile(tile, region, tile_x, panel_w, panel_bias, tile_y, count, ahead, ahead_end)
                             at += count
                         else:
-                            call_tile(edge, region, tile_x, panel_w, bias + panel * panel_bytes, tile_y, 1)
+                            call_tile(edge, region, tile_x, panel_w, panel_bias, tile_y, 1, ahead, ahead_end)
                             at += 1
                 first = stop
 

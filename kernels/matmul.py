@@ -17,6 +17,8 @@ from .activation import finish
 from .activation import oracle as activate
 from .convolution import REGION, TILE_START
 
+CACHE_LINE = 64
+
 
 def oracle(x, weight, bias, activation=None):
     """The definition in NumPy: x (M, K), weight (N, K) -> (M, N), in the dtype of x."""
@@ -26,33 +28,40 @@ def oracle(x, weight, bias, activation=None):
 def build(rows: int, vectors: int, lanes: int, activation: str):
     """The micro-kernel for `rows` pixels and `vectors` vectors of output channels.
 
+    While a tile works, it asks for the lines from `ahead` on, one a step, up to `ahead_end`: the panel that comes
+    next streams from memory while this one is in use.
+
     Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
     y and the residual have room for whole vectors. Unaligned addresses are fine.
     """
-    from .simd import arguments, block, float_from_bits
+    from .simd import arguments, block, float_from_bits, prefetch
 
     t = block(rows, vectors, lanes)
     load_row, fma_outer, add, store = t.load_row, t.fma_outer, t.add, t.store
     activate, fields = finish(t, activation), arguments(len(REGION) - TILE_START, TILE_START)
     step = 4 * vectors * lanes
 
-    def matmul(region, x, w, bias, y, count):
+    def matmul(region, x, w, bias, y, count, ahead, ahead_end):
         (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, w_skip, residual, low, high) = fields(region)
         for _ in range(count):
             acc = load_row(bias)
             weight = w
+            coming = ahead if ahead < ahead_end else w
             for ky in range(taps_y):
                 for kx in range(taps_x):
                     a = x + ky * x_tap_y + kx * x_tap_x
                     for _k in range(depth):
                         acc = fma_outer(acc, a, x_step, weight)
+                        prefetch(coming)
                         a += x_depth
                         weight += step
+                        coming += CACHE_LINE
                 weight += w_skip
             if residual != 0:
                 acc = add(acc, y + residual, y_step)
             store(activate(acc, float_from_bits(low), float_from_bits(high)), y, y_step)
             x += rows * x_step
             y += rows * y_step
+            ahead += taps_y * taps_x * depth * CACHE_LINE
 
     return matmul

@@ -5,6 +5,7 @@ Products (convolution, linear, max pooling) are lowered in product.py, everythin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -21,9 +22,8 @@ class Step:
 
     A field is an int64, a kernel's specification, which stands for its address, or a list of records of such fields,
     which stands for the address of an int64 table. `meet` is whether the threads
-    wait for each other behind it. `flops` counts multiply-adds twice. `bytes` is what has to move at least: each
-    activation and weight that is read, and each output, once and without padding; `weight_bytes` of them are
-    constants, which no earlier step of the run has brought into a cache.
+    wait for each other behind it. `flops` counts multiply-adds twice. `bytes` is what has to move at least, and
+    `weight_bytes` the weights among them: see count_bytes.
     """
 
     kernel: tuple
@@ -61,6 +61,23 @@ class Context:
         return self.constant((*key, self.machine.lanes), lambda: np.pad(values.astype(np.float32), edges))
 
 
+def count_bytes(node: Node, context: Context, steps: list[Step]) -> list[Step]:
+    """The steps of a node with its bytes in them: every input, weight and output once and without padding.
+
+    Where a node has several steps, each has the share that it has of the work. A window narrower than its stride
+    skips pixels.
+    """
+    values = [math.prod(context.places[name].shape) for name in (*node.inputs, node.output)]
+    tensors = [context.tensors[name] for name in node.tensors.values()]
+    if node.op == "conv2d":
+        values[0] *= min(1, math.prod(tensors[0].shape[2:]) / node.attributes["stride"] ** 2)
+    weights, total = sum(tensor.size for tensor in tensors), sum(step.flops for step in steps)
+    for step in steps:
+        share = 4 * step.flops / total
+        step.bytes, step.weight_bytes = round(share * (sum(values) + weights)), round(share * weights)
+    return steps
+
+
 def bits(value: float) -> int:
     """The int64 that carries a float32 in an instruction."""
     return int(np.float32(value).view(np.int32))
@@ -71,17 +88,13 @@ def _elementwise(node, context, x, y, *, factor=0, factor_image=0, shift=0, othe
     low, high = activation.limits(kind)
     lanes = context.machine.lanes
     pixels = pixels or y.pixels
-    size = y.shape[0] * pixels * y.channels
-    gates = y.shape[0] if factor_image else 1
-    weights = 4 * y.channels * (bool(shift) + bool(factor and not factor_image))
-    moved = 4 * (size * (3 if other else 2) + y.channels * gates * bool(factor_image)) + weights
     fields = dict(
         x=x.address, x_image=x.image, x_pixel=x.pixel, factor=factor, factor_image=factor_image, shift=shift,
         other=other.address if other else 0, other_image=other.image if other else 0,
         other_pixel=other.pixel if other else 0, y=y.address, y_image=y.image, y_pixel=y.pixel, images=y.shape[0],
         pixels=pixels, vectors=padded(y.channels, lanes) // lanes, low=bits(low), high=bits(high),
     )  # fmt: skip
-    return Step(("elementwise", lanes, activation.variant(kind)), fields, node, 2 * size, moved, weights)
+    return Step(("elementwise", lanes, activation.variant(kind)), fields, node, 2 * y.shape[0] * pixels * y.channels)
 
 
 def _batch_norm(node: Node, context: Context) -> list[Step]:

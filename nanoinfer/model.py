@@ -15,6 +15,7 @@ from .architectures import MODELS, Architecture
 from .graph import Graph
 from .labels import labels
 from .plan import Program, make_program
+from .progress import progress_bar
 from .weights import InputError, load_weights
 from .weights.errors import shown
 
@@ -227,7 +228,9 @@ class Model:
             if key not in self._programs:
                 graph, tensors = self._optimise(outputs, start)
                 try:
-                    self._programs[key] = make_program(graph, tensors, shape, self.threads, self._packed)
+                    with progress_bar(f"compiling kernels for {self.name}") as progress:
+                        made = make_program(graph, tensors, shape, self.threads, self._packed, progress)
+                    self._programs[key] = made
                 except ValueError as error:
                     raise InputError(f"{self.name} cannot take an input of shape {shape}: {error}") from None
                 while len(self._programs) > PROGRAMS_KEPT:

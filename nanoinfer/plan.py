@@ -66,12 +66,12 @@ class Program:
         return np.lib.stride_tricks.as_strided(first, shape, (place.image, place.pixel, 4))
 
     def __str__(self) -> str:
-        lines = [f"{'step':>4} {'kernel':34} {'output':52} {'shape':20} {'MFLOP':>9} {'offset':>10}"]
+        lines = [f"{'step':>4} {'kernel':34} {'output':52} {'shape':20} {'MFLOP':>9} {'KiB':>9} {'offset':>10}"]
         for number, step in enumerate(self.steps):
             name = step.node.output
             shape, mflop = "x".join(str(n) for n in self.shapes[name]), step.flops / 1e6
-            kernel = tile_name(step)
-            lines.append(f"{number:4} {kernel:34} {name:52} {shape:20} {mflop:9.3f} {self.offsets.get(name, 0):10}")
+            offset, kib, kernel = self.offsets.get(name, 0), step.bytes / 1024, tile_name(step)
+            lines.append(f"{number:4} {kernel:34} {name:52} {shape:20} {mflop:9.3f} {kib:9.1f} {offset:10}")
         total = sum(step.flops for step in self.steps) / 1e6
         lines.append(f"{len(self.steps)} steps, {total:.1f} MFLOP, arena {self.arena.nbytes / 2**20:.2f} MiB")
         return "\n".join(lines)
@@ -115,7 +115,8 @@ def make_program(
             places[node.output] = VIEWS[node.op](node, shapes[node.output], places[node.inputs[0]])
 
     context = Context(machine, threads, places, tensors, packed, scratch)
-    steps = [step for node in graph.nodes if node.op in LOWER for step in LOWER[node.op](node, context)]
+    nodes = [node for node in graph.nodes if node.op in LOWER]
+    steps = [step for node in nodes for step in lowering.count_bytes(node, context, LOWER[node.op](node, context))]
     table, regions = _assemble(steps, progress)
     reads_input = []
     if in_place:

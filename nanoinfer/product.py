@@ -12,6 +12,7 @@ import numpy as np
 
 from .graph import Node
 from .kernels import activation, convolution, depthwise, target
+from .kernels.matmul import CACHE_LINE
 from .layout import Place, padded
 from .lowering import Context, Step, bits
 
@@ -112,7 +113,9 @@ def _record(product: Product, region: dict[str, int], images: int, vectors: int,
         line_tiles=full + (edge > 0), full_tiles=full, lines=region["lines"],
         x_offset=region["x_offset"], x_line=region["x_line"], x_tile=rows * region["x_step"],
         y_offset=region["y_offset"], y_line=region["y_line"], y_tile=rows * region["y_step"],
-        w_offset=region["first_tap"] * tap_bytes, x_step=region["x_step"], y_step=region["y_step"],
+        w_offset=region["first_tap"] * tap_bytes,
+        w_tile=region["taps_y"] * region["taps_x"] * product.depth * CACHE_LINE,
+        x_step=region["x_step"], y_step=region["y_step"],
         taps_y=region["taps_y"], taps_x=region["taps_x"], x_tap_y=x.line, x_tap_x=x.pixel, depth=product.depth,
         x_depth=x.channel, w_skip=(product.window[1] - region["taps_x"]) * tap_bytes,
         residual=product.residual.address - product.y.address if product.residual else 0,
@@ -146,7 +149,10 @@ def _steps(product: Product, context: Context) -> list[Step]:
             y=y.address + 4 * first, y_image=y.image, panel_bytes=panel_bytes, images=images, panels=panels,
             group_panels=1 if product.width else all_vectors // vectors // product.groups, regions=records,
             region_count=len(records), split_panels=int(by_panel),
-            chunk=max(1, CHUNK_BYTES // (4 * x.channels * product.stride**2 * product.most_rows[vectors])),
+            # Panels that are split come from memory: each is used for all pixels before the next.
+            chunk=1 << 40
+            if by_panel
+            else max(1, CHUNK_BYTES // (4 * x.channels * product.stride**2 * product.most_rows[vectors])),
         )  # fmt: skip
         flops = 2 * y.shape[0] * y.pixels * (end - first) * product.taps * product.depth
         steps.append(Step(("convolution",), fields, node, flops, meet=False))
