@@ -47,7 +47,8 @@ def build(rows: int, vectors: int, lanes: int):
     the rows that it computes again come out with the same bits. Threads split (image, head) pairs.
     """
     from .activation import exp
-    from .simd import arguments, block, float_from_bits, load_f32, store_f32
+    from .intrinsics import arguments, float_from_bits, load_f32, store_f32
+    from .simd import block
 
     t, one = block(rows, vectors, lanes), block(1, 1, PARTIALS)
     zeros, fma_outer, times, store = t.zeros, t.fma_outer, t.times, t.store

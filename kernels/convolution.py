@@ -117,7 +117,7 @@ def border_groups(size: int, out: int, kernel: int, stride: int, padding: int) -
 
 def build():
     """The loop nest; all that varies is data."""
-    from .simd import arguments, call_tile
+    from .intrinsics import arguments, call_tile
 
     instruction_fields = arguments(len(FIELDS))
     region_fields = arguments(REGION.index("x_step"), first=0)

@@ -45,7 +45,8 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
     split units of one panel (a vector of channels) and one band (`band` lines, few enough to stay in cache while
     all panels pass over them). Assumes: the channels of a pixel are contiguous with room for whole vectors.
     """
-    from .simd import arguments, block, float_from_bits
+    from .intrinsics import arguments, float_from_bits
+    from .simd import block
 
     t = block(rows, 1, lanes)
     load_row, add, store, fma_window = t.load_row, t.add, t.store, t.fma_window(size, stride, padding)

@@ -24,7 +24,8 @@ def oracle(x, factor=1, shift=0, other=0, activation=None):
 
 def build(lanes: int, activation: str):
     """Threads split pixels; the channels of a pixel are contiguous with room for whole vectors."""
-    from .simd import arguments, block, float_from_bits
+    from .intrinsics import arguments, float_from_bits
+    from .simd import block
 
     t = block(1, 1, lanes)
     load, mul, add, store = t.load, t.mul, t.add, t.store

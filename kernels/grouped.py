@@ -17,7 +17,8 @@ def build(rows: int, vectors: int, lanes: int, activation: str, width: int):
 
     Assumes: the channels of a pixel are contiguous, in x, y and the residual, with room for whole vectors.
     """
-    from .simd import arguments, block, float_from_bits
+    from .intrinsics import arguments, float_from_bits
+    from .simd import block
 
     t = block(rows, vectors, lanes)
     load_row, add, store, fma_groups = t.load_row, t.add, t.store, t.fma_groups(width)

@@ -116,7 +116,9 @@ def cache_folder() -> Path | None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()
         if os.name == "posix":
-            if status.st_mode & stat.S_IWOTH or status.st_uid not in (0, os.geteuid()):
+            outer = folder.parent.stat().st_mode  # whoever can rename what lies in it can put another folder there
+            exposed = status.st_mode & stat.S_IWOTH or (outer & stat.S_IWOTH and not outer & stat.S_ISVTX)
+            if exposed or status.st_uid not in (0, os.geteuid()):
                 raise PermissionError("others can write to it")
         if not os.access(folder, os.W_OK):
             raise PermissionError("it is not writable")
@@ -126,12 +128,18 @@ def cache_folder() -> Path | None:
     return folder
 
 
+@cache
 def _warn(problem: str) -> None:
+    """Once for each problem, not once for each kernel."""
     warnings.warn(
         f"{problem}: kernels are compiled again in every process; set NANOINFER_CACHE_DIR to a folder of your own",
         RuntimeWarning,
         stacklevel=4,
     )
+
+
+def _checksum(symbol: bytes, code: bytes) -> bytes:
+    return hashlib.sha256(symbol + b"\n" + code).hexdigest().encode()
 
 
 def _read(specification: tuple) -> tuple[str, bytes] | None:
@@ -143,7 +151,7 @@ def _read(specification: tuple) -> tuple[str, bytes] | None:
         head, symbol, checksum, code = content[: len(MAGIC)], *content[len(MAGIC) :].split(b"\n", 2)
     except (OSError, ValueError):
         return None
-    if head != MAGIC or checksum != hashlib.sha256(code).hexdigest().encode():
+    if head != MAGIC or checksum != _checksum(symbol, code):
         return None
     return symbol.decode(), code
 
@@ -153,7 +161,7 @@ def _write(specification: tuple, symbol: str, code: bytes) -> None:
     folder = cache_folder()
     if folder is None:
         return
-    content = MAGIC + symbol.encode() + b"\n" + hashlib.sha256(code).hexdigest().encode() + b"\n" + code
+    content = b"\n".join([MAGIC + symbol.encode(), _checksum(symbol.encode(), code), code])
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:

@@ -34,7 +34,8 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
     Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
     y and the residual have room for whole vectors. Unaligned addresses are fine.
     """
-    from .simd import arguments, block, float_from_bits, prefetch
+    from .intrinsics import arguments, float_from_bits, prefetch
+    from .simd import block
 
     t = block(rows, vectors, lanes)
     load_row, fma_outer, add, store = t.load_row, t.fma_outer, t.add, t.store

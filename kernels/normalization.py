@@ -20,7 +20,8 @@ def build():
     Vectors are 16 floats at every machine width, so the partial sums are the same everywhere. Assumes: D is a
     multiple of 16. Threads split rows.
     """
-    from .simd import arguments, block, float_from_bits, sqrt
+    from .intrinsics import arguments, float_from_bits, sqrt
+    from .simd import block
 
     t = block(1, 1, PARTIALS)
     zeros, load, add, plus, times, mul, store = t.zeros, t.load, t.add, t.plus, t.times, t.mul, t.store

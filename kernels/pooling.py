@@ -20,7 +20,8 @@ def max_oracle(x, kernel, stride, padding):
 
 def build_max(rows: int, vectors: int, lanes: int):
     """The micro-kernel for `rows` pixels and `vectors` vectors of channels; weights and bias are not read."""
-    from .simd import arguments, block
+    from .intrinsics import arguments
+    from .simd import block
 
     t = block(rows, vectors, lanes)
     splat, maximum, store = t.splat, t.max, t.store
@@ -50,7 +51,8 @@ def build_average(lanes: int):
 
     The pixels left over after the last whole 16 are added to the tree's result one by one.
     """
-    from .simd import arguments, block, float_from_bits
+    from .intrinsics import arguments, float_from_bits
+    from .simd import block
 
     sums, one = block(PARTIALS, 1, lanes), block(1, 1, lanes)
     zeros, add_rows, sum_rows, add, times, store = sums.zeros, sums.add, sums.sum_rows, one.add, one.times, one.store

@@ -24,7 +24,7 @@ def team_bytes(threads: int) -> int:
 def _walk():
     from numba import njit
 
-    from .simd import atomic_add, atomic_load, atomic_store, call_kernel, cycles, load_i64, pause, store_i64
+    from .intrinsics import atomic_add, atomic_load, atomic_store, call_kernel, cycles, load_i64, pause, store_i64
 
     @njit(error_model="numpy", inline="always")
     def barrier(team, threads):
@@ -62,7 +62,7 @@ def build_lead():
     `clocks` is 0 or the address of int64[threads][steps][CLOCKS]: each step's start, the end of its work, and the
     end of the wait for the other threads, in counts of the time stamp counter.
     """
-    from .simd import atomic_add, store_i64
+    from .intrinsics import atomic_add, store_i64
 
     walk = _walk()
 
@@ -79,7 +79,7 @@ def build_lead():
 
 def build_follow():
     """Any other thread: walk every program that is handed out; return after `patience` looks in vain."""
-    from .simd import atomic_load, load_i64, pause, store_i64
+    from .intrinsics import atomic_load, load_i64, pause, store_i64
 
     walk = _walk()
 

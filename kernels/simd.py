@@ -30,20 +30,16 @@ shape and every vector width. Importing this module imports Numba.
 
 from __future__ import annotations
 
-import os
-import platform
 from functools import cache
 from types import SimpleNamespace
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
+from .intrinsics import declare, load_from, offset_by
 from .vector import Vector, f32, i32, i64
-
-X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
 class Block(types.Type):
@@ -59,195 +55,6 @@ class _BlockModel(models.PrimitiveModel):
     def __init__(self, manager, kind):
         vector = ir.VectorType(f32, kind.lanes)
         super().__init__(manager, kind, ir.ArrayType(vector, kind.rows * kind.vectors))
-
-
-def declare(builder, name: str, result, *arguments):
-    """The LLVM function `name` in the module under construction."""
-    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
-
-
-def _at(builder, base, offset=None, index=1):
-    """base + index * offset bytes, as an int64."""
-    if offset is None or index == 0:
-        return base
-    return builder.add(base, builder.mul(offset, ir.Constant(i64, index)))
-
-
-def _load(builder, address, kind, align=4):
-    return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align, typ=kind)
-
-
-@intrinsic
-def load_i64(typingctx, address):
-    """The int64 at an address."""
-    return types.int64(types.int64), lambda context, builder, sig, args: _load(builder, args[0], i64, 8)
-
-
-@intrinsic
-def load_f32(typingctx, address):
-    """The float32 at an address."""
-    return types.float32(types.int64), lambda context, builder, sig, args: _load(builder, args[0], f32)
-
-
-@intrinsic
-def store_f32(typingctx, address, value):
-    """Store a float32 at an address."""
-
-    def codegen(context, builder, sig, args):
-        builder.store(args[1], builder.inttoptr(args[0], f32.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.float32), codegen
-
-
-@intrinsic
-def float_from_bits(typingctx, bits):
-    """The float32 whose bit pattern is the low half of an int64: how instructions carry floats."""
-
-    def codegen(context, builder, sig, args):
-        return builder.bitcast(builder.trunc(args[0], i32), f32)
-
-    return types.float32(types.int64), codegen
-
-
-@intrinsic
-def sqrt(typingctx, x):
-    """The correctly rounded square root of a float32."""
-
-    def codegen(context, builder, sig, args):
-        return builder.call(declare(builder, "llvm.sqrt.f32", f32, f32), args)
-
-    return types.float32(types.float32), codegen
-
-
-@intrinsic
-def store_i64(typingctx, address, value):
-    """Store an int64 at an address."""
-
-    def codegen(context, builder, sig, args):
-        builder.store(args[1], builder.inttoptr(args[0], i64.as_pointer()), align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
-
-
-@intrinsic
-def atomic_load(typingctx, address):
-    """An int64 that another thread writes (acquire)."""
-
-    def codegen(context, builder, sig, args):
-        return builder.load_atomic(builder.inttoptr(args[0], i64.as_pointer()), "acquire", 8, typ=i64)
-
-    return types.int64(types.int64), codegen
-
-
-@intrinsic
-def atomic_store(typingctx, address, value):
-    """Write an int64 that another thread reads (release)."""
-
-    def codegen(context, builder, sig, args):
-        builder.store_atomic(args[1], builder.inttoptr(args[0], i64.as_pointer()), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
-
-
-@intrinsic
-def atomic_add(typingctx, address, value):
-    """Add to an int64 and return what it was; everything before it is visible to whoever sees it."""
-
-    def codegen(context, builder, sig, args):
-        return builder.atomic_rmw("add", builder.inttoptr(args[0], i64.as_pointer()), args[1], "acq_rel")
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def pause(typingctx, give_way):
-    """One turn of a spin: a hint to the core, or, where the wait is long, a yield to the scheduler."""
-
-    def codegen(context, builder, sig, args):
-        with builder.if_else(args[0]) as (long, short):
-            with long:
-                builder.call(declare(builder, "SwitchToThread" if os.name == "nt" else "sched_yield", i32), [])
-            with short:
-                if X86:
-                    builder.call(declare(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])
-                else:
-                    builder.call(declare(builder, "llvm.aarch64.hint", ir.VoidType(), i32), [ir.Constant(i32, 1)])
-        return context.get_dummy_value()
-
-    return types.void(types.boolean), codegen
-
-
-@intrinsic
-def cycles(typingctx):
-    """The core's time stamp counter: constant rate, the same on all cores."""
-
-    def codegen(context, builder, sig, args):
-        if X86:
-            return builder.call(declare(builder, "llvm.readcyclecounter", i64), [])
-        return builder.asm(ir.FunctionType(i64, []), "mrs $0, cntvct_el0", "=r", [], side_effect=True)
-
-    return types.int64(), codegen
-
-
-@cache
-def arguments(count: int, first: int = 1):
-    """An intrinsic: address -> `count` int64 words from word `first` on; an instruction's word 0 is its kernel."""
-
-    @intrinsic
-    def read(typingctx, instruction):
-        def codegen(context, builder, sig, args):
-            words = [
-                _load(builder, _at(builder, args[0], ir.Constant(i64, 8), first + n), i64, 8) for n in range(count)
-            ]
-            return context.make_tuple(builder, sig.return_type, words)
-
-        return types.UniTuple(types.int64, count)(types.int64), codegen
-
-    return read
-
-
-def _call(count: int):
-    """An intrinsic (address, `count` int64 arguments): call a compiled kernel at an address.
-
-    Numba's calling convention puts two pointers first, for a result and for an exception; kernels have neither.
-    """
-
-    def codegen(context, builder, sig, args):
-        unused = cgutils.alloca_once(builder, i64)
-        pointer = builder.ptrtoint(unused, i64)
-        signature = ir.FunctionType(i32, [i64] * (2 + count))
-        builder.call(builder.inttoptr(args[0], signature.as_pointer()), [pointer, pointer, *args[1:]])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * (1 + count)), codegen
-
-
-@intrinsic
-def call_kernel(typingctx, kernel, instruction, thread, threads):
-    """Run the kernel at an address on one thread's share of an instruction."""
-    return _call(3)
-
-
-@intrinsic
-def call_tile(typingctx, tile, region, x, w, bias, y, count, ahead, ahead_end):
-    """Run the micro-kernel at an address on `count` tiles; see convolution.py."""
-    return _call(8)
-
-
-@intrinsic
-def prefetch(typingctx, address):
-    """Bring a cache line into L2; any address will do."""
-
-    def codegen(context, builder, sig, args):
-        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        hint = declare(builder, "llvm.prefetch.p0", ir.VoidType(), pointer.type, i32, i32, i32)
-        builder.call(hint, [pointer, ir.Constant(i32, 0), ir.Constant(i32, 2), ir.Constant(i32, 1)])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
 
 
 @cache
@@ -268,7 +75,9 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
 
     def row(builder, address):
         """The vectors of one row in memory."""
-        return [_load(builder, builder.add(address, ir.Constant(i64, 4 * lanes * v)), vector) for v in range(vectors)]
+        return [
+            load_from(builder, builder.add(address, ir.Constant(i64, 4 * lanes * v)), vector) for v in range(vectors)
+        ]
 
     def fma(builder, a, b, c):
         return builder.call(declare(builder, f"llvm.fma.v{lanes}f32", vector, vector, vector, vector), [a, b, c])
@@ -291,7 +100,7 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         def emit(builder, acc, x, stride):
             acc, out = unpack(builder, acc), []
             for r in range(rows):
-                memory = row(builder, _at(builder, x, stride, r))
+                memory = row(builder, offset_by(builder, x, stride, r))
                 out += [combine(builder, acc[r, v], memory[v]) for v in range(vectors)]
             return pack(builder, out)
 
@@ -301,22 +110,22 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         return pack(builder, [Vector.splat(builder, x, lanes).value] * len(every))
 
     def load(builder, x, stride):
-        return pack(builder, [e for r in range(rows) for e in row(builder, _at(builder, x, stride, r))])
+        return pack(builder, [e for r in range(rows) for e in row(builder, offset_by(builder, x, stride, r))])
 
     def fma_outer(builder, acc, a, stride, b):
         acc, b, out = unpack(builder, acc), row(builder, b), []
         for r in range(rows):
-            scalar = Vector.splat(builder, _load(builder, _at(builder, a, stride, r), f32), lanes).value
+            scalar = Vector.splat(builder, load_from(builder, offset_by(builder, a, stride, r), f32), lanes).value
             out += [fma(builder, scalar, b[v], acc[r, v]) for v in range(vectors)]
         return pack(builder, out)
 
     def fma_groups(width):
         def emit(builder, acc, x, stride, w):
             acc = unpack(builder, acc)
-            memory = [row(builder, _at(builder, x, stride, r)) for r in range(rows)]
+            memory = [row(builder, offset_by(builder, x, stride, r)) for r in range(rows)]
             step = ir.Constant(i64, 4 * lanes * vectors)
             for k in range(width):
-                weights = row(builder, _at(builder, w, step, k))
+                weights = row(builder, offset_by(builder, w, step, k))
                 pattern = ir.Constant(ir.VectorType(i32, lanes), [lane // width * width + k for lane in range(lanes)])
                 for r, v in every:
                     spread = builder.shuffle_vector(memory[r][v], ir.Constant(vector, ir.Undefined), pattern)
@@ -330,9 +139,11 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
 
         def emit(builder, acc, x, pixel, w, missing_left, missing_right, zeros):
             acc = unpack(builder, acc)
-            weights = [row(builder, _at(builder, w, ir.Constant(i64, 4 * lanes * vectors), kx)) for kx in range(size)]
+            weights = [
+                row(builder, offset_by(builder, w, ir.Constant(i64, 4 * lanes * vectors), kx)) for kx in range(size)
+            ]
             for column in range(columns):
-                address = _at(builder, x, pixel, column)
+                address = offset_by(builder, x, pixel, column)
                 for missing, distance in ((missing_left, column), (missing_right, columns - 1 - column)):
                     if distance < padding:
                         absent = builder.icmp_signed(">", missing, ir.Constant(i64, distance))
@@ -352,7 +163,7 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         def codegen(context, builder, sig, args):
             acc, y, stride = args
             for (r, v), element in unpack(builder, acc).items():
-                address = builder.add(_at(builder, y, stride, r), ir.Constant(i64, 4 * lanes * v))
+                address = builder.add(offset_by(builder, y, stride, r), ir.Constant(i64, 4 * lanes * v))
                 builder.store(element, builder.inttoptr(address, vector.as_pointer()), align=4)
             return context.get_dummy_value()
 
