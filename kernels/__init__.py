@@ -18,6 +18,7 @@ from . import (
     grouped,
     matmul,
     normalization,
+    packing,
     peak,
     pooling,
     program,
@@ -54,6 +55,7 @@ KERNELS: dict[str, Kernel] = {
     "attention": Kernel(attention.build, STEP, attention.FIELDS),
     "peak": Kernel(peak.build_peak, STEP, peak.PEAK_FIELDS),
     "read": Kernel(peak.build_read, STEP, peak.READ_FIELDS),
+    "packing": Kernel(packing.build, STEP, packing.FIELDS),
     "lead": Kernel(program.build_lead, LEAD),
     "follow": Kernel(program.build_follow, FOLLOW),
 }

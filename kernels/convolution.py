@@ -7,8 +7,7 @@ each output pixel and channel, a sum over taps (ky, kx) and over a depth of inpu
 
 They differ in the innermost step alone. That step is a *tile* (matmul.py, depthwise.py, pooling.py): a micro-kernel
 that holds `rows` pixels x `vectors` vectors of channels in registers and walks taps and depth. This file holds what
-is common: the loops that hand pixels and channel panels to tiles, the packing of weights, and the cutting of an
-image's border into regions.
+is common: the loops that hand pixels and channel panels to tiles, and the cutting of an image's border into regions.
 
 *Regions.* Near the border some taps fall outside of the image. The output is cut into rectangles within which the
 set of valid taps is the same; for each, a tile is run with just those taps. So no loop has a test for the border,
@@ -89,17 +88,6 @@ def oracle(x, weight, bias, stride, padding, groups):
                 out = slice(g * o // groups, (g + 1) * o // groups)
                 y[..., out] += tap[..., g * depth : (g + 1) * depth] @ weight[out, :, ky, kx].T
     return y
-
-
-def pack(weight: np.ndarray, vectors: int, lanes: int) -> np.ndarray:
-    """(O, K, KH, KW) -> (panels, KH, KW, K, vectors * lanes), zeros for the channels that fill up the last panel."""
-    o, k, kh, kw = weight.shape
-    width = vectors * lanes
-    packed = np.zeros((-(-o // width), kh, kw, k, width), np.float32)
-    for panel in range(len(packed)):
-        part = weight[panel * width : (panel + 1) * width]
-        packed[panel, ..., : len(part)] = part.transpose(2, 3, 1, 0)
-    return packed
 
 
 def border_groups(size: int, out: int, kernel: int, stride: int, padding: int) -> list[tuple[int, int, int, int]]:

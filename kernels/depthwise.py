@@ -30,14 +30,6 @@ def oracle(x, weight, bias, stride, padding):
     return np.einsum("nhwcij,cij->nhwc", windows, weight[:, 0].astype(x.dtype)) + bias.astype(x.dtype)
 
 
-def pack(weight: np.ndarray, lanes: int) -> np.ndarray:
-    """(C, 1, K, K) -> (panels, K, K, lanes), zeros for the channels that fill up the last vector."""
-    channels, _, size, _ = weight.shape
-    packed = np.zeros((-(-channels // lanes) * lanes, size, size), np.float32)
-    packed[:channels] = weight[:, 0]
-    return np.ascontiguousarray(packed.reshape(-1, lanes, size, size).transpose(0, 2, 3, 1))
-
-
 def build(size: int, stride: int, padding: int, rows: int, lanes: int, activation: str):
     """Taps size x size; tiles of `rows` pixels, at most the width of the output.
 

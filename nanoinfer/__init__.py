@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .architectures import list_models
+    from .comparison import compare
     from .model import Model, create_model
+    from .parameters import inspect
     from .weights import load_weights
     from .weights.errors import InputError
 
@@ -23,12 +25,23 @@ __version__ = "0.1.0"
 _HOMES = {
     "InputError": ".weights.errors",
     "Model": ".model",
+    "compare": ".comparison",  # no module is called compare or inspect: its import would replace the function
     "create_model": ".model",
+    "inspect": ".parameters",
     "list_models": ".architectures",
     "load_weights": ".weights",
 }
 
-__all__ = ["InputError", "Model", "__version__", "create_model", "list_models", "load_weights"]
+__all__ = [
+    "InputError",
+    "Model",
+    "__version__",
+    "compare",
+    "create_model",
+    "inspect",
+    "list_models",
+    "load_weights",
+]
 
 
 def __getattr__(name: str):

@@ -1,4 +1,4 @@
-"""The command line: nanoinfer predict, models, convert, warmup.
+"""The command line: nanoinfer predict, models, convert, warmup; cli_reports.py has the commands that look inside.
 
 Each command imports what it needs when it runs, so that `nanoinfer models` loads no kernels and no command that prints
 JSON loads the table printer. A wrong use or a bad input is one line on standard error and exit code 2.
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import __version__
+from . import __version__, cli_reports
 from .weights.errors import InputError, shown
 
 DEFAULT_MODEL = "digits"  # the one network whose weights and sample images ship with the package
@@ -83,6 +83,8 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("models", help="list the networks", description="List the networks.")
     command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'mobilenet*'")
     command.set_defaults(run=models)
+
+    cli_reports.add_commands(commands, _positive)
 
     text = "Copy the tensors of a .pth file to a .safetensors file, without torch."
     command = commands.add_parser("convert", help=".pth to .safetensors", description=text)

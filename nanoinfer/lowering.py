@@ -6,13 +6,13 @@ Products (convolution, linear, max pooling) are lowered in product.py, everythin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .graph import Node
-from .kernels import activation, attention, normalization, target
+from .kernels import activation, attention, normalization, packing, target
 from .layout import Place, aligned_empty, padded
 
 
@@ -33,6 +33,7 @@ class Step:
     bytes: int = 0
     weight_bytes: int = 0
     meet: bool = True
+    keep: object = None  # memory that the fields point to
 
 
 @dataclass
@@ -42,9 +43,10 @@ class Context:
     machine: target.Target
     threads: int
     places: dict[str, Place]
-    tensors: dict[str, np.ndarray]
+    tensors: Mapping[str, np.ndarray]
     packed: dict[tuple, np.ndarray]
     scratch: dict[str, int]
+    packing: list[Step] = field(default_factory=list)  # to be run once, before the program
 
     def constant(self, key: tuple, make: Callable[[], np.ndarray]) -> int:
         """Address of a constant array, made once and shared by all plans of a model."""
@@ -52,6 +54,19 @@ class Context:
             values = make()
             self.packed[key] = aligned_empty(values.size)
             self.packed[key][...] = values.ravel()
+        return self.packed[key].ctypes.data
+
+    def packed_weight(self, key: tuple, weight: np.ndarray, width: int, node: Node) -> int:
+        """Address of a weight (O, K, KH, KW) in panels of `width` output channels; see kernels/packing.py."""
+        key = (*key, width)
+        if key not in self.packed:
+            weight = np.ascontiguousarray(weight)
+            self.packed[key] = aligned_empty(packing.packed_size(weight, width))
+            channels, depth, *window = weight.shape
+            fields = dict(weight=weight.ctypes.data, channels=channels, depth=depth, taps=math.prod(window),
+                          width=width, packed=self.packed[key].ctypes.data)  # fmt: skip
+            step = Step(("packing",), fields, node, bytes=2 * weight.nbytes, keep=weight)
+            self.packing.append(step)
         return self.packed[key].ctypes.data
 
     def channel_vector(self, key: tuple, values: np.ndarray) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +18,12 @@ from .graph import Graph
 from .labels import labels
 from .plan import Program, make_program
 from .progress import progress_bar
-from .weights import InputError, load_weights
+from .weights import InputError, load_weights, release
 from .weights.errors import shown
+
+if TYPE_CHECKING:
+    from .profile_report import Profile
+    from .summary import Summary
 
 PROGRAMS_KEPT = 8
 
@@ -49,6 +55,11 @@ def create_model(
     architecture = MODELS[name]
     if num_classes is not None:
         architecture_arguments["num_classes"] = num_classes
+    for argument, value in architecture_arguments.items():
+        default = architecture.arguments.get(argument)
+        kind = Integral if isinstance(default, int) else Real
+        if isinstance(default, Real) and not isinstance(value, kind):
+            raise InputError(f"{argument}={value!r}: give a {'whole ' * (kind is Integral)}number, such as {default}")
     try:
         graph = architecture.graph(**architecture_arguments)
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -192,9 +203,26 @@ class Model:
         """Paths, PIL images or uint8 arrays -> for each the `topk` classes as (label, index, probability)."""
         return self.top(self(self.preprocess(images)), topk)
 
+    def summary(self, input_size: Sequence[int] = (1, 3, 224, 224), depth: int | None = None) -> Summary:
+        """Every module's output shape, parameters and multiply-adds, as torchinfo lists them; print it."""
+        from .summary import summarise
+
+        return summarise(self.name, self.graph, input_size, depth)
+
     def program(self, shape: tuple[int, ...]) -> Program:
         """The program for one input shape (N, 3, H, W), made if need be; print it to see every step."""
         return self._program(tuple(shape), self.graph.outputs, self.graph.input)
+
+    def profile(self, x: np.ndarray, repeat: int = 50) -> Profile:
+        """What every step costs for x, measured in `repeat` runs; print it, or see profile_report.py for its fields."""
+        from .profiling import profile
+
+        if not isinstance(repeat, int) or repeat < 1:
+            raise InputError(f"repeat={repeat!r}: give a whole number from 1 on")
+        x = self._checked(x, self.graph.input)
+        with self._lock:
+            _, tensors = self._optimise(self.graph.outputs, self.graph.input)
+            return profile(self.name, self.program(x.shape), tensors, x, self.threads, repeat)
 
     def _run(self, x: np.ndarray, outputs: tuple[str, ...], start: str) -> dict[str, np.ndarray]:
         x = self._checked(x, start)
@@ -229,7 +257,9 @@ class Model:
                 graph, tensors = self._optimise(outputs, start)
                 try:
                     with progress_bar(f"compiling kernels for {self.name}") as progress:
-                        made = make_program(graph, tensors, shape, self.threads, self._packed, progress)
+                        made = make_program(
+                            graph, tensors, shape, self.threads, self._packed, progress, release=release
+                        )
                     self._programs[key] = made
                 except ValueError as error:
                     raise InputError(f"{self.name} cannot take an input of shape {shape}: {error}") from None

@@ -6,18 +6,20 @@ A Program can be run any number of times, by one caller at a time.
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from . import lowering, memory, ops, product
+from . import lowering, memory, ops, product, runtime
 from .graph import Graph
 from .kernels import KERNELS, kernel_name, library, program, target
 from .kernels.convolution import REGION
 from .layout import VIEWS, Place, aligned_empty, nchw, nhwc
 from .lowering import Context, Step
 
+PACK_BYTES = 64 << 20  # read and written between two releases
 LOWER = {**lowering.STEPS, **product.STEPS}
 Progress = Callable[[int, int], None]
 
@@ -91,11 +93,13 @@ def make_program(
     packed: dict[tuple, np.ndarray],
     progress: Progress | None = None,
     machine: target.Target | None = None,
+    release: Callable[[np.ndarray], None] | None = None,
 ) -> Program:
     """Plan `graph` for one input shape and team size.
 
     `packed` keeps packed weights between calls, so that all plans of a model share them. `progress(done, total)` is
-    told of kernel compilations. Raises ValueError where the network cannot take the shape.
+    told of kernel compilations, `release(weight)` of every weight that has been packed. Raises ValueError where the
+    network cannot take the shape.
     """
     machine = machine or target.host()
     shapes = ops.infer_shapes(graph, input_shape, {name: tensor.shape for name, tensor in tensors.items()})
@@ -114,16 +118,34 @@ def make_program(
         if node.op in VIEWS:
             places[node.output] = VIEWS[node.op](node, shapes[node.output], places[node.inputs[0]])
 
-    context = Context(machine, threads, places, tensors, packed, scratch)
+    fresh: dict[tuple, np.ndarray] = {}
+    context = Context(machine, threads, places, tensors, ChainMap(fresh, packed), scratch)
     nodes = [node for node in graph.nodes if node.op in LOWER]
     steps = [step for node in nodes for step in lowering.count_bytes(node, context, LOWER[node.op](node, context))]
     table, regions = _assemble(steps, progress)
+    _pack(context.packing, threads, release)
+    packed.update(fresh)  # not before their contents are there
     reads_input = []
     if in_place:
         column = 1 + KERNELS["convolution"].fields.index("x")
         reads_input = [(row, column) for row, step in enumerate(steps) if graph.input in step.node.inputs]
     outputs = {name: places[name] for name in graph.outputs}
     return Program(table, steps, shapes, arena, offsets, places[graph.input], outputs, reads_input, regions)
+
+
+def _pack(steps: list[Step], threads: int, release: Callable[[np.ndarray], None] | None) -> None:
+    """Pack weights on the team, a few at a time, so that the source of what is packed can go before the next comes."""
+    while steps:
+        size = count = 0
+        while count < len(steps) and (not count or size < PACK_BYTES):
+            size += steps[count].bytes
+            count += 1
+        table, _ = _assemble(steps[:count], None)
+        runtime.team(threads).run(table)
+        for step in steps[:count]:
+            if release:
+                release(step.keep)
+        steps = steps[count:]
 
 
 def _arena(graph, shapes, machine, threads, in_place):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .graph import Node
-from .kernels import activation, convolution, depthwise, target
+from .kernels import activation, convolution, target
 from .kernels.matmul import CACHE_LINE
 from .layout import Place, padded
 from .lowering import Context, Step, bits
@@ -133,8 +133,8 @@ def _steps(product: Product, context: Context) -> list[Step]:
         panel_bytes, end = 4 * vectors * lanes, min(first + panels * vectors * lanes, y.channels)
         w = bias = w_bytes = 0
         if product.weight is not None:
-            key, part = (node.tensors["weight"], lanes, vectors, first), product.weight[first:end]
-            w = context.constant(key, lambda part=part, vectors=vectors: convolution.pack(part, vectors, lanes))
+            key = (node.tensors["weight"], first)
+            w = context.packed_weight(key, product.weight[first:end], vectors * lanes, node)
             values = np.zeros(y.channels) if product.bias is None else product.bias
             bias = context.channel_vector((node.tensors["weight"], "bias"), values) + 4 * first
             w_bytes = product.taps * product.depth * panel_bytes
@@ -210,7 +210,7 @@ def _depthwise(node: Node, context: Context, weight: np.ndarray, bias: np.ndarra
     values = np.zeros(y.channels) if bias is None else bias
     fields = dict(
         x=x.address, x_image=x.image, x_line=x.line, x_pixel=x.pixel,
-        w=context.constant((node.tensors["weight"], lanes, "depthwise"), lambda: depthwise.pack(weight, lanes)),
+        w=context.packed_weight((node.tensors["weight"], 0), weight, lanes, node),
         bias=context.channel_vector((node.tensors["weight"], "bias"), values),
         zeros=context.constant(("zeros",), lambda: np.zeros(lanes, np.float32)), y=y.address, y_image=y.image,
         y_line=y.line, y_pixel=y.pixel, residual=residual.address - y.address if residual else 0, images=y.shape[0],

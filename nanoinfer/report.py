@@ -72,6 +72,14 @@ def models_table(architectures: Iterable) -> None:
     _print(table)
 
 
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Rows of strings; a column named ">..." is aligned to the right."""
+    table = _table(*columns)
+    for row in rows:
+        _add_row(table, *row)
+    _print(table)
+
+
 def _rounded(probability: float) -> float | None:
     return round(float(probability), 6) if math.isfinite(probability) else None
 

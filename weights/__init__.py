@@ -6,6 +6,6 @@ no pickle is ever executed, and every size and offset is checked before memory i
 
 from .errors import InputError
 from .files import load_weights
-from .safetensors_file import save_safetensors
+from .safetensors_file import release, save_safetensors
 
-__all__ = ["InputError", "load_weights", "save_safetensors"]
+__all__ = ["InputError", "load_weights", "release", "save_safetensors"]

@@ -194,3 +194,15 @@ def _array(data, start, dtype, shape):
         flat = flat.copy()
     flat = bfloat16_to_float32(flat) if dtype == "BF16" else to_float32(flat)
     return flat.reshape(shape)
+
+
+def release(array: np.ndarray) -> None:
+    """Give the memory behind an array of `read_safetensors` back to the system; read again, it comes from the file.
+
+    Arrays that are not views of a mapped file are left alone.
+    """
+    base = array
+    while isinstance(base, (np.ndarray, memoryview)):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,280 @@
+"""Every kernel at every shape that networks really use: time, rate, share of the machine's limit, and error.
+
+    python -m bench.kernels [--models M ...] [--batch-sizes N ...] [--threads T ...] [--against torch onnxruntime]
+    python -m bench.kernels --gemm          the matrix products that engines are usually compared by
+
+Rows come from the networks' own plans. A plan is made in which every value is an output, so that no memory is used
+twice and each step can be run again alone: a program of this one step, repeated to about a millisecond, is timed.
+A round times the step, then the machine's peak and its bandwidth on the same threads, so that a slow phase of the
+machine hits them alike. Each result is compared with the meaning of its operator in float64; a wrong one ends with exit
+code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from nanoinfer.kernels import library, limits, peak, program, target
+
+from nanoinfer import create_model, ops, passes, runtime
+from nanoinfer.architectures import MODELS as ARCHITECTURES
+from nanoinfer.graph import Builder, Graph, Node
+from nanoinfer.plan import Program, make_program, tile_name
+from nanoinfer.profiling import kind, level
+
+from .models import MODELS
+
+# (rows, depth, columns): pixels or tokens, input and output channels of pointwise convolutions and linear layers.
+GEMM = (
+    (3136, 24, 144), (784, 48, 288), (196, 88, 528), (196, 528, 88), (49, 224, 1344), (49, 1344, 224),
+    (50, 768, 3072), (50, 3072, 768), (400, 768, 3072), (3136, 256, 128), (784, 256, 512), (196, 1024, 512),
+    (49, 2048, 1024),
+)  # fmt: skip
+SECONDS = 1e-3  # of one timed call
+TOLERANCE = 1e-5  # largest error, relative to the output's largest value
+
+
+@dataclass
+class Result:
+    """One kernel at one shape. Times are microseconds; `peers` holds those of other engines by name."""
+
+    network: str
+    layer: str
+    kernel: str
+    shapes: str
+    threads: int
+    batch: int
+    best: float
+    median: float
+    gflops: float
+    gbs: float
+    percent: float
+    limit: str
+    error: float
+    passed: bool
+    peers: dict[str, float]
+
+
+class Bench:
+    """A plan in which every step can be run alone, and the team that runs it."""
+
+    def __init__(self, graph: Graph, tensors: dict, shape: tuple[int, ...], threads: int):
+        self.graph = graph.with_outputs([node.output for node in graph.nodes])
+        self.tensors, self.threads, self.team = tensors, threads, runtime.team(threads)
+        self.program: Program = make_program(self.graph, tensors, shape, threads, {})
+        self.x = np.random.default_rng(0).standard_normal(shape, np.float32)
+        self.program.take(self.x)
+        self.team.run(self.program.table)
+
+    def nodes(self) -> Iterator[tuple[Node, list[int]]]:
+        """Every node with the rows of its steps."""
+        rows: dict[str, list[int]] = {}
+        for number, step in enumerate(self.program.steps):
+            rows.setdefault(step.node.output, []).append(number)
+        for node in self.graph.nodes:
+            if node.output in rows:
+                yield node, rows[node.output]
+
+    def key(self, node: Node) -> tuple:
+        """What makes a row: nodes with the same key run the same kernels on the same shapes."""
+        shapes = tuple(self.program.shapes[name] for name in node.inputs)
+        tensors = tuple((role, self.tensors[name].shape) for role, name in node.tensors.items())
+        return (
+            node.op,
+            shapes,
+            tensors,
+            tuple(sorted(node.attributes.items(), key=str)),
+            self.graph.input in node.inputs,
+        )
+
+    def inputs(self, node: Node) -> list[np.ndarray]:
+        """What a node reads, as the kernels left it."""
+        return [self.x if name == self.graph.input else self.program.give(name) for name in node.inputs]
+
+    def error(self, node: Node) -> float:
+        """Largest difference from the operator's meaning in float64, relative to the largest value."""
+        expected = ops.apply(node, [value.astype(np.float64) for value in self.inputs(node)], self.tensors)
+        return float(np.abs(self.program.give(node.output) - expected).max() / np.abs(expected).max())
+
+    def call(self, rows: list[int]) -> tuple[np.ndarray, int]:
+        """(a program that repeats these rows for about SECONDS, how often)."""
+        part = self.program.table[rows]
+        part[-1, -1] = 1
+        seconds, repeats = 0.0, 1
+        while seconds < SECONDS / 4:
+            table = np.tile(part, (repeats, 1))
+            seconds = min(timed(self.team, table) for _ in range(3))
+            repeats = max(2 * repeats, min(16 * repeats, int(repeats * SECONDS / seconds)))
+        return table, len(table) // len(part)
+
+
+def timed(team: runtime.Team, table: np.ndarray) -> float:
+    """Seconds of one run."""
+    start = time.perf_counter()
+    team.run(table)
+    return time.perf_counter() - start
+
+
+class Machine:
+    """The machine's limits, measured on a team's threads whenever they are asked for."""
+
+    def __init__(self, threads: int):
+        machine = target.host()
+        self.threads, self.team = threads, runtime.team(threads)
+        self.known = limits.measured(runtime.default_threads())
+        lanes, chains = machine.lanes, peak.CHAINS[machine.registers]
+        self.out = np.zeros(64 * 16 * threads, np.float32)
+        self.steps = 40_000
+        self.flops = 2.0 * self.steps * chains * lanes * threads
+        self.peak = self._table(("peak", lanes, machine.registers), self.steps, self.out.ctypes.data)
+        sizes = {"L2": self.known.l2_bytes // 2, "L3": self.known.l3_bytes // 2 // threads,
+                 "memory": 4 * self.known.l3_bytes // threads}  # fmt: skip
+        self.buffer = np.ones(max(sizes.values()) // 4 * threads, np.float32)
+        self.reads = {}
+        for name, size in sizes.items():
+            size -= size % 4096
+            repeats = max(1, (1 << 25) // size)
+            row = self.buffer.ctypes.data, size, repeats, self.out.ctypes.data
+            self.reads[name] = self._table(("read", lanes), *row), size * repeats * threads
+
+    @staticmethod
+    def _table(kernel: tuple, *arguments: int) -> np.ndarray:
+        table = np.zeros((1, program.WORDS), np.int64)
+        table[0, : 1 + len(arguments)] = library.addresses([kernel])[kernel], *arguments
+        table[0, -1] = 1
+        return table
+
+    def gflops(self) -> float:
+        return self.flops / timed(self.team, self.peak) / 1e9
+
+    def gbs(self, name: str) -> float:
+        table, size = self.reads[name]
+        return size / timed(self.team, table) / 1e9
+
+
+def measure(bench: Bench, machine: Machine, node: Node, rows: list[int], rounds: int) -> dict:
+    """Times and limit of one node's steps."""
+    steps = [bench.program.steps[row] for row in rows]
+    flops, moved = sum(step.flops for step in steps), sum(step.bytes for step in steps)
+    memory = level(machine.known, moved, bench.threads)
+    table, repeats = bench.call(rows)
+    times, shares, binding = [], [], []
+    for _ in range(rounds):
+        seconds = timed(bench.team, table) / repeats
+        needs = {"compute": flops / machine.gflops() / 1e9, memory: moved / machine.gbs(memory) / 1e9}
+        binding.append(max(needs, key=needs.get))
+        times.append(seconds)
+        shares.append(100 * needs[binding[-1]] / seconds)
+    best = min(times)
+    return dict(
+        best=best * 1e6,
+        median=statistics.median(times) * 1e6,
+        gflops=flops / best / 1e9,
+        gbs=moved / best / 1e9,
+        percent=statistics.median(shares),
+        limit=statistics.mode(binding),
+    )
+
+
+def networks(models: list[str], batch: int) -> Iterator[tuple[str, Graph, dict, tuple[int, ...]]]:
+    """(name, optimised graph, tensors, input shape) of each network, with random weights."""
+    for name in models:
+        model = create_model(name, "random")
+        graph, tensors = passes.optimise(model.graph, model.tensors)
+        yield name, graph, tensors, (batch, 3, *ARCHITECTURES[name].preprocessing.crop)
+
+
+def products(shapes=GEMM) -> Iterator[tuple[str, Graph, dict, tuple[int, ...]]]:
+    """Each matrix product as a network of one linear layer."""
+    generator = np.random.default_rng(0)
+    for rows, depth, columns in shapes:
+        net = Builder(depth)
+        y = net.linear(net.input, f"{rows}x{depth}x{columns}", columns)
+        graph = net.finish(y, y)
+        scale = np.float32(depth**-0.5)
+        tensors = {name: generator.standard_normal(s, np.float32) * scale for name, s in graph.parameters.items()}
+        yield "gemm", graph, tensors, (1, rows, depth)
+
+
+def results(sources, threads: int, rounds: int, text: str, peers: dict[str, Callable]) -> Iterator[Result]:
+    """A Result for every distinct kernel and shape of the networks; `text` has to occur in kernel, kind or layer."""
+    machine, seen = Machine(threads), set()
+    for network, graph, tensors, shape in sources:
+        bench = Bench(graph, tensors, shape, threads)
+        for node, rows in bench.nodes():
+            key = bench.key(node)
+            names = dict.fromkeys(tile_name(bench.program.steps[row]) for row in rows)
+            kernel = " + ".join(names)
+            kinds = kind(bench.program.steps[rows[0]], tensors)
+            if key in seen or not any(text in part for part in (kernel, kinds, node.output)):
+                continue
+            seen.add(key)
+            error = bench.error(node)
+            times = measure(bench, machine, node, rows, rounds)
+            others = {name: peer(node, bench.tensors, bench.inputs(node)) for name, peer in peers.items()}
+            sizes = ("x".join(map(str, bench.program.shapes[name])) for name in (node.inputs[0], node.output))
+            yield Result(
+                network, node.output, kernel, " -> ".join(sizes), threads, shape[0], **times, error=error,
+                passed=bool(error <= TOLERANCE), peers=others,
+            )  # fmt: skip
+
+
+def show(result: Result, header: bool) -> None:
+    if header:
+        peers = "".join(f" {name[:11]:>11}" for name in result.peers)
+        print(
+            f"\n{'kernel':64} {'shapes':34} {'thr':>3} {'best us':>9} {'median':>9} {'GFLOP/s':>8} {'GB/s':>7} "
+            f"{'of limit':>8} {'limit':7} {'error':>8}{peers}"
+        )
+    peers = "".join(f" {micros:11.1f}" for micros in result.peers.values())
+    print(
+        f"{result.kernel:64} {result.shapes:34} {result.threads:3} {result.best:9.1f} {result.median:9.1f} "
+        f"{result.gflops:8.1f} {result.gbs:7.1f} {result.percent:7.0f}% {result.limit:7} {result.error:8.1e}{peers}"
+        f"{'' if result.passed else '  WRONG'}",
+        flush=True,
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--against", nargs="+", default=[], choices=("torch", "onnxruntime"))
+    parser.add_argument("--gemm", action="store_true", help="matrix products instead of networks")
+    parser.add_argument("--filter", default="", metavar="TEXT", help="rows with TEXT in kernel, kind or layer")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--json", metavar="FILE")
+    options = parser.parse_args(argv)
+    rows: list[Result] = []
+    for threads in options.threads:
+        for batch in options.batch_sizes:
+            sources = products() if options.gemm else networks(options.models, batch)
+            peers = {}
+            if options.against:
+                from .operators import PEERS
+
+                peers = {name: PEERS[name](threads) for name in options.against}
+            for number, result in enumerate(results(sources, threads, options.rounds, options.filter, peers)):
+                show(result, number == 0)
+                rows.append(result)
+            if options.gemm:
+                break  # a row of a product is a pixel or token: there is no batch
+    if options.json:
+        Path(options.json).write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    wrong = [row for row in rows if not row.passed]
+    for row in wrong:
+        print(f"bench.kernels: wrong result: {row.kernel}, {row.shapes}: error {row.error:.1e}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""One operator of a graph as torch and onnxruntime run it, for bench.kernels to time beside a kernel.
+
+A fused residual or activation is a call of its own in torch, which has no fused ones; onnxruntime may fuse as it
+likes. Torch is timed with channels last and first, and the better counts.
+"""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from nanoinfer.graph import Node
+
+from .engines import turn
+
+SECONDS = 0.03  # of one turn, a third of it to settle: the other engines' idle threads spin for a few milliseconds
+ACTIVATIONS = {
+    "relu": functional.relu,
+    "relu6": functional.relu6,
+    "hard_sigmoid": functional.hardsigmoid,
+    "hard_swish": functional.hardswish,
+    "gelu": functional.gelu,
+}
+
+
+class Operator(nn.Module):
+    """A node as a torch module over the node's inputs."""
+
+    def __init__(self, node: Node, tensors: dict[str, np.ndarray]):
+        super().__init__()
+        self.op, self.attributes = node.op, node.attributes
+        self.roles = dict.fromkeys(node.tensors)
+        for role, name in node.tensors.items():
+            self.register_buffer(role, torch.from_numpy(np.asarray(tensors[name], np.float32)))
+
+    def forward(self, *inputs):
+        y = COMPUTE[self.op](self, inputs[0], inputs[1:], self.attributes)
+        if self.op in ("conv2d", "linear") and len(inputs) > 1:
+            y = y + inputs[1]
+        activation = self.attributes.get("activation")
+        return ACTIVATIONS[activation](y) if activation else y
+
+
+def _tokens(m, x, rest, a):
+    x = x.flatten(2).transpose(1, 2)
+    return torch.cat([m.class_token.expand(len(x), -1, -1), x], 1) + m.position
+
+
+def _attention(m, x, rest, a):
+    n, t, width = x.shape
+    q, k, v = x.reshape(n, t, 3, a["heads"], -1).permute(2, 0, 3, 1, 4).unbind(0)
+    return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, width // 3)
+
+
+# operator -> f(module, first input, other inputs, attributes)
+COMPUTE: dict[str, Callable] = {
+    "conv2d": lambda m, x, rest, a: functional.conv2d(
+        x, m.weight, getattr(m, "bias", None), a["stride"], a["padding"], 1, a["groups"]
+    ),
+    "linear": lambda m, x, rest, a: functional.linear(x, m.weight, m.bias),
+    "batch_norm": lambda m, x, rest, a: functional.batch_norm(
+        x, m.running_mean, m.running_var, m.weight, m.bias, eps=a["eps"]
+    ),
+    "layer_norm": lambda m, x, rest, a: functional.layer_norm(x, x.shape[-1:], m.weight, m.bias, a["eps"]),
+    "activation": lambda m, x, rest, a: ACTIVATIONS[a["kind"]](x),
+    "add": lambda m, x, rest, a: x + rest[0],
+    "scale": lambda m, x, rest, a: x * rest[0],
+    "max_pool2d": lambda m, x, rest, a: functional.max_pool2d(x, a["kernel"], a["stride"], a["padding"]),
+    "global_average_pool": lambda m, x, rest, a: functional.adaptive_avg_pool2d(x, 1),
+    "tokens": _tokens,
+    "attention": _attention,
+}
+
+
+def microseconds(run: Callable[[], object]) -> float:
+    """Median time of a call."""
+    return statistics.median(turn(lambda _: run(), None, SECONDS)) * 1e6
+
+
+def torch_peer(threads: int) -> Callable:
+    """f(node, tensors, inputs) -> microseconds in torch."""
+    torch.set_num_threads(threads)
+
+    def measure(node: Node, tensors: dict, inputs: list[np.ndarray]) -> float:
+        times = []
+        for layout in (torch.channels_last, torch.contiguous_format):
+            module = Operator(node, tensors)
+            values = [torch.from_numpy(value) for value in inputs]
+            if layout == torch.channels_last:
+                values = [v.to(memory_format=layout) if v.ndim == 4 else v for v in values]
+                module = module.to(memory_format=layout)
+            with torch.inference_mode():
+                times.append(microseconds(lambda m=module, v=values: m(*v)))
+        return min(times)
+
+    return measure
+
+
+def onnxruntime_peer(threads: int) -> Callable:
+    """f(node, tensors, inputs) -> microseconds in onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+
+    def measure(node: Node, tensors: dict, inputs: list[np.ndarray]) -> float:
+        file, names = io.BytesIO(), [f"input{number}" for number in range(len(inputs))]
+        values = tuple(torch.from_numpy(value) for value in inputs)
+        torch.onnx.export(
+            Operator(node, tensors).eval(), values, file, input_names=names, dynamo=False, opset_version=17
+        )
+        session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
+        feed = dict(zip(names, inputs, strict=True))
+        return microseconds(lambda: session.run(None, feed))
+
+    return measure
+
+
+PEERS: dict[str, Callable[[int], Callable]] = {"torch": torch_peer, "onnxruntime": onnxruntime_peer}

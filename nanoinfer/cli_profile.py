@@ -1,0 +1,87 @@
+"""nanoinfer profile: where the time of a network goes, step by step."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .tables import FORMATS
+from .weights.errors import InputError, shown
+
+
+def add_command(commands, positive) -> None:
+    """Add the command to argparse's `commands`; `positive` is the type of a whole number above 0."""
+    text = "Measure every step of a network: time, rate, and its share of what the machine allows."
+    command = commands.add_parser("profile", help="where the time goes, step by step", description=text)
+    command.add_argument("model", metavar="MODEL", help="see 'nanoinfer models'")
+    command.add_argument("--weights", metavar="W", default="random", help="file, hub:OWNER/NAME (default: random)")
+    command.add_argument("--batch-size", type=positive, metavar="N", help="default: 1")
+    command.add_argument("--input-size", type=positive, nargs="+", metavar="N", help="such as 1 3 224 224, or 224 224")
+    command.add_argument("--threads", type=positive, metavar="N", help="default: every core this process may use")
+    command.add_argument("--repeat", type=positive, default=50, metavar="N", help="runs that count (default: 50)")
+    command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+    command.add_argument("--trace", metavar="T.json", help="write a typical run as a Chrome trace, for Perfetto")
+    command.add_argument("--plot", metavar="P.png", help="write the roofline as a picture")
+    command.add_argument("--html", metavar="P.html", help="write tables, roofline and timeline as one web page")
+    command.add_argument("--compare", metavar="BEFORE.json", help="show what changed since --format json wrote this")
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Profile one network; print the report and write the files that are asked for."""
+    import numpy as np
+
+    from .model import create_model
+
+    before = None if arguments.compare is None else _read(arguments.compare)
+    model = create_model(arguments.model, arguments.weights, threads=arguments.threads)
+    shape = _shape(arguments, model.architecture.preprocessing.crop)
+    x = np.random.default_rng(0).standard_normal(shape, np.float32)
+    profile = model.profile(x, arguments.repeat)
+
+    from . import profile_views
+
+    changes = None
+    if before is not None:
+        try:
+            changes = profile_views.compare(before, profile)
+        except InputError as error:
+            raise InputError(f"{shown(arguments.compare)}: {error}") from None
+    if arguments.trace:
+        Path(arguments.trace).write_text(json.dumps(profile_views.chrome_trace(profile)), encoding="utf-8")
+    if arguments.plot:
+        profile_views.plot_roofline(profile, arguments.plot)
+    if arguments.html:
+        from .profile_page import page
+
+        Path(arguments.html).write_text(page(profile), encoding="utf-8")
+    # One document in the formats for machines: the comparison, if there is one, holds the times of both.
+    reports = [report for report in (profile, changes) if report is not None]
+    if arguments.format in ("json", "csv"):
+        reports = reports[-1:]
+    printers = {"table": str, "json": lambda r: r.to_json(), "csv": lambda r: r.to_csv(),
+                "markdown": lambda r: r.to_markdown()}  # fmt: skip
+    print("\n\n".join(printers[arguments.format](report) for report in reports))
+    return 0
+
+
+def _read(path: str) -> dict:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError:
+        raise InputError(
+            f"{shown(path)}: not JSON; write a profile with: nanoinfer profile MODEL --format json > before.json"
+        ) from None
+
+
+def _shape(arguments: argparse.Namespace, crop: tuple[int, int]) -> tuple[int, ...]:
+    """(N, C, H, W) from --input-size and --batch-size."""
+    size = tuple(arguments.input_size or crop)
+    if len(size) == 4 and arguments.batch_size not in (None, size[0]):
+        raise InputError(f"--batch-size {arguments.batch_size} is not that of --input-size; give one of them")
+    if len(size) == 3 or len(size) > 4:
+        raise InputError("--input-size takes the four numbers N C H W, such as 1 3 224 224, or two, H W")
+    if len(size) == 1:
+        size *= 2
+    return size if len(size) == 4 else (arguments.batch_size or 1, 3, *size)

@@ -1,0 +1,139 @@
+"""Who may import whom, read off the sources; and what a bare `import nanoinfer` loads."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = {"nanoinfer": ROOT / "nanoinfer", **{f"nanoinfer.{name}": ROOT / name for name in ("kernels", "weights")}}
+FRAMEWORKS = {"torch", "torchvision", "timm", "tensorflow", "jax", "onnxruntime", "openvino"}
+NUMERIC = {"numpy", "numba", "llvmlite", "safetensors", "huggingface_hub"}
+LAYERS = {"layout", "lowering", "product", "plan"}  # graph meets kernels here
+
+# module of nanoinfer -> the modules of nanoinfer that it may import
+ALLOWED = {
+    "graph": set(),
+    "memory": set(),
+    "ops": {"graph"},
+    "passes": {"graph", "ops"},
+    "runtime": {"kernels"},
+    **{name: {"graph", "ops", "memory", "kernels", *LAYERS} for name in LAYERS},
+}
+
+
+def sources():
+    """{dotted module: path} of everything that the package holds."""
+    found = {}
+    for package, folder in FOLDERS.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = [package, *path.relative_to(folder).with_suffix("").parts]
+            found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+SOURCES = sources()
+
+
+def type_checking(node):
+    return isinstance(node, ast.If) and getattr(node.test, "id", None) == "TYPE_CHECKING"
+
+
+def statements(tree):
+    """Every node, in functions too, but for what only a type checker reads."""
+    for node in ast.iter_child_nodes(tree):
+        if not type_checking(node):
+            yield node
+            yield from statements(node)
+
+
+def imports(module):
+    """Dotted names of all modules that a module imports, relative ones made absolute."""
+    path, names = SOURCES[module], set()
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in statements(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            base = ".".join([*base, *filter(None, [node.module])])
+            # "from . import a" imports modules; "from .a import b" imports a, or the module a.b if there is one.
+            names |= {f"{base}.{a.name}" if f"{base}.{a.name}" in SOURCES else base for a in node.names}
+    return names
+
+
+def local(module):
+    """First part after "nanoinfer." of what a module imports from the package: {"graph", "kernels"}."""
+    return {name.split(".")[1] for name in imports(module) if name.startswith("nanoinfer.")}
+
+
+def outside(module):
+    names = {name.split(".")[0] for name in imports(module)}
+    return names - set(sys.stdlib_module_names) - {"nanoinfer", "__future__"}
+
+
+def within(package):
+    return [name for name in SOURCES if name == package or name.startswith(f"{package}.")]
+
+
+@pytest.mark.parametrize("package", ["kernels", "weights"])
+def test_kernels_and_weights_know_nothing_of_the_engine(package):
+    for module in within(f"nanoinfer.{package}"):
+        assert local(module) <= {package}, module
+        assert outside(module) <= NUMERIC, module
+        assert "nanoinfer" not in imports(module), module
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_modules_import_in_one_direction(name):
+    assert local(f"nanoinfer.{name}") <= ALLOWED[name] - {name}
+    assert outside(f"nanoinfer.{name}") <= {"numpy"}
+
+
+def test_architectures_know_graph_and_operators_alone():
+    for module in within("nanoinfer.architectures"):
+        assert local(module) <= {"graph", "ops", "architectures"}, module
+        assert outside(module) == set(), module
+
+
+def test_planning_has_no_cycle():
+    remaining = {name: local(f"nanoinfer.{name}") & LAYERS for name in LAYERS}
+    while remaining:
+        free = {name for name, needs in remaining.items() if not needs & set(remaining)}
+        assert free, f"a cycle among {sorted(remaining)}"
+        remaining = {name: needs for name, needs in remaining.items() if name not in free}
+
+
+def test_frameworks_are_imported_in_compare_alone():
+    for module in SOURCES:
+        if module not in ("nanoinfer.compare", "nanoinfer.comparison"):
+            assert not outside(module) & FRAMEWORKS, module
+
+
+def test_nothing_in_the_package_imports_tests_or_bench():
+    for module in SOURCES:
+        assert not {"tests", "bench", "kernels", "weights"} & {name.split(".")[0] for name in imports(module)}, module
+
+
+def test_files_are_short():
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES.values()}
+    assert {path: length for path, length in lengths.items() if length > 400} == {}
+
+
+def loaded_by(code):
+    """Names in sys.modules after running `code` in a new process."""
+    code += "\nimport sys; print(' '.join(sys.modules))"
+    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_import_is_light():
+    heavy = {"numpy", "numba", "llvmlite", "PIL", "rich", "safetensors", *FRAMEWORKS}
+    assert not loaded_by("import nanoinfer") & heavy
+    assert not loaded_by("import nanoinfer\nnanoinfer.list_models()") & (heavy - {"numpy"})
+
+
+def test_a_model_is_made_without_the_compiler():
+    code = "import nanoinfer\nnanoinfer.create_model('digits')"
+    assert not loaded_by(code) & {"numba", "PIL", "rich", *FRAMEWORKS}

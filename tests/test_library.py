@@ -1,0 +1,234 @@
+"""The cache of compiled kernels: a warm start compiles nothing, a broken cache changes no result."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from nanoinfer.kernels import library, target
+
+# One linear layer with GELU: a few kernels. Prints what the tests ask about, as JSON.
+SMALL = """
+import hashlib, json, sys, warnings
+import numpy as np
+from nanoinfer import plan, runtime
+from nanoinfer.graph import Builder
+
+{before}
+builder = Builder(40)
+value = builder.activation(builder.linear(builder.input, "c", 50), "gelu", "a")
+generator, packed = np.random.default_rng(0), {{}}
+tensors = {{name: generator.standard_normal(shape, np.float32) for name, shape in builder.parameters.items()}}
+x = generator.standard_normal((6, 40), np.float32)
+with warnings.catch_warnings(record=True) as seen:
+    warnings.simplefilter("always")
+    program = plan.make_program(builder.finish(value, value), tensors, x.shape, 1, packed)
+    program.take(x)
+    runtime.team(1).run(program.table)
+print(json.dumps(dict(
+    bits=hashlib.sha256(program.give("a").tobytes()).hexdigest(), compiled="numba" in sys.modules,
+    warnings=[[item.category.__name__, str(item.message)] for item in seen],
+)))
+"""
+DIGITS = """
+import hashlib, json, sys
+import numpy as np
+import nanoinfer
+from nanoinfer.kernels import target
+
+model = nanoinfer.create_model("digits", threads=2)
+x = np.random.default_rng(0).standard_normal((1, 3, *model.architecture.preprocessing.crop), np.float32)
+print(json.dumps(dict(lanes=target.host().lanes, bits=hashlib.sha256(model(x).tobytes()).hexdigest())))
+"""
+
+
+def start(code, cache, **environment):
+    environment = {**os.environ, "NANOINFER_CACHE_DIR": str(cache), **environment}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def result(process):
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    return json.loads(out)
+
+
+def small(cache, before=""):
+    return result(start(SMALL.format(before=before), cache))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """(a cache folder that a first process has filled, what that process printed)."""
+    cache = tmp_path_factory.mktemp("filled") / "cache"
+    return cache, small(cache)
+
+
+@pytest.fixture
+def copied(filled, tmp_path):
+    """A copy of that folder, its files, and the right bits."""
+    shutil.copytree(filled[0], tmp_path / "cache")
+    return tmp_path / "cache", kernel_files(tmp_path / "cache"), filled[1]["bits"]
+
+
+def kernel_files(cache):
+    return sorted(path for path in cache.rglob("*_f32"))
+
+
+def test_first_process_compiles_and_the_second_does_not(filled):
+    cache, first = filled
+    assert first["compiled"] and first["warnings"] == []
+    (folder,) = cache.iterdir()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert len(kernel_files(cache)) == len(list(folder.iterdir())) >= 3  # and no temporary file is left
+    second = small(cache)
+    assert second == {**first, "compiled": False}
+
+
+PREDICT = """
+import runpy, sys
+sys.argv = ["nanoinfer", "predict", "--threads", "2", "--format", "csv"]
+try:
+    runpy.run_module("nanoinfer", run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+print("numba" in sys.modules, file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory):
+    """(a cache folder, what the first `nanoinfer predict` wrote that filled it)."""
+    cache = tmp_path_factory.mktemp("predicted")
+    return cache, start(PREDICT, cache).communicate(timeout=300)
+
+
+def test_warm_predict_imports_no_numba(predicted):
+    cache, first = predicted
+    runs = [first, start(PREDICT, cache).communicate(timeout=300)]
+    assert [error.strip() for _, error in runs] == ["True", "False"]
+    drop_time = [[line.rsplit(",", 1)[0] for line in out.splitlines()] for out, _ in runs]
+    assert drop_time[0] == drop_time[1] and len(drop_time[0]) > 10
+
+
+def test_broken_files_are_compiled_again(copied):
+    cache, files, bits = copied
+    sound = {path: path.read_bytes() for path in files}
+    for number, path in enumerate(files):
+        content = bytearray(sound[path])
+        if number % 3 == 0:
+            content = content[: len(content) // 2]
+        elif number % 3 == 1:
+            content[len(content) // 2] ^= 0x10
+        else:
+            content = b""
+        path.write_bytes(content)
+    again = small(cache)
+    assert (again["bits"], again["compiled"], again["warnings"]) == (bits, True, [])
+    assert small(cache) == {"bits": bits, "compiled": False, "warnings": []}
+
+
+@pytest.mark.parametrize("place", ["first byte", "symbol", "symbol, no text", "checksum", "no line ends"])
+def test_broken_head_is_noticed(copied, place):
+    cache, files, bits = copied
+    path = next(path for path in files if path.name.startswith("matmul"))
+    content = bytearray(path.read_bytes())
+    symbol = content.index(b"\n") + 1
+    checksum = content.index(b"\n", symbol) + 1
+    if place == "no line ends":
+        content = content.replace(b"\n", b" ")
+    else:
+        at = {"first byte": 0, "checksum": checksum}.get(place, symbol)
+        content[at] = 0xFF if "text" in place else content[at] ^ 1
+    path.write_bytes(content)
+    assert small(cache) == {"bits": bits, "compiled": True, "warnings": []}
+
+
+def assert_one_warning(seen, bits):
+    assert (seen["bits"], seen["compiled"]) == (bits, True)
+    ((category, message),) = seen["warnings"]
+    assert category == "RuntimeWarning" and "NANOINFER_CACHE_DIR" in message
+    return message
+
+
+def test_no_folder_can_be_made(filled, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert_one_warning(small(tmp_path / "file" / "cache"), filled[1]["bits"])
+    assert_one_warning(small(tmp_path / "file"), filled[1]["bits"])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions as in POSIX")
+@pytest.mark.parametrize("inner", [False, True], ids=["outer", "inner"])
+def test_folder_that_others_can_write_to_is_refused(copied, inner):
+    cache, files, bits = copied
+    (files[0].parent if inner else cache).chmod(0o777)
+    assert "others can write to it" in assert_one_warning(small(cache), bits)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
+def test_full_disk_gives_one_warning(filled, tmp_path):
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
+    assert_one_warning(small(tmp_path / "cache", limit), filled[1]["bits"])
+    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+
+
+def test_two_processes_fill_one_cache(filled, tmp_path):
+    both = [start(SMALL.format(before=""), tmp_path / "cache") for _ in range(2)]
+    for process in both:
+        assert result(process) == filled[1]
+    names = [sorted(path.name for path in kernel_files(cache)) for cache in (tmp_path / "cache", filled[0])]
+    assert names[0] == names[1]
+    assert small(tmp_path / "cache")["compiled"] is False
+
+
+def test_key_follows_sources_and_target(tmp_path, monkeypatch):
+    monkeypatch.setenv("NANOINFER_CACHE_DIR", str(tmp_path / "cache"))
+    folder = library.cache_folder.__wrapped__
+    shutil.copytree(Path(library.__file__).parent, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    original = folder()
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "kernels" / "library.py"))
+    assert folder() == original
+    source = tmp_path / "kernels" / "matmul.py"
+    text = source.read_text(encoding="utf-8")
+    source.write_text(text + "# changed\n", encoding="utf-8")
+    assert folder() != original
+    source.write_text(text, encoding="utf-8")
+    assert folder() == original
+    for machine in (replace(target.host(), cpu="haswell"), replace(target.host(), features="")):
+        monkeypatch.setattr(target, "host", lambda machine=machine: machine)
+        assert folder() != original
+
+
+def test_names_tell_variants_apart():
+    for first, second in (
+        (("grouped", 4, 2, 8, "clamp", 4), ("grouped", 4, 2, 8, "clamp", 8)),
+        (("a", 1, 12), ("a", 11, 2)),
+    ):
+        assert library.kernel_name(first) != library.kernel_name(second)
+
+
+def as_other_cpu(name, cache):
+    """The digits network compiled for another CPU, by Numba's own variables."""
+    return result(start(DIGITS, cache, NUMBA_CPU_NAME=name, NUMBA_CPU_FEATURES=""))
+
+
+@pytest.fixture(scope="module")
+def host_bits(predicted):
+    return result(start(DIGITS, predicted[0]))["bits"]
+
+
+@pytest.mark.skipif(target.host().lanes != 16, reason="compares with 16 lanes")
+def test_8_lanes_without_avx512(host_bits, tmp_path):
+    assert as_other_cpu("haswell", tmp_path) == {"lanes": 8, "bits": host_bits}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(target.host().lanes < 8, reason="compares with wider vectors")
+def test_4_lanes_without_fma(host_bits, tmp_path):
+    assert as_other_cpu("generic", tmp_path) == {"lanes": 4, "bits": host_bits}

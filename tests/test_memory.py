@@ -1,0 +1,96 @@
+"""The memory planner: buffers that live at the same time never overlap, and the arena is not much above the peak."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nanoinfer.kernels import target
+
+from nanoinfer import memory, ops, passes, plan
+from nanoinfer.architectures import MODELS
+
+
+@st.composite
+def buffers(draw, most=25):
+    """(sizes, lifetimes) of named buffers."""
+    rows = draw(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 12), st.integers(0, 6)), max_size=most))
+    sizes = {f"b{n}": size for n, (size, _, _) in enumerate(rows)}
+    return sizes, {f"b{n}": (first, first + length) for n, (_, first, length) in enumerate(rows)}
+
+
+def aligned(size):
+    return -(-size // memory.ALIGNMENT) * memory.ALIGNMENT
+
+
+def peak(sizes, lifetimes):
+    """The most bytes alive in any step, each buffer rounded up to its alignment: no arena can do with less."""
+    steps = {step for first, last in lifetimes.values() for step in (first, last)}
+    alive = [[n for n, (first, last) in lifetimes.items() if first <= step <= last and n in sizes] for step in steps]
+    return max((sum(aligned(sizes[n]) for n in names) for names in alive), default=0)
+
+
+@settings(max_examples=300, deadline=None)
+@given(buffers())
+def test_placement(case):
+    sizes, lifetimes = case
+    offsets, total = memory.place(sizes, lifetimes)
+    assert offsets.keys() == sizes.keys()
+    assert all(offset >= 0 and offset % memory.ALIGNMENT == 0 for offset in offsets.values())
+    assert all(offsets[name] + sizes[name] <= total for name in sizes)
+    for one in sizes:
+        for other in sizes:
+            meet = lifetimes[one][0] <= lifetimes[other][1] and lifetimes[other][0] <= lifetimes[one][1]
+            if one != other and meet and sizes[one] and sizes[other]:
+                assert offsets[one] + sizes[one] <= offsets[other] or offsets[other] + sizes[other] <= offsets[one]
+    steps = range(20)
+    live = max(sum(sizes[n] for n, (first, last) in lifetimes.items() if first <= step <= last) for step in steps)
+    assert live <= total <= sum(aligned(size) for size in sizes.values())
+    assert (offsets, total) == memory.place(sizes, lifetimes)
+
+
+def chain(sizes):
+    """Each value is read by the next step alone, as in a network without branches."""
+    return {f"v{n}": size for n, size in enumerate(sizes)}, {f"v{n}": (n, n + 1) for n in range(len(sizes))}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sets(st.integers(1, 40), min_size=1, max_size=20), st.booleans())
+def test_chain_that_only_grows_or_shrinks_needs_the_peak(lines, falling):
+    sizes, lifetimes = chain([memory.ALIGNMENT * n for n in sorted(lines, reverse=falling)])
+    assert memory.place(sizes, lifetimes)[1] == peak(sizes, lifetimes)
+
+
+@pytest.mark.parametrize("size", [1, 128, 1000])
+def test_chain_of_equal_buffers_needs_two(size):
+    sizes, lifetimes = chain([size] * 9)
+    assert memory.place(sizes, lifetimes)[1] == aligned(size) + size
+
+
+def test_residual_keeps_its_place():
+    """The shortcut lives across a branch whose values come and go beside it."""
+    sizes = {"x": 1024, "wide": 4096, "narrow": 512, "sum": 1024}
+    lifetimes = {"x": (0, 3), "wide": (1, 2), "narrow": (2, 3), "sum": (3, 4)}
+    assert memory.place(sizes, lifetimes)[1] == 1024 + 4096 + 512
+
+
+def test_nothing_to_place():
+    assert memory.place({}, {}) == ({}, 0)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d", "vit_b_32"])
+def test_arena_of_a_network_is_close_to_its_peak(name, monkeypatch):
+    seen = []
+
+    def watched(sizes, lifetimes, place=memory.place):
+        seen.append((sizes, lifetimes, place(sizes, lifetimes)))
+        return seen[-1][2]
+
+    monkeypatch.setattr(memory, "place", watched)
+    graph = MODELS[name].graph()
+    shapes = {**graph.parameters, **graph.buffers}
+    tensors = {key: np.broadcast_to(np.float32(1), shape) for key, shape in shapes.items()}
+    graph, tensors = passes.optimise(graph, tensors)
+    values = ops.infer_shapes(graph, (1, 3, 224, 224), {key: tensor.shape for key, tensor in tensors.items()})
+    plan._arena(graph, values, target.host(), 2, True)
+    sizes, lifetimes, (_, total) = seen[0]
+    assert peak(sizes, lifetimes) <= aligned(total) <= 1.1 * peak(sizes, lifetimes)

@@ -1,0 +1,181 @@
+"""The thread team: any size gives the same bits, callers may be many, parked threads wake, a fork starts afresh."""
+
+import io
+import random
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import nanoinfer
+from nanoinfer import runtime
+
+SECONDS = 60  # until a call counts as hanging
+
+
+@pytest.fixture(scope="module")
+def model():
+    return nanoinfer.create_model("digits", threads=2)
+
+
+def images(model, count, seed=0):
+    size = model.architecture.preprocessing.crop
+    return np.random.default_rng(seed).standard_normal((count, 3, *size), np.float32)
+
+
+def finish(function):
+    """What `function` returns; a failure, and no hanging test run, if a thread waits for ever."""
+    box = []
+    thread = threading.Thread(target=lambda: box.append(function()), daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    assert box, "the call raised" if not thread.is_alive() else "the call hangs"
+    return box[0]
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_same_bits_for_any_number_of_threads(threads):
+    one, many = (nanoinfer.create_model("digits", threads=n) for n in (1, threads))
+    for count in (1, 3):
+        x = images(one, count)
+        expected = one(x)
+        for _ in range(5):
+            np.testing.assert_array_equal(finish(lambda x=x: many(x)), expected)
+
+
+def test_calls_from_many_python_threads(model):
+    """Eight callers of two models that share a team, with inputs of two shapes."""
+    other = nanoinfer.create_model("digits", "random:1", threads=2)
+    jobs = [(network, images(model, 1 + n % 2, n)) for n in range(8) for network in (model, other)]
+    expected = [network(x) for network, x in jobs]
+    assert len({y.tobytes() for y in expected}) == len(jobs)
+
+    def work(number):
+        order = list(range(len(jobs)))
+        random.Random(number).shuffle(order)
+        for job in order * 3:
+            network, x = jobs[job]
+            if not np.array_equal(network(x), expected[job]):
+                return False
+        return True
+
+    def together():
+        with ThreadPoolExecutor(8) as pool:
+            return list(pool.map(work, range(8)))
+
+    assert finish(together) == [True] * 8
+
+
+def test_calls_from_many_python_threads_on_teams_of_their_own():
+    models = [nanoinfer.create_model("digits", threads=threads) for threads in (1, 2, 3)]
+    x = images(models[0], 1)
+    expected = models[0](x)
+
+    def together():
+        with ThreadPoolExecutor(6) as pool:
+            return list(pool.map(lambda n: np.array_equal(models[n % 3](x), expected), range(60)))
+
+    assert all(finish(together))
+
+
+def test_parked_threads_wake(model):
+    """Sleeps around the time after which a thread parks: a lost wake-up would hang."""
+    x, generator = images(model, 1), random.Random(0)
+    expected = model(x)
+
+    def runs():
+        for pause in [0.05] * 5 + [generator.uniform(0, 0.003) for _ in range(200)]:
+            time.sleep(pause)
+            if not np.array_equal(model(x), expected):
+                return False
+        return True
+
+    assert finish(runs)
+
+
+def test_waiting_threads_leave_the_cores_alone(model):
+    """A while after the last run nothing spins any more."""
+    model(images(model, 1))
+    time.sleep(0.2)
+    start = time.process_time()
+    time.sleep(0.2)
+    assert time.process_time() - start < 0.05
+
+
+FORK = """
+import os, sys
+import numpy as np
+import nanoinfer
+
+model = nanoinfer.create_model("digits", threads=2)
+x = np.random.default_rng(0).standard_normal((1, 3, *model.architecture.preprocessing.crop), np.float32)
+expected = model(x)
+for generation in range(2):  # the second time the child forks
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        same = np.array_equal(model(x), expected)
+        os._exit(status or not same)
+    if not np.array_equal(model(x), expected):
+        os._exit(3)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(runtime.os, "fork"), reason="there is no fork here")
+def test_fork_after_use():
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Sets environment, affinity and cgroup quota; returns the team's size."""
+
+    def size(cores=8, quota=None, **environment):
+        for variable in ("NANOINFER_NUM_THREADS", "OMP_NUM_THREADS"):
+            monkeypatch.delenv(variable, raising=False)
+        for variable, value in environment.items():
+            monkeypatch.setenv(f"{variable}_NUM_THREADS", value)
+
+        def cgroup(path, *arguments, **options):
+            if quota is None:
+                raise FileNotFoundError(path)
+            return io.StringIO(quota)
+
+        monkeypatch.setattr(runtime, "open", cgroup, raising=False)
+        monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+        return runtime.default_threads()
+
+    return size
+
+
+def test_team_size_from_the_environment(machine):
+    assert machine(NANOINFER="3", OMP="5") == 3
+    assert machine(OMP="5") == 5
+    assert machine(OMP="4,2") == 4  # OpenMP's list, one size for each level of nesting
+    assert machine(OMP=" 6 ") == 6
+    for nonsense in ("", "0", "-1", "many", "2.5"):
+        assert machine(NANOINFER=nonsense, OMP="5") == 5
+        assert machine(NANOINFER=nonsense) == 8
+
+
+def test_team_size_from_affinity_and_quota(machine):
+    assert machine(cores=3) == 3
+    assert machine(cores=8, quota="max 100000\n") == 8
+    assert machine(cores=8, quota="200000 100000\n") == 2
+    assert machine(cores=8, quota="150000 100000\n") == 2
+    assert machine(cores=8, quota="1000 100000\n") == 1
+    assert machine(cores=2, quota="400000 100000\n") == 2
+    assert machine(cores=2, quota="strange\n") == 2
+
+
+def test_argument_beats_the_environment(monkeypatch):
+    monkeypatch.setenv("NANOINFER_NUM_THREADS", "3")
+    assert nanoinfer.create_model("digits").threads == 3
+    assert nanoinfer.create_model("digits", threads=2).threads == 2
