@@ -6,8 +6,8 @@
 Rows come from the networks' own plans. A plan is made in which every value is an output, so that no memory is used
 twice and each step can be run again alone: a program of this one step, repeated to about a millisecond, is timed.
 A round times the step, then the machine's peak and its bandwidth on the same threads, so that a slow phase of the
-machine hits them alike. Each result is compared with the meaning of its operator in float64; a wrong one ends with exit
-code 1.
+machine hits them alike; the best rounds are held against each other. Each result is compared with the meaning of its
+operator in float64; a wrong one ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Bench:
     def __init__(self, graph: Graph, tensors: dict, shape: tuple[int, ...], threads: int):
         self.graph = graph.with_outputs([node.output for node in graph.nodes])
         self.tensors, self.threads, self.team = tensors, threads, runtime.team(threads)
-        self.program: Program = make_program(self.graph, tensors, shape, threads, {})
+        self.packed: dict = {}  # holds the weights that the program points to
+        self.program: Program = make_program(self.graph, tensors, shape, threads, self.packed)
         self.x = np.random.default_rng(0).standard_normal(shape, np.float32)
         self.program.take(self.x)
         self.team.run(self.program.table)
@@ -83,17 +84,21 @@ class Bench:
             if node.output in rows:
                 yield node, rows[node.output]
 
-    def key(self, node: Node) -> tuple:
-        """What makes a row: nodes with the same key run the same kernels on the same shapes."""
-        shapes = tuple(self.program.shapes[name] for name in node.inputs)
+    def kernel(self, rows: list[int]) -> str:
+        """The names of the kernels of a node's steps."""
+        return " + ".join(dict.fromkeys(tile_name(self.program.steps[row]) for row in rows))
+
+    def shapes(self, node: Node) -> str:
+        """First input and output; a second input has the shape of the output, or is its gate."""
+        first, last = ("x".join(map(str, self.program.shapes[name])) for name in (node.inputs[0], node.output))
+        return f"{first} -> {last}{' residual' if node.op in ('conv2d', 'linear') and len(node.inputs) > 1 else ''}"
+
+    def key(self, node: Node, rows: list[int]) -> tuple:
+        """What makes a row of the report: nodes with the same key run the same kernels on the same shapes."""
         tensors = tuple((role, self.tensors[name].shape) for role, name in node.tensors.items())
-        return (
-            node.op,
-            shapes,
-            tensors,
-            tuple(sorted(node.attributes.items(), key=str)),
-            self.graph.input in node.inputs,
-        )
+        # The kernel's name has the activation, as far as it is not data.
+        attributes = tuple((name, value) for name, value in node.attributes.items() if name != "activation")
+        return self.kernel(rows), self.shapes(node), tensors, attributes
 
     def inputs(self, node: Node) -> list[np.ndarray]:
         """What a node reads, as the kernels left it."""
@@ -166,21 +171,20 @@ def measure(bench: Bench, machine: Machine, node: Node, rows: list[int], rounds:
     flops, moved = sum(step.flops for step in steps), sum(step.bytes for step in steps)
     memory = level(machine.known, moved, bench.threads)
     table, repeats = bench.call(rows)
-    times, shares, binding = [], [], []
+    times, peaks, rates = [], [], []
     for _ in range(rounds):
-        seconds = timed(bench.team, table) / repeats
-        needs = {"compute": flops / machine.gflops() / 1e9, memory: moved / machine.gbs(memory) / 1e9}
-        binding.append(max(needs, key=needs.get))
-        times.append(seconds)
-        shares.append(100 * needs[binding[-1]] / seconds)
-    best = min(times)
+        times.append(timed(bench.team, table) / repeats)
+        peaks.append(machine.gflops())
+        rates.append(machine.gbs(memory))
+    best, needs = min(times), {"compute": flops / max(peaks) / 1e9, memory: moved / max(rates) / 1e9}
+    limit = max(needs, key=needs.get)
     return dict(
         best=best * 1e6,
         median=statistics.median(times) * 1e6,
         gflops=flops / best / 1e9,
         gbs=moved / best / 1e9,
-        percent=statistics.median(shares),
-        limit=statistics.mode(binding),
+        percent=100 * needs[limit] / best,
+        limit=limit,
     )
 
 
@@ -210,19 +214,16 @@ def results(sources, threads: int, rounds: int, text: str, peers: dict[str, Call
     for network, graph, tensors, shape in sources:
         bench = Bench(graph, tensors, shape, threads)
         for node, rows in bench.nodes():
-            key = bench.key(node)
-            names = dict.fromkeys(tile_name(bench.program.steps[row]) for row in rows)
-            kernel = " + ".join(names)
-            kinds = kind(bench.program.steps[rows[0]], tensors)
-            if key in seen or not any(text in part for part in (kernel, kinds, node.output)):
+            key, kernel = bench.key(node, rows), bench.kernel(rows)
+            what = kind(bench.program.steps[rows[0]], tensors)
+            if key in seen or not any(text in part for part in (kernel, what, node.output)):
                 continue
             seen.add(key)
             error = bench.error(node)
             times = measure(bench, machine, node, rows, rounds)
             others = {name: peer(node, bench.tensors, bench.inputs(node)) for name, peer in peers.items()}
-            sizes = ("x".join(map(str, bench.program.shapes[name])) for name in (node.inputs[0], node.output))
             yield Result(
-                network, node.output, kernel, " -> ".join(sizes), threads, shape[0], **times, error=error,
+                network, node.output, kernel, bench.shapes(node), threads, shape[0], **times, error=error,
                 passed=bool(error <= TOLERANCE), peers=others,
             )  # fmt: skip
 
@@ -231,12 +232,12 @@ def show(result: Result, header: bool) -> None:
     if header:
         peers = "".join(f" {name[:11]:>11}" for name in result.peers)
         print(
-            f"\n{'kernel':64} {'shapes':34} {'thr':>3} {'best us':>9} {'median':>9} {'GFLOP/s':>8} {'GB/s':>7} "
+            f"\n{'kernel':64} {'shapes':40} {'thr':>3} {'best us':>9} {'median':>9} {'GFLOP/s':>8} {'GB/s':>7} "
             f"{'of limit':>8} {'limit':7} {'error':>8}{peers}"
         )
     peers = "".join(f" {micros:11.1f}" for micros in result.peers.values())
     print(
-        f"{result.kernel:64} {result.shapes:34} {result.threads:3} {result.best:9.1f} {result.median:9.1f} "
+        f"{result.kernel:64} {result.shapes:40} {result.threads:3} {result.best:9.1f} {result.median:9.1f} "
         f"{result.gflops:8.1f} {result.gbs:7.1f} {result.percent:7.0f}% {result.limit:7} {result.error:8.1e}{peers}"
         f"{'' if result.passed else '  WRONG'}",
         flush=True,

@@ -45,11 +45,11 @@ def erf(x: Vector) -> Vector:
 
 
 def hard_sigmoid(x: Vector) -> Vector:
-    return (x + 3.0).clamp(0.0, 6.0) * (1 / 6)
+    return x.fma(1 / 6, 0.5).clamp(0.0, 1.0)
 
 
 def hard_swish(x: Vector) -> Vector:
-    return x * (x + 3.0).clamp(0.0, 6.0) * (1 / 6)
+    return x * hard_sigmoid(x)
 
 
 def gelu(x: Vector) -> Vector:

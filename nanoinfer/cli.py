@@ -1,4 +1,6 @@
-"""The command line: nanoinfer predict, models, convert, warmup; cli_reports.py has the commands that look inside.
+"""The command line: nanoinfer predict, models, convert, warmup.
+
+The commands that look inside a network are in cli_reports.py and cli_profile.py.
 
 Each command imports what it needs when it runs, so that `nanoinfer models` loads no kernels and no command that prints
 JSON loads the table printer. A wrong use or a bad input is one line on standard error and exit code 2.
@@ -15,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import __version__, cli_reports
+from . import __version__, cli_profile, cli_reports
 from .weights.errors import InputError, shown
 
 DEFAULT_MODEL = "digits"  # the one network whose weights and sample images ship with the package
@@ -85,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=models)
 
     cli_reports.add_commands(commands, _positive)
+    cli_profile.add_command(commands, _positive)
 
     text = "Copy the tensors of a .pth file to a .safetensors file, without torch."
     command = commands.add_parser("convert", help=".pth to .safetensors", description=text)

@@ -56,14 +56,25 @@ def run(arguments: argparse.Namespace) -> int:
         from .profile_page import page
 
         Path(arguments.html).write_text(page(profile), encoding="utf-8")
-    # One document in the formats for machines: the comparison, if there is one, holds the times of both.
     reports = [report for report in (profile, changes) if report is not None]
     if arguments.format in ("json", "csv"):
-        reports = reports[-1:]
-    printers = {"table": str, "json": lambda r: r.to_json(), "csv": lambda r: r.to_csv(),
-                "markdown": lambda r: r.to_markdown()}  # fmt: skip
-    print("\n\n".join(printers[arguments.format](report) for report in reports))
+        reports = reports[-1:]  # machines read one document: the comparison, if there is one
+    for report in reports:
+        _print(report, arguments.format)
     return 0
+
+
+def _print(value, kind: str) -> None:
+    if kind != "table":
+        print(getattr(value, f"to_{kind}")())
+        return
+    from . import report
+
+    print(*value.heading(), sep="\n")
+    for title, columns, cells in value.tables():
+        print(f"\n{title}\n" if title else "")
+        report.print_table(columns, cells)
+    print("", *value.footing(), sep="\n")
 
 
 def _read(path: str) -> dict:
@@ -80,8 +91,6 @@ def _shape(arguments: argparse.Namespace, crop: tuple[int, int]) -> tuple[int, .
     size = tuple(arguments.input_size or crop)
     if len(size) == 4 and arguments.batch_size not in (None, size[0]):
         raise InputError(f"--batch-size {arguments.batch_size} is not that of --input-size; give one of them")
-    if len(size) == 3 or len(size) > 4:
+    if len(size) not in (2, 4):
         raise InputError("--input-size takes the four numbers N C H W, such as 1 3 224 224, or two, H W")
-    if len(size) == 1:
-        size *= 2
     return size if len(size) == 4 else (arguments.batch_size or 1, 3, *size)

@@ -32,10 +32,12 @@ OUTPUT = "output"  # the network's own row, and its name in a dump
 class Layer:
     """One run of a module in both networks; errors are relative to the largest value that the reference has there.
 
-    `status` is "agrees", "differs" (from here on) or "follows" (fed by a layer that differs).
+    `module` is the one whose operator it is: a batch norm with an activation inside is seen at a child of its. `status`
+    is "agrees", "differs" (from here on) or "follows" (fed by a layer that differs).
     """
 
     name: str
+    module: str
     operator: str
     shape: tuple[int, ...]
     reference_shape: tuple[int, ...]
@@ -86,7 +88,7 @@ class Comparison(Report):
             what = f"shape {layer.shape}, not {layer.reference_shape}"
         else:
             what = f"error {layer.relative_error:.1e} where {layer.allowed:.0e} is allowed"
-        return f"{layer.name}: {layer.operator} differs from here on ({what}); {inputs}"
+        return f"{layer.module}: {layer.operator} differs from here on ({what}); {inputs}"
 
     def cells(self) -> list[tuple[str, ...]]:
         return [
@@ -201,7 +203,10 @@ class _Judge:
         else:
             status = "agrees" if relative <= allowed else "differs"
         shapes = tuple(ours.shape), tuple(theirs.shape)
-        layer = Layer(name, operator, *shapes, error, relative, allowed, inputs, cosine, status)
+        node = self.producers.get(value)
+        owner = node.output.partition(":")[0] if node is not None and value not in self.known else name
+        module = owner if name.startswith(f"{owner}.") else name
+        layer = Layer(name, module, operator, *shapes, error, relative, allowed, inputs, cosine, status)
         self.layers.append(layer)
         self.known[value] = layer, scale
 

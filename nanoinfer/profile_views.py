@@ -103,6 +103,10 @@ class ProfileChanges(Report):
             for row in self.rows
         ]  # fmt: skip
 
+    def tables(self) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
+        """(title, columns, cells) of the one table."""
+        return [("", self.columns, self.cells())]
+
     def records(self) -> list[dict]:
         return [asdict(row) for row in self.rows]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from nanoinfer.weights import save_safetensors
 
 import nanoinfer
 from nanoinfer import InputError, cli
 from nanoinfer.parameters import Parameter, ParameterReport
-from nanoinfer.weights import save_safetensors
 
 DATA = Path(__file__).parent / "data"
 PAGES = json.loads((DATA / "parameter_pages.json").read_text())

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -101,9 +102,9 @@ def test_depth_adds_up_what_it_hides(name):
     expected = torchinfo.summary(
         references.reference(name), input_size=(1, 3, 64, 64), depth=2, verbose=0, col_names=columns, col_width=30
     )
-    lines = [line.split("  ") for line in str(expected).splitlines()[3:]]
-    lines = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-    rows = lines[: next(at for at, line in enumerate(lines) if line[0].startswith("==="))]
+    width, lines = expected.formatting.layer_name_width, str(expected).splitlines()[3:]
+    rows = lines[: next(at for at, line in enumerate(lines) if line.startswith("==="))]
+    rows = [[line[:width].rstrip(), *re.split(r"\s{2,}", line[width:].strip())] for line in rows]
     ours = [list(row) for row in of(name, 1, 3, 64, 64, depth=2).cells()]
     for row, line in zip(ours, rows, strict=True):
         assert row[:3] == line[:3]
