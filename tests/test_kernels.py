@@ -290,6 +290,18 @@ def test_max_pool_is_exact(machine):
             np.testing.assert_array_equal(run(net, machine, batch), net.exact())
 
 
+@pytest.mark.xfail(strict=True, reason="a fused residual is read with the output's strides, not with its own")
+def test_residual_that_is_a_view():
+    """A token of each image is (tokens * channels) floats from the next image's; the sum that it meets is dense."""
+
+    def add(builder, x):
+        token = builder.select_token(builder.activation(x, "relu", "a"), 0, "t")
+        return builder.residual(builder.linear(token, "l", 32), token, "r")
+
+    net = network((3, 5, 32), add)
+    np.testing.assert_allclose(run(net), net.exact(), 1e-4, 1e-4)
+
+
 # Reductions
 
 

@@ -227,7 +227,6 @@ def test_8_lanes_without_avx512(host_bits, tmp_path):
     assert as_other_cpu("haswell", tmp_path) == {"lanes": 8, "bits": host_bits}
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(target.host().lanes < 8, reason="compares with wider vectors")
 def test_4_lanes_without_fma(host_bits, tmp_path):
     assert as_other_cpu("generic", tmp_path) == {"lanes": 4, "bits": host_bits}
