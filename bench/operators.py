@@ -49,7 +49,7 @@ class Operator(nn.Module):
 
 def _tokens(m, x, rest, a):
     x = x.flatten(2).transpose(1, 2)
-    return torch.cat([m.class_token.expand(len(x), -1, -1), x], 1) + m.position
+    return torch.cat([m.class_token.expand(x.shape[0], -1, -1), x], 1) + m.position
 
 
 def _attention(m, x, rest, a):

@@ -52,6 +52,8 @@ def _walk():
             if clocks != 0:
                 store_i64(clock + 16, cycles())
                 clock += CLOCKS * 8
+        if clocks != 0 and threads > 1:
+            barrier(team, threads)  # the caller reads the time stamps of all threads
 
     return walk
 

@@ -51,7 +51,9 @@ def fuse_residual(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     for node in graph.nodes:
         if node.op == "add":
             for mine, other in (node.inputs, node.inputs[::-1]):
-                product = producers.get(mine)
+                product, summand = producers.get(mine), producers.get(other)
+                if summand is not None and summand.op == "select_token":
+                    continue  # a view with strides of its own, where an epilogue reads the output's
                 if product is None or product.op not in ("conv2d", "linear") or sole.get(mine) is not node:
                     continue
                 if len(product.inputs) == 1 and not product.attributes.get("activation"):

@@ -54,6 +54,8 @@ class Team:
 
         `clocks`, int64 (threads, steps, 3), takes each step's time stamps; see kernels/program.py.
         """
+        if not len(table):
+            return  # followers would still be on their way in while the caller went on
         with self._turn:
             if self.threads > 1:
                 with self._condition:

@@ -22,6 +22,7 @@ ALLOWED = {
     "runtime": {"kernels"},
     **{name: {"graph", "ops", "memory", "kernels", *LAYERS} for name in LAYERS},
 }
+ALLOWED["plan"] |= {"runtime"}  # weights are packed on the thread team
 
 
 def sources():
@@ -86,10 +87,7 @@ def test_kernels_and_weights_know_nothing_of_the_engine(package):
         assert "nanoinfer" not in imports(module), module
 
 
-PACKS = pytest.mark.xfail(strict=True, reason="plan.py packs weights with runtime's thread team")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=PACKS if name == "plan" else ()) for name in ALLOWED])
+@pytest.mark.parametrize("name", ALLOWED)
 def test_modules_import_in_one_direction(name):
     assert local(f"nanoinfer.{name}") <= ALLOWED[name] - {name}
     assert outside(f"nanoinfer.{name}") <= {"numpy"}

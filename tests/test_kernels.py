@@ -290,7 +290,6 @@ def test_max_pool_is_exact(machine):
             np.testing.assert_array_equal(run(net, machine, batch), net.exact())
 
 
-@pytest.mark.xfail(strict=True, reason="a fused residual is read with the output's strides, not with its own")
 def test_residual_that_is_a_view():
     """A token of each image is (tokens * channels) floats from the next image's; the sum that it meets is dense."""
 
