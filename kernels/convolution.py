@@ -66,6 +66,7 @@ REGION = (
     "x_tap_x",
     "depth",
     "x_depth",
+    "sum_block",  # input channels in one chain of multiply-adds
     "w_skip",  # bytes of invalid taps between the end of one row of taps and the start of the next
     "residual",  # 0, or the distance in bytes from an output element to the element that is added to it
     "low",

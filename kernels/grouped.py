@@ -26,7 +26,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str, width: int):
     step = 4 * vectors * lanes * width
 
     def grouped(region, x, w, bias, y, count, ahead, ahead_end):
-        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, _, _, w_skip, residual, low, high) = fields(region)
+        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, _, _, _, w_skip, residual, low, high) = fields(region)
         for _ in range(count):
             acc = load_row(bias)
             weight = w

@@ -6,8 +6,8 @@ at least a vector wide. Within a tile of R pixels and V vectors of output channe
     acc[r][v] = bias[v];   for each tap, for each k:   acc[r][v] = fma(x[r][k], w[tap][k][v], acc[r][v])
 
 in the order of taps and k, whatever R and V are. Rounding errors grow with the length of a chain; so where a tap has
-more than SUM_BLOCK input channels, each later block of SUM_BLOCK is a chain of its own, from zero, and is added to what
-went before. (One chain over the 3,072 channels of vit_b_32's MLP has three times the error of torch's sums.)
+more than `sum_block` input channels, each later block of that many is a chain of its own, from zero, and is added to
+what went before. (One chain over the 3,072 channels of vit_b_32's MLP has three times the error of torch's sums.)
 
 R V accumulators, V weights and one broadcast must fit the vector registers: R = 14, V = 2 of 32 registers gives 28
 multiply-adds for 2 vector loads and 14 broadcasts folded into the multiply-add.
@@ -20,7 +20,6 @@ from .activation import oracle as activate
 from .convolution import REGION, TILE_START
 
 CACHE_LINE = 64
-SUM_BLOCK = 256  # input channels in one chain of multiply-adds
 
 
 def oracle(x, weight, bias, activation=None):
@@ -46,7 +45,8 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
     step = 4 * vectors * lanes
 
     def matmul(region, x, w, bias, y, count, ahead, ahead_end):
-        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, w_skip, residual, low, high) = fields(region)
+        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, sum_block, w_skip, residual, low,
+         high) = fields(region)  # fmt: skip
         for _ in range(count):
             acc = load_row(bias)
             weight = w
@@ -54,11 +54,11 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
             for ky in range(taps_y):
                 for kx in range(taps_x):
                     a = x + ky * x_tap_y + kx * x_tap_x
-                    for first in range(0, depth, SUM_BLOCK):
+                    for first in range(0, depth, sum_block):
                         if first != 0:
                             store(acc, y, y_step)
                             acc = zeros()
-                        for _k in range(min(SUM_BLOCK, depth - first)):
+                        for _k in range(min(sum_block, depth - first)):
                             acc = fma_outer(acc, a, x_step, weight)
                             prefetch(coming)
                             a += x_depth

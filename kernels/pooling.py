@@ -25,10 +25,10 @@ def build_max(rows: int, vectors: int, lanes: int):
 
     t = block(rows, vectors, lanes)
     splat, maximum, store = t.splat, t.max, t.store
-    fields, lowest = arguments(len(REGION) - TILE_START, TILE_START), np.float32(-np.inf)
+    fields, lowest = arguments(REGION.index("depth") - TILE_START, TILE_START), np.float32(-np.inf)
 
     def max_pool(region, x, w, bias, y, count, ahead, ahead_end):
-        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, _, _, _, _, _, _) = fields(region)
+        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x) = fields(region)
         for _ in range(count):
             acc = splat(lowest)
             for ky in range(taps_y):

@@ -10,6 +10,10 @@ import numpy as np
 from .graph import Node
 from .memory import ALIGNMENT
 
+# The pixels of a tile are read side by side. At a distance that is a multiple of this many bytes they fall into so few
+# sets of an L1 cache (8 ways, 64 sets) that they push each other out; one cache line more, and they do not.
+CONFLICT, CACHE_LINE = 2048, 64
+
 
 @dataclass(frozen=True)
 class Place:
@@ -59,6 +63,8 @@ def nhwc(shape: tuple[int, ...], address: int, lanes: int) -> Place:
     """The place of a whole value at an address."""
     h, w = Place(shape, 0, 0, 0, 0).size
     pixel = 4 * padded(shape[1] if len(shape) == 4 else shape[-1], lanes)
+    if pixel % CONFLICT == 0:
+        pixel += CACHE_LINE
     return Place(shape, address, h * w * pixel, w * pixel, pixel)
 
 

@@ -140,7 +140,8 @@ def _tokens(node: Node, context: Context) -> list[Step]:
     x, y = context.places[node.inputs[0]], context.places[node.output]
     position = context.channel_vector((node.output, "position"), context.tensors[node.tensors["position"]][0])
     first = context.channel_vector((node.output, "class"), context.tensors[node.tensors["class_token"]][0])
-    positions = replace(y, address=position + y.pixel, image=0)
+    row = 4 * padded(y.channels, context.machine.lanes)
+    positions = replace(y, address=position + row, image=0, pixel=row)
     patches = _elementwise(node, context, x, replace(y, address=y.address + y.pixel), other=positions, pixels=x.pixels)
     constant = Place(y.shape, first, 0, 0, 0)
     single = _elementwise(node, context, constant, y, other=replace(positions, address=position), pixels=1)

@@ -19,6 +19,10 @@ from .lowering import Context, Step, bits
 # Pixels between changes of panel: as many as fit this much of L2.
 CHUNK_BYTES = 256 * 1024
 
+# Input channels in one chain of multiply-adds. Where an output is a single pixel (a network's head, the gates of
+# squeeze-and-excite) torch multiplies a matrix by a vector, with many short sums; there, accuracy costs nothing.
+SUM_BLOCK, VECTOR_SUM_BLOCK = 256, 64
+
 
 @dataclass(frozen=True)
 class Product:
@@ -117,7 +121,8 @@ def _record(product: Product, region: dict[str, int], images: int, vectors: int,
         w_tile=region["taps_y"] * region["taps_x"] * product.depth * CACHE_LINE,
         x_step=region["x_step"], y_step=region["y_step"],
         taps_y=region["taps_y"], taps_x=region["taps_x"], x_tap_y=x.line, x_tap_x=x.pixel, depth=product.depth,
-        x_depth=x.channel, w_skip=(product.window[1] - region["taps_x"]) * tap_bytes,
+        x_depth=x.channel, sum_block=SUM_BLOCK if product.y.pixels > 1 else VECTOR_SUM_BLOCK,
+        w_skip=(product.window[1] - region["taps_x"]) * tap_bytes,
         residual=product.residual.address - product.y.address if product.residual else 0,
         low=bits(low), high=bits(high),
     )  # fmt: skip
