@@ -15,7 +15,6 @@ from . import (
     convolution,
     depthwise,
     elementwise,
-    grouped,
     matmul,
     normalization,
     packing,
@@ -46,7 +45,6 @@ class Kernel:
 KERNELS: dict[str, Kernel] = {
     "convolution": Kernel(convolution.build, STEP, convolution.FIELDS),
     "matmul": Kernel(matmul.build, TILE),
-    "grouped": Kernel(grouped.build, TILE),
     "depthwise": Kernel(depthwise.build, STEP, depthwise.FIELDS),
     "max_pool": Kernel(pooling.build_max, TILE),
     "average_pool": Kernel(pooling.build_average, STEP, pooling.AVERAGE_FIELDS),

@@ -1,11 +1,11 @@
 """Every product of activations with weights, as one loop nest over register tiles.
 
-Pointwise, dense, grouped and depthwise convolution, linear layers, patch embedding and max pooling all compute, for
+Pointwise, dense and grouped convolution, linear layers, patch embedding and max pooling all compute, for
 each output pixel and channel, a sum over taps (ky, kx) and over a depth of input channels:
 
     y[p, o] = activation(bias[o] + sum over ky, kx, k of x[p * stride + (ky, kx) - padding, k] * w[o, k, ky, kx])
 
-They differ in the innermost step alone. That step is a *tile* (matmul.py, depthwise.py, pooling.py): a micro-kernel
+They differ in the innermost step alone. That step is a *tile* (matmul.py, pooling.py): a micro-kernel
 that holds `rows` pixels x `vectors` vectors of channels in registers and walks taps and depth. This file holds what
 is common: the loops that hand pixels and channel panels to tiles, and the cutting of an image's border into regions.
 

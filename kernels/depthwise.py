@@ -1,12 +1,16 @@
-"""Depthwise convolution: lanes run over channels, each channel meets its own taps.
+"""Depthwise convolution and its relative with narrow groups: lanes run over channels.
 
-    y[p, c] = activation(bias[c] + sum over ky, kx of x[p * stride + (ky, kx) - padding, c] * w[c, ky, kx])
+    y[p, c] = activation(bias[c] + sum over ky, kx, k of x[p stride + (ky, kx) - padding, first(c) + k] w[c, k, ky, kx])
+
+first(c) is the first channel of c's group. k runs over the `width` channels of a group: one in a depthwise convolution,
+4 or 8 in ResNeXt, where a vector holds several whole groups and each input channel is spread over its group's lanes by
+a shuffle inside the register.
 
 A tile is a run of `rows` output pixels of one line, one vector of channels wide. For each line of taps the input
-pixels under the tile are loaded once, from left to right, and each is multiplied into every output that it belongs
-to: (rows - 1) stride + size loads for rows * size multiply-adds. An output still receives its taps in the order
-(ky, kx), so its bits do not depend on where its tile starts. Pixels beyond the border are read from a vector of
-zeros; lines beyond it are left out.
+pixels under the tile are loaded (and spread) once, from left to right, and each is multiplied into every output that
+it belongs to: (rows - 1) stride + size loads for rows * size * width multiply-adds. An output still receives its
+taps in the order (ky, kx, k), so its bits do not depend on where its tile starts. Pixels beyond the border are read
+from a vector of zeros; lines beyond it are left out.
 """
 
 from __future__ import annotations
@@ -22,16 +26,20 @@ FIELDS = (
 
 
 def oracle(x, weight, bias, stride, padding):
-    """The definition in NumPy: x (N, H, W, C), weight (C, 1, K, K) -> (N, OH, OW, C), in the dtype of x."""
-    size = weight.shape[2]
+    """The definition in NumPy: x (N, H, W, C), weight (C, width, K, K) -> (N, OH, OW, C), in the dtype of x."""
+    channels, width, size, _ = weight.shape
     edge = (padding, padding)
     padded = np.pad(x, ((0, 0), edge, edge, (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (1, 2))[:, ::stride, ::stride]
-    return np.einsum("nhwcij,cij->nhwc", windows, weight[:, 0].astype(x.dtype)) + bias.astype(x.dtype)
+    first = np.arange(channels) // width * width
+    y = sum(
+        np.einsum("nhwcij,cij->nhwc", windows[:, :, :, first + k], weight[:, k].astype(x.dtype)) for k in range(width)
+    )
+    return y + bias.astype(x.dtype)
 
 
-def build(size: int, stride: int, padding: int, rows: int, lanes: int, activation: str):
-    """Taps size x size; tiles of `rows` pixels, at most the width of the output.
+def build(size: int, stride: int, padding: int, rows: int, lanes: int, activation: str, width: int):
+    """Taps size x size; tiles of `rows` pixels, at most the width of the output; groups of `width` channels.
 
     The last tile of a line starts early enough to be a full one; what it computes again comes out the same. Threads
     split units of one panel (a vector of channels) and one band (`band` lines, few enough to stay in cache while
@@ -41,9 +49,10 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
     from .simd import block
 
     t = block(rows, 1, lanes)
-    load_row, add, store, fma_window = t.load_row, t.add, t.store, t.fma_window(size, stride, padding)
+    load_row, add, store, fma_window = t.load_row, t.add, t.store, t.fma_window(size, stride, padding, width)
     activate, fields = finish(t, activation), arguments(len(FIELDS))
     vector = 4 * lanes
+    line_of_taps = size * width * vector
 
     def depthwise(instruction, thread, threads):
         (x, x_image, x_line, x_pixel, w, bias, zeros, y, y_image, y_line, y_pixel, residual, images, height, width,
@@ -53,7 +62,7 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
         units = -(-lines // band) * panels
         for unit in range(units * thread // threads, units * (thread + 1) // threads):
             first, panel = unit // panels * band, unit % panels
-            weights = w + panel * (size * size * vector)
+            weights = w + panel * size * line_of_taps
             for line in range(first, min(first + band, lines)):
                 image = line // out_height
                 row = line - image * out_height
@@ -68,7 +77,7 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
                     acc = load_row(bias + panel * vector)
                     for ky in range(first_tap, end_tap):
                         at = source + ky * x_line + left * x_pixel
-                        acc = fma_window(acc, at, x_pixel, weights + ky * (size * vector), -left, beyond, zeros)
+                        acc = fma_window(acc, at, x_pixel, weights + ky * line_of_taps, -left, beyond, zeros)
                     out = target + start * y_pixel
                     if residual != 0:
                         acc = add(acc, out + residual, y_pixel)

@@ -13,7 +13,7 @@ from .activation import oracle as activate
 
 FIELDS = (
     "x", "x_image", "x_pixel", "factor", "factor_image", "shift", "other", "other_image", "other_pixel",
-    "y", "y_image", "y_pixel", "images", "pixels", "vectors", "low", "high",
+    "y", "y_image", "y_pixel", "images", "pixels", "vectors", "split_channels", "low", "high",
 )  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def oracle(x, factor=1, shift=0, other=0, activation=None):
 
 
 def build(lanes: int, activation: str):
-    """Threads split pixels; the channels of a pixel are contiguous with room for whole vectors."""
+    """Threads split pixels or channels; the channels of a pixel are contiguous with room for whole vectors."""
     from .intrinsics import arguments, float_from_bits
     from .simd import block
 
@@ -33,15 +33,20 @@ def build(lanes: int, activation: str):
 
     def elementwise(instruction, thread, threads):
         (x, x_image, x_pixel, factor, factor_image, shift, other, other_image, other_pixel, y, y_image, y_pixel,
-         images, pixels, vectors, low, high) = fields(instruction)  # fmt: skip
-        units = images * pixels
-        for unit in range(units * thread // threads, units * (thread + 1) // threads):
+         images, pixels, vectors, split_channels, low, high) = fields(instruction)  # fmt: skip
+        first, end = 0, images * pixels
+        first_vector, end_vector = 0, vectors
+        if split_channels:
+            first_vector, end_vector = vectors * thread // threads, vectors * (thread + 1) // threads
+        else:
+            first, end = end * thread // threads, end * (thread + 1) // threads
+        for unit in range(first, end):
             image = unit // pixels
             pixel = unit - image * pixels
             source = x + image * x_image + pixel * x_pixel
             second = other + image * other_image + pixel * other_pixel
             target = y + image * y_image + pixel * y_pixel
-            for at in range(0, vectors * 4 * lanes, 4 * lanes):
+            for at in range(first_vector * 4 * lanes, end_vector * 4 * lanes, 4 * lanes):
                 acc = load(source + at, 0)
                 if factor != 0:
                     acc = mul(acc, factor + image * factor_image + at, 0)

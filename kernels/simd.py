@@ -10,10 +10,11 @@ Numba code; addresses and strides are int64, in bytes. Their names:
     load_row(x)                     the same row, from x, in every row
     store(acc, y, stride)           row r to y + r * stride
     fma_outer(acc, a, stride, b)    acc[r][v] += a[r] * b[v]: one step of a matrix product, a[r] a single float
-    fma_groups(acc, x, stride, w)   acc[r][v] += x[r][v], its element k of each group in all the group's lanes, * w[k]
-    fma_window(size, stride, padding)(acc, x, pixel, w, missing_left, missing_right, zeros)
-                                    acc[r] += sum over kx of x[r * stride + kx] * w[kx]: a line of depthwise taps; that
-                                    many of the first and last pixels (up to `padding`) are read from `zeros` instead
+    fma_window(size, stride, padding, width)(acc, x, pixel, w, missing_left, missing_right, zeros)
+                                    acc[r] += sum over kx, k of spread(x[r * stride + kx], k) * w[kx][k]: a line of taps
+                                    of a convolution whose groups have `width` channels; spread puts channel k of each
+                                    group in all lanes of the group. `missing` many of the first and last pixels (up to
+                                    `padding`) are read from `zeros` instead
     add(acc, x, stride)             acc[r] += x[r]
     mul(acc, x, stride)             acc[r] *= x[r]
     max(acc, x, stride)             acc[r] = max(acc[r], x[r]); NaN stays
@@ -119,29 +120,20 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
             out += [fma(builder, scalar, b[v], acc[r, v]) for v in range(vectors)]
         return pack(builder, out)
 
-    def fma_groups(width):
-        def emit(builder, acc, x, stride, w):
-            acc = unpack(builder, acc)
-            memory = [row(builder, offset_by(builder, x, stride, r)) for r in range(rows)]
-            step = ir.Constant(i64, 4 * lanes * vectors)
-            for k in range(width):
-                weights = row(builder, offset_by(builder, w, step, k))
-                pattern = ir.Constant(ir.VectorType(i32, lanes), [lane // width * width + k for lane in range(lanes)])
-                for r, v in every:
-                    spread = builder.shuffle_vector(memory[r][v], ir.Constant(vector, ir.Undefined), pattern)
-                    acc[r, v] = fma(builder, spread, weights[v], acc[r, v])
-            return pack(builder, acc.values())
-
-        return operation(emit, kind, types.int64, types.int64, types.int64)
-
-    def fma_window(size, window_stride, padding):
+    def fma_window(size, window_stride, padding, width):
         columns = (rows - 1) * window_stride + size
+
+        def spread(builder, value, k):
+            """Channel k of each group in all lanes of the group."""
+            if width == 1:
+                return value
+            order = [lane // width * width + k for lane in range(lanes)]
+            return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(i32, lanes), order))
 
         def emit(builder, acc, x, pixel, w, missing_left, missing_right, zeros):
             acc = unpack(builder, acc)
-            weights = [
-                row(builder, offset_by(builder, w, ir.Constant(i64, 4 * lanes * vectors), kx)) for kx in range(size)
-            ]
+            step = ir.Constant(i64, 4 * lanes * vectors)
+            weights = [row(builder, offset_by(builder, w, step, index)) for index in range(size * width)]
             for column in range(columns):
                 address = offset_by(builder, x, pixel, column)
                 for missing, distance in ((missing_left, column), (missing_right, columns - 1 - column)):
@@ -149,11 +141,13 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
                         absent = builder.icmp_signed(">", missing, ir.Constant(i64, distance))
                         address = builder.select(absent, zeros, address)
                 memory = row(builder, address)
-                for kx in range(size):
-                    r, rest = divmod(column - kx, window_stride)
-                    if rest == 0 and 0 <= r < rows:
-                        for v in range(vectors):
-                            acc[r, v] = fma(builder, memory[v], weights[kx][v], acc[r, v])
+                for k in range(width):
+                    parts = [spread(builder, value, k) for value in memory]
+                    for kx in range(size):
+                        r, rest = divmod(column - kx, window_stride)
+                        if rest == 0 and 0 <= r < rows:
+                            for v in range(vectors):
+                                acc[r, v] = fma(builder, parts[v], weights[kx * width + k][v], acc[r, v])
             return pack(builder, acc.values())
 
         return operation(emit, kind, *[types.int64] * 6)
@@ -228,7 +222,6 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         load_row=operation(lambda builder, x: pack(builder, row(builder, x) * rows), types.int64),
         store=store,
         fma_outer=operation(fma_outer, kind, types.int64, types.int64, types.int64),
-        fma_groups=fma_groups,
         fma_window=fma_window,
         add=elementwise(lambda builder, a, b: builder.fadd(a, b)),
         mul=elementwise(lambda builder, a, b: builder.fmul(a, b)),

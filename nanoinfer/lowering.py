@@ -98,6 +98,15 @@ def bits(value: float) -> int:
     return int(np.float32(value).view(np.int32))
 
 
+def splits_channels(y: Place) -> bool:
+    """Whether threads split the channels of an output rather than its pixels: whichever there are more of.
+
+    For a pointwise product that is the split by which the larger of weights and activations is read only once; and
+    where all steps follow one rule, a thread finds most of what it reads in its own cache.
+    """
+    return y.channels > y.shape[0] * y.pixels
+
+
 def _elementwise(node, context, x, y, *, factor=0, factor_image=0, shift=0, other=None, pixels=None) -> Step:
     kind = node.attributes.get("kind" if node.op == "activation" else "activation")
     low, high = activation.limits(kind)
@@ -107,7 +116,8 @@ def _elementwise(node, context, x, y, *, factor=0, factor_image=0, shift=0, othe
         x=x.address, x_image=x.image, x_pixel=x.pixel, factor=factor, factor_image=factor_image, shift=shift,
         other=other.address if other else 0, other_image=other.image if other else 0,
         other_pixel=other.pixel if other else 0, y=y.address, y_image=y.image, y_pixel=y.pixel, images=y.shape[0],
-        pixels=pixels, vectors=padded(y.channels, lanes) // lanes, low=bits(low), high=bits(high),
+        pixels=pixels, vectors=padded(y.channels, lanes) // lanes, split_channels=int(splits_channels(y)),
+        low=bits(low), high=bits(high),
     )  # fmt: skip
     return Step(("elementwise", lanes, activation.variant(kind)), fields, node, 2 * y.shape[0] * pixels * y.channels)
 

@@ -8,10 +8,11 @@ ALIGNMENT = 128
 def place(sizes: dict[str, int], lifetimes: dict[str, tuple[int, int]]) -> tuple[dict[str, int], int]:
     """({buffer: offset}, total bytes): no two buffers whose lifetimes meet overlap; offsets are 128-byte multiples.
 
-    A lifetime is (first step, last step), both included. Largest first, each into the lowest gap that it fits.
+    A lifetime is (first step, last step), both included. Largest first, among these the longest-lived first, each
+    into the lowest gap that it fits.
     """
     offsets: dict[str, int] = {}
-    for name in sorted(sizes, key=lambda name: -sizes[name]):
+    for name in sorted(sizes, key=lambda name: (-sizes[name], lifetimes[name][0] - lifetimes[name][1])):
         first, last = lifetimes[name]
         busy = sorted(
             (offsets[other], offsets[other] + sizes[other])

@@ -14,7 +14,7 @@ from .graph import Node
 from .kernels import activation, convolution, target
 from .kernels.matmul import CACHE_LINE
 from .layout import Place, padded
-from .lowering import Context, Step, bits
+from .lowering import Context, Step, bits, splits_channels
 
 # Pixels between changes of panel: as many as fit this much of L2.
 CHUNK_BYTES = 256 * 1024
@@ -28,8 +28,8 @@ SUM_BLOCK, VECTOR_SUM_BLOCK = 256, 64
 class Product:
     """One convolution, linear layer or max pooling.
 
-    `tile` is the kernel of its tiles and `most_rows` their most rows by vectors; `width` is the channels of a group
-    where a vector holds whole groups, 0 where every input channel of a group meets every output channel.
+    `tile` is the kernel of its tiles and `most_rows` their most rows by vectors. Without a weight (max pooling) each
+    output channel reads its own input channel.
     """
 
     node: Node
@@ -42,7 +42,6 @@ class Product:
     padding: int = 0
     groups: int = 1
     depth: int = 1
-    width: int = 0
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
     residual: Place | None = None
@@ -55,17 +54,16 @@ class Product:
         """The specification of its micro-kernel for `rows` pixels."""
         if self.weight is None:
             return self.tile, rows, vectors, lanes
-        extra = (self.width,) if self.width else ()
-        return (self.tile, rows, vectors, lanes, activation.variant(self.node.attributes.get("activation")), *extra)
+        return self.tile, rows, vectors, lanes, activation.variant(self.node.attributes.get("activation"))
 
 
 def _panels(product: Product, vectors: int) -> list[tuple[int, int]]:
     """(vectors in a panel, number of panels): two vectors a panel, and three or one where a vector is left over."""
-    if product.groups > 1 and not product.width:  # panels must not cross groups
+    if product.groups > 1:  # panels must not cross groups
         group = vectors // product.groups
         wide = 2 if group % 2 == 0 else 3 if group % 3 == 0 else 1
         return [(wide, vectors // wide)]
-    last = 0 if vectors % 2 == 0 else 1 if product.width or vectors == 1 else 3
+    last = 0 if vectors % 2 == 0 else 1 if product.weight is None or vectors == 1 else 3
     return [(wide, count) for wide, count in ((2, (vectors - last) // 2), (last, 1)) if wide and count]
 
 
@@ -129,41 +127,51 @@ def _record(product: Product, region: dict[str, int], images: int, vectors: int,
 
 
 def _steps(product: Product, context: Context) -> list[Step]:
-    """One step per panel width; they write different channels, so the threads meet behind the last one only."""
-    node, x, y, lanes = product.node, product.x, product.y, context.machine.lanes
-    images, regions = _regions(product)
-    all_vectors = padded(y.channels, lanes) // lanes
-    steps, first = [], 0
-    for vectors, panels in _panels(product, all_vectors):
-        panel_bytes, end = 4 * vectors * lanes, min(first + panels * vectors * lanes, y.channels)
-        w = bias = w_bytes = 0
+    """One step per panel width and way of splitting; they write different channels, so the threads meet at the end."""
+    node, y, lanes = product.node, product.y, context.machine.lanes
+    steps, first, w = [], 0, 0
+    for vectors, panels in _panels(product, padded(y.channels, lanes) // lanes):
+        width = vectors * lanes
         if product.weight is not None:
-            key = (node.tensors["weight"], first)
-            w = context.packed_weight(key, product.weight[first:end], vectors * lanes, node)
-            values = np.zeros(y.channels) if product.bias is None else product.bias
-            bias = context.channel_vector((node.tensors["weight"], "bias"), values) + 4 * first
-            w_bytes = product.taps * product.depth * panel_bytes
-        # Every thread reads all of what is not split: split the larger one.
-        x_bytes = 4 * x.channels * x.pixels * y.shape[0]
-        by_panel = not product.width and panels >= context.threads and panels * w_bytes > x_bytes
-        threads = 1 if by_panel else context.threads
-        records = [_record(product, region, images, vectors, lanes, threads) for region in regions]
-        fields = dict(
-            x=x.address + (4 * first if product.width else 0), x_image=x.image,
-            x_group=panel_bytes if product.width else 4 * product.depth, w=w, w_panel=w_bytes, bias=bias,
-            y=y.address + 4 * first, y_image=y.image, panel_bytes=panel_bytes, images=images, panels=panels,
-            group_panels=1 if product.width else all_vectors // vectors // product.groups, regions=records,
-            region_count=len(records), split_panels=int(by_panel),
-            # Panels that are split come from memory: each is used for all pixels before the next.
-            chunk=1 << 40
-            if by_panel
-            else max(1, CHUNK_BYTES // (4 * x.channels * product.stride**2 * product.most_rows[vectors])),
-        )  # fmt: skip
-        flops = 2 * y.shape[0] * y.pixels * (end - first) * product.taps * product.depth
-        steps.append(Step(("convolution",), fields, node, flops, meet=False))
-        first = end
+            part = product.weight[first : first + panels * width]
+            w = context.packed_weight((node.tensors["weight"], first), part, width, node)
+        # Panels that do not divide among the threads are left for a step in which the threads split pixels.
+        split = panels - panels % context.threads if splits_channels(y) else 0
+        for count, by_panel in ((split, True), (panels - split, False)):
+            if count:
+                steps.append(_step(product, context, vectors, count, first, w, by_panel))
+                first += count * width
+                w += count * width * product.taps * product.depth * 4
     steps[-1].meet = True
     return steps
+
+
+def _step(product, context, vectors: int, panels: int, first: int, w: int, by_panel: bool) -> Step:
+    """`panels` panels from output channel `first` on, whose packed weights are at w, split by panel or by pixel."""
+    node, x, y, lanes = product.node, product.x, product.y, context.machine.lanes
+    images, regions = _regions(product)
+    panel_bytes, bias, own = 4 * vectors * lanes, 0, product.weight is None
+    group_bytes = 4 * padded(y.channels, lanes) // product.groups
+    if not own:
+        values = np.zeros(y.channels) if product.bias is None else product.bias
+        bias = context.channel_vector((node.tensors["weight"], "bias"), values) + 4 * first
+    threads = 1 if by_panel else context.threads
+    fields = dict(
+        x=x.address + (4 * first if own else 4 * first // group_bytes * 4 * product.depth), x_image=x.image,
+        x_group=panel_bytes if own else 4 * product.depth, w=w,
+        w_panel=product.taps * product.depth * panel_bytes, bias=bias,
+        y=y.address + 4 * first, y_image=y.image, panel_bytes=panel_bytes, images=images, panels=panels,
+        group_panels=1 if own else group_bytes // panel_bytes,
+        regions=[_record(product, region, images, vectors, lanes, threads) for region in regions],
+        region_count=len(regions), split_panels=int(by_panel),
+        # Panels that are split come from memory: each is used for all pixels before the next.
+        chunk=1 << 40
+        if by_panel
+        else max(1, CHUNK_BYTES // (4 * x.channels * product.stride**2 * product.most_rows[vectors])),
+    )  # fmt: skip
+    channels = min(panels * vectors * lanes, y.channels - first)
+    flops = 2 * y.shape[0] * y.pixels * channels * product.taps * product.depth
+    return Step(("convolution",), fields, node, flops, meet=False)
 
 
 def _inputs(node: Node, context: Context) -> dict[str, Place | None]:
@@ -179,10 +187,8 @@ def conv2d(node: Node, context: Context) -> list[Step]:
     registers, lanes, group = context.machine.registers, context.machine.lanes, out // groups
     if groups == 1 or group % lanes == 0:
         tile = dict(tile="matmul", most_rows=target.MATMUL_ROWS[registers])
-    elif group == depth == 1:
-        return [_depthwise(node, context, weight, bias)]
     elif group == depth and lanes % group == 0:
-        tile = dict(tile="grouped", most_rows=target.GROUPED_ROWS[registers], width=depth)
+        return [_depthwise(node, context, weight, bias)]
     else:
         raise ValueError(
             f"{node.output}: groups of {depth} input and {group} output channels do not fit {lanes} lanes; supported "
@@ -193,25 +199,22 @@ def conv2d(node: Node, context: Context) -> list[Step]:
     return _steps(Product(node, **_inputs(node, context), **tile, **attributes), context)
 
 
-def _band(lines: int, line_bytes: int, threads: int) -> int:
+def _band(lines: int, line_bytes: int, context: Context) -> int:
     """Lines that all panels pass over before the next band is begun: few enough to stay in cache, and an equal part of
-    every thread's share. Where lines do not divide among threads, all of them: then the threads split the panels."""
-    if lines % threads and lines < 8 * threads:
-        return lines
-    share = -(-lines // threads)
-    return max(
-        band for band in range(1, share + 1) if share % band == 0 and (band * line_bytes <= CHUNK_BYTES or band == 1)
-    )
+    every thread's share."""
+    share = -(-lines // context.threads)
+    most = max(1, CHUNK_BYTES // line_bytes)
+    return max(band for band in range(1, min(share, most) + 1) if share % band == 0)
 
 
 def _depthwise(node: Node, context: Context, weight: np.ndarray, bias: np.ndarray | None) -> Step:
-    """Depthwise convolution has a kernel of its own, since its taps share what they load."""
+    """Depthwise convolution, and with narrow groups, has a kernel of its own, since its taps share what they load."""
     x, y, residual = _inputs(node, context).values()
-    lanes, size = context.machine.lanes, weight.shape[2]
+    lanes, (_, width, size, _) = context.machine.lanes, weight.shape
     stride, padding = node.attributes["stride"], node.attributes["padding"]
     low, high = activation.limits(node.attributes.get("activation"))
-    (height, width), (out_height, out_width) = x.size, y.size
-    panels = padded(y.channels, lanes) // lanes
+    (in_height, in_width), (out_height, out_width) = x.size, y.size
+    lines, panels = y.shape[0] * out_height, padded(y.channels, lanes) // lanes
     values = np.zeros(y.channels) if bias is None else bias
     fields = dict(
         x=x.address, x_image=x.image, x_line=x.line, x_pixel=x.pixel,
@@ -219,14 +222,15 @@ def _depthwise(node: Node, context: Context, weight: np.ndarray, bias: np.ndarra
         bias=context.channel_vector((node.tensors["weight"], "bias"), values),
         zeros=context.constant(("zeros",), lambda: np.zeros(lanes, np.float32)), y=y.address, y_image=y.image,
         y_line=y.line, y_pixel=y.pixel, residual=residual.address - y.address if residual else 0, images=y.shape[0],
-        height=height, width=width, out_height=out_height, out_width=out_width,
-        band=_band(y.shape[0] * out_height, stride * x.line, context.threads), panels=panels,
+        height=in_height, width=in_width, out_height=out_height, out_width=out_width,
+        band=lines if splits_channels(y) else _band(lines, stride * x.line, context),
+        panels=panels,
         low=bits(low), high=bits(high),
     )  # fmt: skip
-    rows = -(-out_width // -(-out_width // target.DEPTHWISE_ROWS[context.machine.registers]))
+    rows = -(-out_width // -(-out_width // target.DEPTHWISE_ROWS[context.machine.registers][width]))
     variant = activation.variant(node.attributes.get("activation"))
-    kernel = ("depthwise", size, stride, padding, rows, lanes, variant)
-    return Step(kernel, fields, node, 2 * y.shape[0] * y.pixels * y.channels * size * size)
+    kernel = ("depthwise", size, stride, padding, rows, lanes, variant, width)
+    return Step(kernel, fields, node, 2 * y.shape[0] * y.pixels * y.channels * size * size * width)
 
 
 def linear(node: Node, context: Context) -> list[Step]:
@@ -246,7 +250,7 @@ def max_pool2d(node: Node, context: Context) -> list[Step]:
     table = target.POOL_ROWS[context.machine.registers]
     product = Product(
         node, **_inputs(node, context), tile="max_pool", most_rows=table, window=(kernel, kernel), stride=stride,
-        padding=padding, width=1,
+        padding=padding,
     )  # fmt: skip
     return _steps(product, context)
 

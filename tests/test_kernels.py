@@ -236,7 +236,7 @@ def test_depthwise_convolution(machine, case):
 
 @pytest.mark.parametrize("machine", X86)
 def test_depthwise_around_its_tile(machine):
-    rows = target.DEPTHWISE_ROWS[machine.registers]
+    rows = target.DEPTHWISE_ROWS[machine.registers][1]
     for pixels in (rows - 1, rows, rows + 1):
         for channels in (machine.lanes - 1, machine.lanes, machine.lanes + 1):
             options = dict(groups=channels, residual=True, padding=1)
@@ -262,7 +262,7 @@ def test_depthwise_is_one_chain_of_multiply_adds(machine):
 @pytest.mark.parametrize("machine", X86)
 def test_grouped_convolution(machine, per_group):
     """Groups narrower than a vector, of one vector and of two; also as many channels as leave a vector half empty."""
-    rows = target.GROUPED_ROWS[machine.registers][2]
+    rows = target.DEPTHWISE_ROWS[machine.registers].get(per_group, 4)
     for groups, size in ((3, (4, rows - 1)), (32 // per_group, (4, rows + 1)), (5, (rows + 2, 4))):
         channels = groups * per_group
         for stride in (1, 2):
@@ -408,14 +408,11 @@ def chained(a, w, acc):
     return (a.astype(np.float64) * w.astype(np.float64) + acc.astype(np.float64)).astype(np.float32)
 
 
-@pytest.mark.parametrize("group", [0, 2, 4, 8], ids=["matmul", "groups2", "groups4", "groups8"])
 @pytest.mark.parametrize("lanes", [16, 8, 4])
-def test_a_tile_is_one_chain_of_multiply_adds(lanes, group):
-    """Bias, then taps by row and column, then depth, then the residual: those bits exactly, in any tile."""
-    if group > lanes:
-        pytest.skip("a group must fit into a vector")
+def test_a_tile_is_chains_of_multiply_adds(lanes):
+    """Bias, then taps by row and column, then depth in blocks, then the residual: those bits exactly, in any tile."""
     rows, vectors, count, taps_y, taps_x, skipped = 3, 2, 2, 2, 3, 2
-    depth, width = group or 5, vectors * lanes
+    depth, block, width = 5, 3, vectors * lanes
     x_step, tap_y, tap_x, x_depth, y_step = 131, 67, 41, 7, width + 3  # in floats
     generator = np.random.default_rng(lanes)
     x = guarded_empty(1200)
@@ -430,14 +427,12 @@ def test_a_tile_is_one_chain_of_multiply_adds(lanes, group):
     low, high = np.float32(-4), np.float32(5)
     region = record(
         x_step=4 * x_step, y_step=4 * y_step, taps_y=taps_y, taps_x=taps_x, x_tap_y=4 * tap_y, x_tap_x=4 * tap_x,
-        depth=depth, x_depth=4 * x_depth, w_skip=4 * skipped * depth * width,
+        depth=depth, sum_block=block, x_depth=4 * x_depth, w_skip=4 * skipped * depth * width,
         residual=residual.ctypes.data - y.ctypes.data, low=bits(low), high=bits(high),
     )  # fmt: skip
-    name, *width_of_group = ("grouped", group) if group else ("matmul",)
-    tile = library.function((name, rows, vectors, lanes, "clamp", *width_of_group))
+    tile = library.function(("matmul", rows, vectors, lanes, "clamp"))
     tile(region.ctypes.data, *(array.ctypes.data for array in (x, w, bias, y)), count, 0, 0)
 
-    channel = np.arange(width)
     weights = w.reshape(taps_y, taps_x + skipped, depth, width)
     expected = np.full((count * rows, y_step), CANARY, np.uint32).view(np.float32)
     for row in range(count * rows):
@@ -445,9 +440,11 @@ def test_a_tile_is_one_chain_of_multiply_adds(lanes, group):
         for ky in range(taps_y):
             for kx in range(taps_x):
                 first = row * x_step + ky * tap_y + kx * tap_x
-                for k in range(depth):
-                    at = channel // group * group + k if group else k * x_depth
-                    acc = chained(x[first + at], weights[ky, kx, k], acc)
+                for start in range(0, depth, block):
+                    part = np.zeros(width, np.float32) if start else acc
+                    for k in range(start, min(start + block, depth)):
+                        part = chained(x[first + k * x_depth], weights[ky, kx, k], part)
+                    acc = part + acc if start else part
         acc = acc + residual[row * y_step : row * y_step + width]
         expected[row, :width] = np.clip(acc, low, high)
     np.testing.assert_array_equal(y.view(np.uint32), expected.ravel().view(np.uint32))
@@ -481,7 +478,7 @@ def test_loop_nest_by_hand():
     region = record(
         tile=tiles[0], edge=tiles[1], line_tiles=3, full_tiles=2, lines=lines, x_line=length * row, x_tile=rows * row,
         y_line=length * pixel, y_tile=rows * pixel, x_step=row, y_step=pixel, taps_y=1, taps_x=1, depth=k, x_depth=4,
-        low=bits(-np.inf), high=bits(np.inf),
+        sum_block=k, low=bits(-np.inf), high=bits(np.inf),
     )  # fmt: skip
     exact = convolution.oracle(x, weight, bias, 1, 0, 1).ravel()
     nest = library.function(("convolution",))
@@ -547,7 +544,7 @@ def test_packing(shape, width):
 
 def test_every_kernel_is_tested():
     """By name: a kernel that is added needs tests of its own here."""
-    products = {"convolution", "matmul", "grouped", "depthwise", "max_pool", "packing"}
+    products = {"convolution", "matmul", "depthwise", "max_pool", "packing"}
     others = {"average_pool", "elementwise", "layer_norm", "attention", "peak", "read", "lead", "follow"}
     assert set(KERNELS) == products | others
 
@@ -631,9 +628,9 @@ def test_same_bits_with_any_tile(name, monkeypatch):
     net, tiles = NETWORKS[name], ((WIDE, 3, 1), (MIDDLE, 2, 1))
     expected = run(net, WIDE)
     for machine, rows, vectors in tiles:
-        for table in ("MATMUL_ROWS", "POOL_ROWS", "GROUPED_ROWS"):
+        for table in ("MATMUL_ROWS", "POOL_ROWS"):
             monkeypatch.setattr(target, table, {machine.registers: {1: rows + 1, 2: rows, 3: 1}})
-        monkeypatch.setattr(target, "DEPTHWISE_ROWS", {machine.registers: rows})
+        monkeypatch.setattr(target, "DEPTHWISE_ROWS", {machine.registers: dict.fromkeys((1, 2, 4, 8), rows)})
         monkeypatch.setattr(target, "ATTENTION_TILE", {machine.registers: (rows, vectors)})
         np.testing.assert_array_equal(run(net, machine, 2), expected)
 

@@ -206,7 +206,7 @@ def test_key_follows_sources_and_target(tmp_path, monkeypatch):
 
 def test_names_tell_variants_apart():
     for first, second in (
-        (("grouped", 4, 2, 8, "clamp", 4), ("grouped", 4, 2, 8, "clamp", 8)),
+        (("depthwise", 3, 1, 1, 7, 8, "clamp", 4), ("depthwise", 3, 1, 1, 7, 8, "clamp", 8)),
         (("a", 1, 12), ("a", 11, 2)),
     ):
         assert library.kernel_name(first) != library.kernel_name(second)
