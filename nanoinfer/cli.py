@@ -200,24 +200,8 @@ def warmup(arguments: argparse.Namespace) -> int:
 
     names = arguments.models or WARMUP_MODELS
     start = time.perf_counter()
-    for name in _progress(names):
+    for name in names:
         model = create_model(name, "random")
         model(np.zeros((1, 3, *MODELS[name].preprocessing.crop), np.float32))
     print(f"{len(names)} {'network' if len(names) == 1 else 'networks'} ready in {time.perf_counter() - start:.1f} s")
     return 0
-
-
-def _progress(names: Sequence[str]) -> Iterator[str]:
-    """The names, with a bar that tells which one is at work if standard error is a terminal."""
-    if not sys.stderr.isatty():
-        yield from names
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=len(names))
-        for name in names:
-            progress.update(task, description=name)
-            yield name
-            progress.advance(task)
