@@ -16,7 +16,7 @@ from . import passes, runtime
 from .architectures import MODELS, Architecture
 from .graph import Graph
 from .labels import labels
-from .plan import Program, make_program
+from .plan import Program, images_at_a_time, make_program
 from .progress import progress_bar
 from .weights import InputError, load_weights, release
 from .weights.errors import shown
@@ -144,6 +144,7 @@ class Model:
         self._optimised: dict[tuple, tuple] = {}
         self._programs: OrderedDict[tuple, Program] = OrderedDict()
         self._packed: dict[tuple, np.ndarray] = {}
+        self._part_sizes: dict[tuple, int] = {}
 
     @property
     def name(self) -> str:
@@ -210,27 +211,51 @@ class Model:
         return summarise(self.name, self.graph, input_size, depth)
 
     def program(self, shape: tuple[int, ...]) -> Program:
-        """The program for one input shape (N, 3, H, W), made if need be; print it to see every step."""
+        """The program for one input shape (N, 3, H, W), made if need be; print it to see every step.
+
+        A call runs a large batch in parts, with the program for the shape of a part.
+        """
         return self._program(tuple(shape), self.graph.outputs, self.graph.input)
 
     def profile(self, x: np.ndarray, repeat: int = 50) -> Profile:
-        """What every step costs for x, measured in `repeat` runs; print it, or see profile_report.py for its fields."""
+        """What every step costs for x, measured in `repeat` runs; print it, or see profile_report.py for its fields.
+
+        Of a large batch the part is measured that a call runs at a time; the report's input shape is that part's.
+        """
         from .profiling import profile
 
         if not isinstance(repeat, int) or repeat < 1:
             raise InputError(f"repeat={repeat!r}: give a whole number from 1 on")
         x = self._checked(x, self.graph.input)
         with self._lock:
+            x = x[: self._images_at_a_time(x.shape, self.graph.outputs, self.graph.input)]
             _, tensors = self._optimise(self.graph.outputs, self.graph.input)
             return profile(self.name, self.program(x.shape), tensors, x, self.threads, repeat)
 
     def _run(self, x: np.ndarray, outputs: tuple[str, ...], start: str) -> dict[str, np.ndarray]:
         x = self._checked(x, start)
         with self._lock:
-            program = self._program(x.shape, outputs, start)
-            program.take(x)
-            runtime.team(self.threads).run(program.table)
-            return {name: program.give(name) for name in outputs}
+            parts, size = [], self._images_at_a_time(x.shape, outputs, start)
+            for first in range(0, len(x), size):
+                part = x[first : first + size]
+                program = self._program(part.shape, outputs, start)
+                program.take(part)
+                runtime.team(self.threads).run(program.table)
+                parts.append({name: program.give(name) for name in outputs})
+        return {name: np.concatenate([part[name] for part in parts]) for name in outputs} if parts[1:] else parts[0]
+
+    def _images_at_a_time(self, shape: tuple[int, ...], outputs: tuple[str, ...], start: str) -> int:
+        key = (shape, outputs, start)
+        if key not in self._part_sizes:
+            graph, tensors = self._optimise(outputs, start)
+            try:
+                self._part_sizes[key] = images_at_a_time(graph, tensors, shape, self.threads)
+            except ValueError as error:
+                raise self._refused(shape, error) from None
+        return self._part_sizes[key]
+
+    def _refused(self, shape: tuple[int, ...], error: ValueError) -> InputError:
+        return InputError(f"{self.name} cannot take an input of shape {shape}: {error}")
 
     def _checked(self, x: np.ndarray, start: str) -> np.ndarray:
         """x as a C-contiguous array, or InputError."""
@@ -262,7 +287,7 @@ class Model:
                         )
                     self._programs[key] = made
                 except ValueError as error:
-                    raise InputError(f"{self.name} cannot take an input of shape {shape}: {error}") from None
+                    raise self._refused(shape, error) from None
                 while len(self._programs) > PROGRAMS_KEPT:
                     self._programs.popitem(last=False)
             self._programs.move_to_end(key)

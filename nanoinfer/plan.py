@@ -16,9 +16,11 @@ from . import lowering, memory, ops, product, runtime
 from .graph import Graph
 from .kernels import KERNELS, kernel_name, library, program, target
 from .kernels.convolution import REGION
+from .kernels.limits import cache_sizes
 from .layout import VIEWS, Place, aligned_empty, nchw, nhwc
 from .lowering import Context, Step
 
+L3_SHARE = 0.6  # of the L3 cache for activations; the rest is for weights, and for others
 PACK_BYTES = 64 << 20  # read and written between two releases
 LOWER = {**lowering.STEPS, **product.STEPS}
 Progress = Callable[[int, int], None]
@@ -103,14 +105,10 @@ def make_program(
     """
     machine = machine or target.host()
     shapes = ops.infer_shapes(graph, input_shape, {name: tensor.shape for name, tensor in tensors.items()})
-    consumers = graph.consumers()
-    in_place = len(input_shape) == 4 and all(
-        node.op == "conv2d" and node.attributes["groups"] == 1 and graph.input not in node.inputs[1:]
-        for node in consumers[graph.input]
-    )
-    in_place = in_place and graph.input not in graph.outputs
-
-    arena, offsets, scratch = _arena(graph, shapes, machine, threads, in_place)
+    in_place = _reads_input_in_place(graph, input_shape)
+    offsets, scratch, total = _memory(graph, shapes, machine, threads, in_place)
+    arena = aligned_empty(total // 4)
+    scratch = {name: arena.ctypes.data + offset for name, offset in scratch.items()}
     places = {graph.input: nchw(shapes[graph.input], 0) if in_place else None}
     for name, offset in offsets.items():
         places[name] = nhwc(shapes[name], arena.ctypes.data + offset, machine.lanes)
@@ -148,8 +146,34 @@ def _pack(steps: list[Step], threads: int, release: Callable[[np.ndarray], None]
         steps = steps[count:]
 
 
-def _arena(graph, shapes, machine, threads, in_place):
-    """(arena, {value: offset}, {node: address of its scratch memory})."""
+def images_at_a_time(
+    graph: Graph, tensors: Mapping[str, np.ndarray], input_shape: tuple[int, ...], threads: int
+) -> int:
+    """How many images of a batch to run together: as many as keep all activations in most of the L3 cache.
+
+    More would make every step wait for memory; fewer would read the weights more often than needed.
+    """
+    shapes = ops.infer_shapes(graph, (1, *input_shape[1:]), {name: tensor.shape for name, tensor in tensors.items()})
+    *_, total = _memory(graph, shapes, target.host(), threads, _reads_input_in_place(graph, input_shape))
+    most = max(1, int(L3_SHARE * cache_sizes()[2] / total))
+    parts = -(-input_shape[0] // most)
+    return -(-input_shape[0] // parts)
+
+
+def _reads_input_in_place(graph: Graph, input_shape: tuple[int, ...]) -> bool:
+    """Whether all that reads the input can take torch's layout: dense convolutions."""
+    return (
+        len(input_shape) == 4
+        and graph.input not in graph.outputs
+        and all(
+            node.op == "conv2d" and node.attributes["groups"] == 1 and graph.input not in node.inputs[1:]
+            for node in graph.consumers()[graph.input]
+        )
+    )
+
+
+def _memory(graph, shapes, machine, threads, in_place):
+    """({value: offset}, {node: offset of its scratch memory}, bytes of the arena)."""
     owner = {graph.input: graph.input}  # a view lives in its owner's memory
     lifetimes: dict[str, tuple[int, int]] = {graph.input: (-1, -1)}
     sizes: dict[str, int] = {} if in_place else {graph.input: nhwc(shapes[graph.input], 0, machine.lanes).bytes}
@@ -170,9 +194,8 @@ def _arena(graph, shapes, machine, threads, in_place):
         first, _ = lifetimes[owner[name]]
         lifetimes[owner[name]] = (first, len(graph.nodes))
     offsets, total = memory.place({**sizes, **scratch_sizes}, lifetimes)
-    arena = aligned_empty(total // 4)
-    scratch = {name.removesuffix(" scratch"): arena.ctypes.data + offsets[name] for name in scratch_sizes}
-    return arena, {name: offsets[name] for name in sizes}, scratch
+    scratch = {name.removesuffix(" scratch"): offsets[name] for name in scratch_sizes}
+    return {name: offsets[name] for name in sizes}, scratch, total
 
 
 def _assemble(steps: list[Step], progress: Progress | None) -> tuple[np.ndarray, list[np.ndarray]]:

@@ -91,6 +91,6 @@ def test_arena_of_a_network_is_close_to_its_peak(name, monkeypatch):
     tensors = {key: np.broadcast_to(np.float32(1), shape) for key, shape in shapes.items()}
     graph, tensors = passes.optimise(graph, tensors)
     values = ops.infer_shapes(graph, (1, 3, 224, 224), {key: tensor.shape for key, tensor in tensors.items()})
-    plan._arena(graph, values, target.host(), 2, True)
+    plan._memory(graph, values, target.host(), 2, True)
     sizes, lifetimes, (_, total) = seen[0]
     assert peak(sizes, lifetimes) <= aligned(total) <= 1.1 * peak(sizes, lifetimes)
