@@ -44,6 +44,9 @@ class Program:
     reads_input: list[tuple[int, int]]
     regions: list[np.ndarray]
 
+    def __post_init__(self):
+        self._output_views = {name: self._view(place)[..., : place.channels] for name, place in self.outputs.items()}
+
     def take(self, x: np.ndarray) -> None:
         """Make x, C-contiguous float32 of the planned shape, the input of the next run; x must outlive that run."""
         for row, column in self.reads_input:
@@ -51,17 +54,15 @@ class Program:
         if not self.reads_input:
             view = self._view(self.input)
             view[...] = 0
-            view[..., : self.input.channels] = (np.moveaxis(x, 1, -1) if x.ndim == 4 else x).reshape(
-                *view.shape[:-1], -1
-            )
+            pixels = np.moveaxis(x, 1, -1) if x.ndim == 4 else x
+            view[..., : self.input.channels] = pixels.reshape(*view.shape[:-1], -1)
 
     def give(self, name: str) -> np.ndarray:
         """A copy of an output in torch's layout."""
-        place = self.outputs[name]
-        pixels = self._view(place)[..., : place.channels]
+        place, pixels = self.outputs[name], self._output_views[name]
         if len(place.shape) == 4:
-            pixels = pixels.reshape(place.shape[0], *place.size, place.channels).transpose(0, 3, 1, 2)
-        return np.array(pixels.reshape(place.shape), order="C")
+            pixels = pixels.transpose(0, 2, 1)
+        return pixels.copy(order="C").reshape(place.shape)
 
     def _view(self, place: Place) -> np.ndarray:
         """(images, pixels, padded channels) of a value in the arena."""
