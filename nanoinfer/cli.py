@@ -126,11 +126,13 @@ def predict(arguments: argparse.Namespace) -> int:
         images, topk = _samples(), arguments.topk or 1
     from . import report
     from .model import create_model
+    from .progress import progress_bar
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a file is said in one line, or is harmless
     model = create_model(name, arguments.weights, threads=arguments.threads)
     bad = []
-    report.PRINTERS[arguments.format](_predictions(model, images, topk, bad))
+    with progress_bar("classifying") as progress:
+        report.PRINTERS[arguments.format](_predictions(model, images, topk, bad, progress))
     for message in bad:
         _fail(message)
     return 2 if bad else 0
@@ -144,9 +146,11 @@ def _samples() -> list[str]:
     return [str(path) for path in sorted(folder.glob("*.png"))]
 
 
-def _predictions(model, images: list[str], topk: int, bad: list[str]) -> Iterator[Prediction]:
+def _predictions(model, images: list[str], topk: int, bad: list[str], progress=None) -> Iterator[Prediction]:
     warm = False
-    for file in images:
+    for done, file in enumerate(images):
+        if progress and len(images) > 10:
+            progress(done, len(images))
         try:
             x = model.preprocess([file])
         except InputError as error:
