@@ -95,7 +95,8 @@ class Bench:
     def shapes(self, node: Node) -> str:
         """First input and output; a second input has the shape of the output, or is its gate."""
         first, last = ("x".join(map(str, self.program.shapes[name])) for name in (node.inputs[0], node.output))
-        return f"{first} -> {last}{' residual' if node.op in ('conv2d', 'linear') and len(node.inputs) > 1 else ''}"
+        second = node.op in ("conv2d", "linear") and len(node.inputs) - bool(node.attributes.get("gated")) > 1
+        return f"{first} -> {last}{' residual' if second else ''}{' gated' if node.attributes.get('gated') else ''}"
 
     def key(self, node: Node, rows: list[int]) -> tuple:
         """What makes a row of the report: nodes with the same key run the same kernels on the same shapes."""

@@ -40,6 +40,9 @@ class Operator(nn.Module):
             self.register_buffer(role, torch.from_numpy(np.asarray(tensors[name], np.float32)))
 
     def forward(self, *inputs):
+        if self.attributes.get("gated"):
+            x, *rest, gate = inputs
+            inputs = (x * gate, *rest)
         y = COMPUTE[self.op](self, inputs[0], inputs[1:], self.attributes)
         if self.op in ("conv2d", "linear") and len(inputs) > 1:
             y = y + inputs[1]

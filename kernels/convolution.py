@@ -29,6 +29,7 @@ FIELDS = (
     "x_image",
     "x_group",  # from a group of panels to the next one's input channels
     "w",  # packed weights
+    "w_image",  # 0, or from one image's weights to the next's
     "w_panel",
     "bias",
     "y",  # first output pixel
@@ -113,7 +114,7 @@ def build():
     region_bytes = 8 * len(REGION)
 
     def convolution(instruction, thread, threads):
-        (x, x_image, x_group, w, w_panel, bias, y, y_image, panel_bytes, images, panels, group_panels, regions,
+        (x, x_image, x_group, w, w_image, w_panel, bias, y, y_image, panel_bytes, images, panels, group_panels, regions,
          region_count, split_panels, chunk) = instruction_fields(instruction)  # fmt: skip
         for region in range(regions, regions + region_count * region_bytes, region_bytes):
             (tile, edge, line_tiles, full_tiles, lines, x_offset, x_line, x_tile, y_offset, y_line, y_tile, w_offset,
@@ -139,14 +140,15 @@ def build():
                         image = line // lines
                         line -= image * lines
                         tile_x = panel_x + image * x_image + line * x_line + column * x_tile
+                        tile_w = panel_w + image * w_image
                         tile_y = panel_y + image * y_image + line * y_line + column * y_tile
                         ahead, ahead_end = next_w + (at - first) * w_tile, next_w + w_panel
                         count = min(full_tiles - column, stop - at)
                         if count > 0:
-                            call_tile(tile, region, tile_x, panel_w, panel_bias, tile_y, count, ahead, ahead_end)
+                            call_tile(tile, region, tile_x, tile_w, panel_bias, tile_y, count, ahead, ahead_end)
                             at += count
                         else:
-                            call_tile(edge, region, tile_x, panel_w, panel_bias, tile_y, 1, ahead, ahead_end)
+                            call_tile(edge, region, tile_x, tile_w, panel_bias, tile_y, 1, ahead, ahead_end)
                             at += 1
                 first = stop
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from .graph import Node
 from .kernels import activation, attention, normalization, packing, target
-from .layout import Place, aligned_empty, padded
+from .layout import Place, aligned_empty, nhwc, padded
 
 
 @dataclass
@@ -140,9 +140,15 @@ def _add(node: Node, context: Context) -> list[Step]:
     return [_elementwise(node, context, x, context.places[node.output], other=other)]
 
 
+def scale(node: Node, context: Context, x: Place, gate: Place, y: Place) -> Step:
+    """y = x times gate, whatever `node` computes with it then."""
+    plain = replace(node, attributes={})
+    return _elementwise(plain, context, x, y, factor=gate.address, factor_image=gate.image)
+
+
 def _scale(node: Node, context: Context) -> list[Step]:
     x, gate = (context.places[name] for name in node.inputs)
-    return [_elementwise(node, context, x, context.places[node.output], factor=gate.address, factor_image=gate.image)]
+    return [scale(node, context, x, gate, context.places[node.output])]
 
 
 def _tokens(node: Node, context: Context) -> list[Step]:
@@ -182,11 +188,27 @@ def _attention_tile(machine: target.Target, tokens: int, depth: int) -> tuple[in
     return min(rows, tokens), vectors
 
 
-def _attention_scratch(node: Node, x: tuple[int, ...], machine: target.Target, threads: int) -> int:
-    """Bytes for all threads, for an input of shape x."""
-    depth = x[2] // 3 // node.attributes["heads"]
-    rows, vectors = _attention_tile(machine, x[1], depth)
-    return threads * 4 * attention.scratch_floats(x[1], depth, rows, vectors, machine.lanes)
+def _attention_scratch(node: Node, shapes: dict[str, tuple], machine: target.Target, threads: int) -> int:
+    """Bytes for all threads."""
+    _, tokens, width = shapes[node.inputs[0]]
+    depth = width // 3 // node.attributes["heads"]
+    rows, vectors = _attention_tile(machine, tokens, depth)
+    return threads * 4 * attention.scratch_floats(tokens, depth, rows, vectors, machine.lanes)
+
+
+def gates_weights(channels: int, pixels: int) -> bool:
+    """Whether a gated product scales its weights rather than its input: where an image has more pixels than the product
+    has output channels. Not a matter of the batch size, on which bits must not depend."""
+    return pixels >= channels
+
+
+def _gated_scratch(node: Node, shapes: dict[str, tuple], machine: target.Target, threads: int) -> int:
+    """Bytes of what gates have scaled: a packed weight for each image, or the input."""
+    if not node.attributes.get("gated"):
+        return 0
+    (n, channels, h, w), x = shapes[node.output], shapes[node.inputs[0]]
+    weight = n * 4 * padded(channels, machine.lanes) * x[1]
+    return weight if gates_weights(channels, h * w) else nhwc(x, 0, machine.lanes).bytes
 
 
 def _attention(node: Node, context: Context) -> list[Step]:
@@ -224,4 +246,5 @@ STEPS: dict[str, Callable[[Node, Context], list[Step]]] = {
     "attention": _attention,
     "global_average_pool": _global_average_pool,
 }
-SCRATCH: dict[str, Callable] = {"attention": _attention_scratch}
+# Memory that a node needs beside its output: bytes by (node, shapes, machine, threads).
+SCRATCH: dict[str, Callable] = {"attention": _attention_scratch, "conv2d": _gated_scratch}

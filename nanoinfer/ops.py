@@ -58,6 +58,9 @@ def _window_shape(shape, kernel, stride, padding):
 
 def _conv2d(inputs, tensors, attributes):
     x, weight, groups = inputs[0], tensors["weight"], attributes["groups"]
+    if attributes.get("gated"):  # the last input scales the first, as operator "scale" does
+        *inputs, gate = inputs
+        x = x * gate
     windows = _windows(x, weight.shape[2], attributes["stride"], attributes["padding"], 0)
     n, _, oh, ow = windows.shape[:4]
     columns = windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, groups, -1, oh * ow)

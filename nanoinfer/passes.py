@@ -79,10 +79,35 @@ def fuse_activation(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     return replace(graph, nodes=tuple(nodes)), tensors
 
 
+def fuse_gate(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
+    """scale, pointwise conv2d -> conv2d that takes the gate as its last input, to scale its weights with."""
+    sole, nodes, gated = _sole_consumer(graph), [], {}
+    for node in graph.nodes:
+        follower = sole.get(node.output)
+        if node.op == "scale" and follower is not None and _is_pointwise(follower, tensors):
+            if follower.inputs[0] == node.output and not follower.attributes.get("gated"):
+                gated[node.output] = node
+                continue
+        scale = gated.get(node.inputs[0])
+        if scale is not None:
+            x, gate = scale.inputs
+            attributes = {**node.attributes, "gated": True}
+            node = replace(node, inputs=(x, *node.inputs[1:], gate), attributes=attributes)
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes)), tensors
+
+
+def _is_pointwise(node: Node, tensors: Tensors) -> bool:
+    if node.op != "conv2d" or tensors[node.tensors["weight"]].shape[2:] != (1, 1):
+        return False
+    return (node.attributes["stride"], node.attributes["padding"], node.attributes["groups"]) == (1, 0, 1)
+
+
 PASSES: tuple[Callable[[Graph, Tensors], tuple[Graph, Tensors]], ...] = (
     fold_batch_norm,
     fuse_residual,
     fuse_activation,
+    fuse_gate,
 )
 
 

@@ -187,10 +187,10 @@ def _memory(graph, shapes, machine, threads, in_place):
         if node.op not in VIEWS:
             lifetimes[node.output] = (number, number)
             sizes[node.output] = nhwc(shapes[node.output], 0, machine.lanes).bytes
-        if node.op in lowering.SCRATCH:
-            name = f"{node.output} scratch"
-            lifetimes[name] = (number, number)
-            scratch_sizes[name] = lowering.SCRATCH[node.op](node, shapes[node.inputs[0]], machine, threads)
+        scratch_bytes = lowering.SCRATCH[node.op](node, shapes, machine, threads) if node.op in lowering.SCRATCH else 0
+        if scratch_bytes:
+            lifetimes[f"{node.output} scratch"] = (number, number)
+            scratch_sizes[f"{node.output} scratch"] = scratch_bytes
     for name in graph.outputs:
         first, _ = lifetimes[owner[name]]
         lifetimes[owner[name]] = (first, len(graph.nodes))

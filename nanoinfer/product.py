@@ -13,8 +13,8 @@ import numpy as np
 from .graph import Node
 from .kernels import activation, convolution, target
 from .kernels.matmul import CACHE_LINE
-from .layout import Place, padded
-from .lowering import Context, Step, bits, splits_channels
+from .layout import Place, nhwc, padded
+from .lowering import Context, Step, bits, gates_weights, scale, splits_channels
 
 # Pixels between changes of panel: as many as fit this much of L2.
 CHUNK_BYTES = 256 * 1024
@@ -45,6 +45,7 @@ class Product:
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
     residual: Place | None = None
+    gate: Place | None = None
 
     @property
     def taps(self) -> int:
@@ -73,9 +74,10 @@ def _regions(product: Product) -> tuple[int, list[dict[str, int]]]:
     kernel_h, kernel_w = product.window
     if (kernel_h, kernel_w, stride, padding) == (1, 1, 1, 0):
         point = dict(first_tap=0, taps_y=1, taps_x=1, x_offset=0, y_offset=0)
-        if x.contiguous and y.contiguous:
-            return 1, [dict(point, lines=1, length=y.shape[0] * y.pixels, x_line=0, y_line=0, x_step=x.pixel,
-                            y_step=y.pixel)]  # fmt: skip
+        if x.contiguous and y.contiguous:  # one line of all pixels, of all images if they share their weights
+            images = y.shape[0] if product.gate else 1
+            return images, [dict(point, lines=1, length=y.shape[0] // images * y.pixels, x_line=0, y_line=0,
+                                 x_step=x.pixel, y_step=y.pixel)]  # fmt: skip
         if y.pixels == 1:
             return 1, [dict(point, lines=1, length=y.shape[0], x_line=0, y_line=0, x_step=x.image, y_step=y.image)]
     regions = []
@@ -129,25 +131,39 @@ def _record(product: Product, region: dict[str, int], images: int, vectors: int,
 def _steps(product: Product, context: Context) -> list[Step]:
     """One step per panel width and way of splitting; they write different channels, so the threads meet at the end."""
     node, y, lanes = product.node, product.y, context.machine.lanes
-    steps, first, w = [], 0, 0
+    steps, gating, first, w = [], [], 0, 0
     for vectors, panels in _panels(product, padded(y.channels, lanes) // lanes):
-        width = vectors * lanes
+        width, w_image = vectors * lanes, 0
         if product.weight is not None:
             part = product.weight[first : first + panels * width]
             w = context.packed_weight((node.tensors["weight"], first), part, width, node)
+        if product.gate is not None:
+            # Images lie outside, panels inside: the weights of these panels for all images, then those of the next.
+            scaled = context.scratch[node.output] + y.shape[0] * 4 * first * product.depth
+            gating.append(_gating(product, w, scaled, panels, vectors, lanes))
+            w, w_image = scaled, 4 * panels * width * product.depth
         # Panels that do not divide among the threads are left for a step in which the threads split pixels.
         split = panels - panels % context.threads if splits_channels(y) else 0
         for count, by_panel in ((split, True), (panels - split, False)):
             if count:
-                steps.append(_step(product, context, vectors, count, first, w, by_panel))
+                steps.append(_step(product, context, vectors, count, first, (w, w_image), by_panel))
                 first += count * width
                 w += count * width * product.taps * product.depth * 4
-    steps[-1].meet = True
-    return steps
+    for last in (*gating[-1:], steps[-1]):
+        last.meet = True
+    return gating + steps
 
 
-def _step(product, context, vectors: int, panels: int, first: int, w: int, by_panel: bool) -> Step:
-    """`panels` panels from output channel `first` on, whose packed weights are at w, split by panel or by pixel."""
+def _gating(product: Product, packed: int, scaled: int, panels: int, vectors: int, lanes: int) -> Step:
+    """The step that scales packed weights by the gates of every image."""
+    gate, depth, images = product.gate, product.depth, product.y.shape[0]
+    fields = dict(packed=packed, gate=gate.address, gate_image=gate.image, y=scaled, images=images,
+                  rows=panels * depth, depth=depth, vectors=vectors)  # fmt: skip
+    return Step(("gating", lanes), fields, product.node, images * panels * depth * vectors * lanes, meet=False)
+
+
+def _step(product, context, vectors: int, panels: int, first: int, w: tuple[int, int], by_panel: bool) -> Step:
+    """`panels` panels from output channel `first` on, split by panel or by pixel; w is (address, bytes per image)."""
     node, x, y, lanes = product.node, product.x, product.y, context.machine.lanes
     images, regions = _regions(product)
     panel_bytes, bias, own = 4 * vectors * lanes, 0, product.weight is None
@@ -158,8 +174,8 @@ def _step(product, context, vectors: int, panels: int, first: int, w: int, by_pa
     threads = 1 if by_panel else context.threads
     fields = dict(
         x=x.address + (4 * first if own else 4 * first // group_bytes * 4 * product.depth), x_image=x.image,
-        x_group=panel_bytes if own else 4 * product.depth, w=w,
-        w_panel=product.taps * product.depth * panel_bytes, bias=bias,
+        x_group=panel_bytes if own else 4 * product.depth,
+        w=w[0], w_image=w[1],        w_panel=product.taps * product.depth * panel_bytes, bias=bias,
         y=y.address + 4 * first, y_image=y.image, panel_bytes=panel_bytes, images=images, panels=panels,
         group_panels=1 if own else group_bytes // panel_bytes,
         regions=[_record(product, region, images, vectors, lanes, threads) for region in regions],
@@ -175,8 +191,9 @@ def _step(product, context, vectors: int, panels: int, first: int, w: int, by_pa
 
 
 def _inputs(node: Node, context: Context) -> dict[str, Place | None]:
-    places = [context.places[name] for name in node.inputs]
-    return dict(x=places[0], y=context.places[node.output], residual=places[1] if len(places) > 1 else None)
+    x, *others = (context.places[name] for name in node.inputs)
+    gate = others.pop() if node.attributes.get("gated") else None
+    return dict(x=x, y=context.places[node.output], residual=others[0] if others else None, gate=gate)
 
 
 def conv2d(node: Node, context: Context) -> list[Step]:
@@ -196,7 +213,13 @@ def conv2d(node: Node, context: Context) -> list[Step]:
         )
     attributes = {name: node.attributes[name] for name in ("stride", "padding", "groups")}
     attributes.update(window=tuple(window), depth=depth, weight=weight, bias=bias)
-    return _steps(Product(node, **_inputs(node, context), **tile, **attributes), context)
+    inputs, steps = _inputs(node, context), []
+    x, y, gate = inputs["x"], inputs["y"], inputs["gate"]
+    if gate is not None and not gates_weights(out, y.pixels):
+        scaled = nhwc(x.shape, context.scratch[node.output], lanes)
+        steps = [scale(node, context, x, gate, scaled)]
+        inputs.update(x=scaled, gate=None)
+    return steps + _steps(Product(node, **inputs, **tile, **attributes), context)
 
 
 def _band(lines: int, line_bytes: int, context: Context) -> int:
@@ -209,7 +232,7 @@ def _band(lines: int, line_bytes: int, context: Context) -> int:
 
 def _depthwise(node: Node, context: Context, weight: np.ndarray, bias: np.ndarray | None) -> Step:
     """Depthwise convolution, and with narrow groups, has a kernel of its own, since its taps share what they load."""
-    x, y, residual = _inputs(node, context).values()
+    x, y, residual, _ = _inputs(node, context).values()
     lanes, (_, width, size, _) = context.machine.lanes, weight.shape
     stride, padding = node.attributes["stride"], node.attributes["padding"]
     low, high = activation.limits(node.attributes.get("activation"))

@@ -17,6 +17,7 @@ from nanoinfer.kernels import (
     convolution,
     depthwise,
     elementwise,
+    gating,
     library,
     matmul,
     normalization,
@@ -484,7 +485,8 @@ def test_loop_nest_by_hand():
     nest = library.function(("convolution",))
     for split_panels in (0, 1):
         fields = dict(
-            x=x.ctypes.data, x_image=lines * length * row, x_group=0, w=packed.ctypes.data, w_panel=packed[0].nbytes,
+            x=x.ctypes.data, x_image=lines * length * row, x_group=0, w=packed.ctypes.data, w_image=0,
+            w_panel=packed[0].nbytes,
             bias=bias.ctypes.data, y=y.ctypes.data, y_image=lines * length * pixel, panel_bytes=4 * lanes, images=2,
             panels=2, group_panels=2, regions=region.ctypes.data, region_count=1, split_panels=split_panels, chunk=2,
         )  # fmt: skip
@@ -542,9 +544,32 @@ def test_packing(shape, width):
         assert (owner(packed) == CANARY).sum() == owner(packed).size - packed.size
 
 
+@pytest.mark.parametrize("machine", X86)
+@pytest.mark.parametrize("name", ["gated weights", "gated input"])
+def test_gates_are_folded_into_the_product(name, machine):
+    net = NETWORKS[name]
+    assert [node.op for node in net.graph.nodes] == ["global_average_pool", "activation", "conv2d"]
+    np.testing.assert_allclose(run(net, machine, 2), net.exact(), 1e-5, 1e-5)
+
+
+@pytest.mark.parametrize("lanes", [16, 8, 4])
+def test_gating(lanes):
+    generator, panels, depth, vectors = np.random.default_rng(0), 3, 5, 2
+    packed = generator.standard_normal((panels, depth, vectors * lanes), np.float32)
+    gate = generator.standard_normal((2, depth + 3), np.float32)
+    y = guarded_empty(2 * packed.size)
+    fields = dict(packed=packed.ctypes.data, gate=gate.ctypes.data, gate_image=gate.strides[0], y=y.ctypes.data,
+                  images=2, rows=panels * depth, depth=depth, vectors=vectors)  # fmt: skip
+    row = np.array([0, *(fields[name] for name in KERNELS["gating"].fields)], np.int64)
+    for thread in range(3):
+        library.function(("gating", lanes))(row.ctypes.data, thread, 3)
+    np.testing.assert_array_equal(y, gating.oracle(packed, gate[:, :depth]).ravel())
+    assert (owner(y) == CANARY).sum() == owner(y).size - y.size
+
+
 def test_every_kernel_is_tested():
     """By name: a kernel that is added needs tests of its own here."""
-    products = {"convolution", "matmul", "depthwise", "max_pool", "packing"}
+    products = {"convolution", "matmul", "depthwise", "max_pool", "packing", "gating"}
     others = {"average_pool", "elementwise", "layer_norm", "attention", "peak", "read", "lead", "follow"}
     assert set(KERNELS) == products | others
 
@@ -592,7 +617,16 @@ def test_oracles_are_the_operators():
 # The same bits whatever the machine, the team, the batch and the tiles
 
 
+def gated(builder, x):
+    """Squeeze-and-excite before a pointwise convolution with a residual, as the passes fuse them."""
+    gate = builder.activation(builder.global_average_pool(x, "m"), "hard_sigmoid", "g")
+    y = builder.conv2d(builder.scale(x, gate, "s"), "c", x.channels, 1, bias=True)
+    return builder.residual(y, x, "r")
+
+
 NETWORKS = {
+    "gated weights": network((3, 37, 7, 9), gated),
+    "gated input": network((3, 37, 3, 5), gated),
     "conv3x3": product((3, 5, 9, 11), 48, 3, "relu", stride=2, bias=True),
     "conv7x7": product((3, 3, 17, 13), 24, 7, stride=2),
     "pointwise": product((3, 40, 5, 9), 40, 1, "hard_swish", residual=True, bias=True),
