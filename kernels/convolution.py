@@ -15,8 +15,8 @@ no input is copied to pad it, and an output's chain of multiply-adds is the same
 along the longer side of a region: a left or right border column is walked downwards.
 
 *Order of work.* Panels outside, pixels inside: a panel of weights stays in L1 while the pixels stream past it.
-Pixels come in chunks that fit L2, so that the next panel finds them there. Threads split pixels, or panels where
-there is more weight than activation.
+Pixels come in chunks that fit L2, so that the next panel finds them there. Threads split pixels, or panels where an
+output has more channels than pixels.
 """
 
 from __future__ import annotations

@@ -31,6 +31,16 @@ _addresses: dict[tuple, int] = {}
 _engines = []  # they own the loaded code
 
 
+def _renew_lock() -> None:
+    """In a forked child: the thread that held the lock may not exist there."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
 def addresses(specifications: Iterable[tuple], progress: Callable[[int, int], None] | None = None) -> dict[tuple, int]:
     """{specification: address of its native code}, compiled if need be.
 

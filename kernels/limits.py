@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -113,7 +114,10 @@ def measured(cores: int) -> Limits:
             pass  # cut short: measured again
     limits = measure(cores)
     if path:
-        temporary = path.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(asdict(limits)))
-        os.replace(temporary, path)
+        try:
+            with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
+                file.write(json.dumps(asdict(limits)))
+            os.replace(file.name, path)
+        except OSError:
+            pass  # measured again next time
     return limits

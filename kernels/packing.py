@@ -1,4 +1,4 @@
-"""Weights from their checkpoint's order to the order in which tiles read them, once per network.
+"""Weights from their checkpoint's order to the order in which tiles read them, before a program that needs them runs.
 
     packed[panel][tap][k][lane] = weight[panel * width + lane][k][tap]
 

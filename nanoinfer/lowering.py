@@ -16,6 +16,10 @@ from .kernels import activation, attention, normalization, packing, target
 from .layout import Place, aligned_empty, nhwc, padded
 
 
+class Unsupported(ValueError):
+    """The network has an operator of a size that no kernel takes on this machine, whatever the input."""
+
+
 @dataclass
 class Step:
     """One instruction before it is an int64 row: a kernel's specification, its fields.
@@ -33,7 +37,7 @@ class Step:
     bytes: int = 0
     weight_bytes: int = 0
     meet: bool = True
-    keep: object = None  # memory that the fields point to
+    keep: object = None  # of a packing step: the weight that it reads
 
 
 @dataclass
@@ -168,10 +172,11 @@ def _tokens(node: Node, context: Context) -> list[Step]:
 def _layer_norm(node: Node, context: Context) -> list[Step]:
     x, y = context.places[node.inputs[0]], context.places[node.output]
     if y.channels % normalization.PARTIALS:
-        raise ValueError(f"{node.output}: layer norm takes a multiple of {normalization.PARTIALS} channels")
+        raise Unsupported(f"{node.output}: layer norm takes a multiple of {normalization.PARTIALS} channels")
     tensors = {role: context.tensors[name] for role, name in node.tensors.items()}
     fields = dict(
-        x=x.address, x_row=x.pixel, y=y.address, y_row=y.pixel, rows=y.shape[0] * y.pixels, channels=y.channels,
+        x=x.address, x_row=x.image if x.pixels == 1 else x.pixel,
+        y=y.address, y_row=y.image if y.pixels == 1 else y.pixel, rows=y.shape[0] * y.pixels, channels=y.channels,
         weight=context.channel_vector((node.output, "weight"), tensors["weight"]),
         bias=context.channel_vector((node.output, "bias"), tensors["bias"]),
         reciprocal=bits(1 / y.channels), eps=bits(node.attributes["eps"]),
@@ -184,7 +189,7 @@ def _attention_tile(machine: target.Target, tokens: int, depth: int) -> tuple[in
     while depth % (vectors * machine.lanes):
         vectors -= 1
         if not vectors:
-            raise ValueError(f"attention heads of {depth} channels are no multiple of {machine.lanes} lanes")
+            raise Unsupported(f"attention heads of {depth} channels are no multiple of {machine.lanes} lanes")
     return min(rows, tokens), vectors
 
 

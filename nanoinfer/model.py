@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
@@ -16,6 +18,7 @@ from . import passes, runtime
 from .architectures import MODELS, Architecture
 from .graph import Graph
 from .labels import labels
+from .lowering import Unsupported
 from .plan import Program, images_at_a_time, make_program
 from .progress import progress_bar
 from .weights import InputError, load_weights, release
@@ -26,6 +29,19 @@ if TYPE_CHECKING:
     from .summary import Summary
 
 PROGRAMS_KEPT = 8
+GRAPHS_KEPT = 2  # each may hold folded weights of its own
+
+_models: weakref.WeakSet[Model] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """In a forked child: the threads that held models' locks do not exist there."""
+    for model in _models:
+        model._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 def create_model(
@@ -84,7 +100,9 @@ def _tensors(architecture: Architecture, graph: Graph, weights) -> dict[str, np.
     expected = {**graph.parameters, **graph.buffers}
     what = f"the weights for {architecture.name}" if isinstance(source, Mapping) else shown(source)
     _check(what, expected, {name: tuple(array.shape) for name, array in arrays.items()})
-    return {name: np.asarray(arrays[name], np.float32) for name in expected}
+    # A caller's arrays are copied: weights are folded and packed later, and must not have changed by then.
+    own = np.array if isinstance(source, Mapping) else np.asarray
+    return {name: own(arrays[name], np.float32) for name in expected}
 
 
 def _check(source, expected: dict[str, tuple], found: dict[str, tuple]) -> None:
@@ -141,10 +159,11 @@ class Model:
         self.pass_count = pass_count
         self.classes = tensors[graph.producers()[graph.outputs[0]].tensors["weight"]].shape[0]
         self._lock = threading.RLock()
-        self._optimised: dict[tuple, tuple] = {}
+        self._optimised: OrderedDict[tuple, tuple] = OrderedDict()
         self._programs: OrderedDict[tuple, Program] = OrderedDict()
         self._packed: dict[tuple, np.ndarray] = {}
         self._part_sizes: dict[tuple, int] = {}
+        _models.add(self)
 
     @property
     def name(self) -> str:
@@ -215,7 +234,10 @@ class Model:
 
         A call runs a large batch in parts, with the program for the shape of a part.
         """
-        return self._program(tuple(shape), self.graph.outputs, self.graph.input)
+        shape = tuple(shape)
+        if len(shape) != 4 or shape[1] != 3 or min(shape) < 1:
+            raise InputError(f"{self.name} has no program for shape {shape}; give (N, 3, H, W)")
+        return self._program(shape, self.graph.outputs, self.graph.input)
 
     def profile(self, x: np.ndarray, repeat: int = 50) -> Profile:
         """What every step costs for x, measured in `repeat` runs; print it, or see profile_report.py for its fields.
@@ -286,6 +308,8 @@ class Model:
                             graph, tensors, shape, self.threads, self._packed, progress, release=release
                         )
                     self._programs[key] = made
+                except Unsupported as error:
+                    raise InputError(f"{self.name} with these arguments cannot run on this machine: {error}") from None
                 except ValueError as error:
                     raise self._refused(shape, error) from None
                 while len(self._programs) > PROGRAMS_KEPT:
@@ -298,4 +322,7 @@ class Model:
         if key not in self._optimised:
             graph = self.graph.with_outputs(outputs, start)
             self._optimised[key] = passes.optimise(graph, self.tensors, self.pass_count)
+            while len(self._optimised) > GRAPHS_KEPT:
+                self._optimised.popitem(last=False)
+        self._optimised.move_to_end(key)
         return self._optimised[key]

@@ -43,6 +43,7 @@ class Program:
     outputs: dict[str, Place]
     reads_input: list[tuple[int, int]]
     regions: list[np.ndarray]
+    packed: dict[tuple, np.ndarray]  # weights and constants; shared with other programs of the model
 
     def __post_init__(self):
         self._output_views = {name: self._view(place)[..., : place.channels] for name, place in self.outputs.items()}
@@ -129,7 +130,7 @@ def make_program(
         column = 1 + KERNELS["convolution"].fields.index("x")
         reads_input = [(row, column) for row, step in enumerate(steps) if graph.input in step.node.inputs]
     outputs = {name: places[name] for name in graph.outputs}
-    return Program(table, steps, shapes, arena, offsets, places[graph.input], outputs, reads_input, regions)
+    return Program(table, steps, shapes, arena, offsets, places[graph.input], outputs, reads_input, regions, packed)
 
 
 def _pack(steps: list[Step], threads: int, release: Callable[[np.ndarray], None] | None) -> None:

@@ -14,7 +14,7 @@ from .graph import Node
 from .kernels import activation, convolution, target
 from .kernels.matmul import CACHE_LINE
 from .layout import Place, nhwc, padded
-from .lowering import Context, Step, bits, gates_weights, scale, splits_channels
+from .lowering import Context, Step, Unsupported, bits, gates_weights, scale, splits_channels
 
 # Pixels between changes of panel: as many as fit this much of L2.
 CHUNK_BYTES = 256 * 1024
@@ -142,8 +142,10 @@ def _steps(product: Product, context: Context) -> list[Step]:
             scaled = context.scratch[node.output] + y.shape[0] * 4 * first * product.depth
             gating.append(_gating(product, w, scaled, panels, vectors, lanes))
             w, w_image = scaled, 4 * panels * width * product.depth
-        # Panels that do not divide among the threads are left for a step in which the threads split pixels.
-        split = panels - panels % context.threads if splits_channels(y) else 0
+        # Panels that do not divide among the threads are left for a step in which the threads split pixels; that
+        # step must begin with a group.
+        group = padded(y.channels, lanes) // width // product.groups if product.groups > 1 else 1
+        split = (panels - panels % context.threads) // group * group if splits_channels(y) else 0
         for count, by_panel in ((split, True), (panels - split, False)):
             if count:
                 steps.append(_step(product, context, vectors, count, first, (w, w_image), by_panel))
@@ -207,7 +209,7 @@ def conv2d(node: Node, context: Context) -> list[Step]:
     elif group == depth and lanes % group == 0:
         return [_depthwise(node, context, weight, bias)]
     else:
-        raise ValueError(
+        raise Unsupported(
             f"{node.output}: groups of {depth} input and {group} output channels do not fit {lanes} lanes; supported "
             f"are depthwise, groups as wide as a power of two, and groups of whole vectors"
         )

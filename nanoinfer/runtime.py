@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -22,17 +23,22 @@ def default_threads() -> int:
     """NANOINFER_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may use (affinity, cgroup quota)."""
     for variable in ("NANOINFER_NUM_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(variable, "").split(",")[0].strip()
-        if value.isdigit() and int(value) > 0:
+        if value.isdecimal() and int(value) > 0:
             return int(value)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:
-            quota, period = file.read().split()
-        if quota != "max":
-            cores = min(cores, -(-int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass
-    return max(1, cores)
+    return max(1, min(cores, _quota()))
+
+
+def _quota() -> int:
+    """Cores that the cgroup's CPU quota amounts to, rounded up; as good as unlimited where there is none."""
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup version 2, then 1
+        try:
+            quota, period = " ".join(Path("/sys/fs/cgroup", file).read_text() for file in files).split()
+            if int(quota) > 0:
+                return -(-int(quota) // int(period))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return 1 << 20
 
 
 class Team:
@@ -43,7 +49,7 @@ class Team:
         self._turn = threading.Lock()
         self._condition = threading.Condition()
         self._running = False
-        self._lead = library.function(("lead",))
+        self._lead, self._native_follow = library.function(("lead",)), library.function(("follow",))
         line = np.zeros((program.team_bytes(threads) + program.LINE) // 8, np.int64)
         self._memory = line[-line.ctypes.data % program.LINE // 8 :]
         for thread in range(1, threads):
@@ -57,18 +63,20 @@ class Team:
         if not len(table):
             return  # followers would still be on their way in while the caller went on
         with self._turn:
-            if self.threads > 1:
-                with self._condition:
-                    self._running = True
-                    self._condition.notify_all()
             stamps = 0 if clocks is None else clocks.ctypes.data
-            self._lead(self._memory.ctypes.data, table.ctypes.data, len(table), stamps, self.threads)
-            self._running = False
+            try:
+                if self.threads > 1:
+                    with self._condition:
+                        self._running = True
+                        self._condition.notify_all()
+                self._lead(self._memory.ctypes.data, table.ctypes.data, len(table), stamps, self.threads)
+            finally:  # an interrupt must not leave the followers spinning
+                self._running = False
 
     def _follow(self, thread: int) -> None:
-        follow, memory = library.function(("follow",)), self._memory.ctypes.data
+        memory = self._memory.ctypes.data
         while True:
-            follow(memory, thread, self.threads, PATIENCE)
+            self._native_follow(memory, thread, self.threads, PATIENCE)
             # A run that starts now either sees this thread waiting and wakes it, or is seen here: none is missed.
             with self._condition:
                 while not self._running:
