@@ -35,6 +35,10 @@ WARMUP_MODELS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. --help and --version leave with SystemExit, as argparse does."""
+    for name in ("stdout", "stderr"):  # a stream that the caller has closed is None
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+    warnings.showwarning = lambda message, *_, **__: print(f"nanoinfer: warning: {message}", file=sys.stderr)
     if hasattr(sys.stdout, "reconfigure"):  # a file name or label that the console cannot show must not end the run
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -77,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("images", nargs="*", metavar="IMAGE", help="image files; without any, the ten sample digits")
     command.add_argument("-m", "--model", help=f"see 'nanoinfer models' (default: {DEFAULT_MODEL})")
     command.add_argument("--weights", metavar="W", help=".safetensors or .pth file, hub:OWNER/NAME or random[:SEED]")
+    command.add_argument("--num-classes", type=_positive, metavar="C", help="of fine-tuned weights")
     command.add_argument("--topk", type=_positive, metavar="K", help="labels for each image (default: 5)")
     command.add_argument("--threads", type=_positive, metavar="N", help="default: every core this process may use")
     command.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
@@ -129,7 +134,7 @@ def predict(arguments: argparse.Namespace) -> int:
     from .progress import progress_bar
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a file is said in one line, or is harmless
-    model = create_model(name, arguments.weights, threads=arguments.threads)
+    model = create_model(name, arguments.weights, threads=arguments.threads, num_classes=arguments.num_classes)
     bad = []
     with progress_bar("classifying") as progress:
         report.PRINTERS[arguments.format](_predictions(model, images, topk, bad, progress))

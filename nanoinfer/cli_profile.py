@@ -48,6 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
             changes = profile_views.compare(before, profile)
         except InputError as error:
             raise InputError(f"{shown(arguments.compare)}: {error}") from None
+    reports = [report for report in (profile, changes) if report is not None]
+    if arguments.format in ("json", "csv"):
+        reports = reports[-1:]  # machines read one document: the comparison, if there is one
+    for report in reports:
+        _print(report, arguments.format)
     if arguments.trace:
         Path(arguments.trace).write_text(json.dumps(profile_views.chrome_trace(profile)), encoding="utf-8")
     if arguments.plot:
@@ -56,11 +61,6 @@ def run(arguments: argparse.Namespace) -> int:
         from .profile_page import page
 
         Path(arguments.html).write_text(page(profile), encoding="utf-8")
-    reports = [report for report in (profile, changes) if report is not None]
-    if arguments.format in ("json", "csv"):
-        reports = reports[-1:]  # machines read one document: the comparison, if there is one
-    for report in reports:
-        _print(report, arguments.format)
     return 0
 
 

@@ -133,6 +133,10 @@ def compare(model, reference, x: np.ndarray | None = None) -> Comparison:
     The last row holds the logits as the program with all its fusions computes them; the others come from a program
     that keeps every layer's output. Raises InputError if the two have no module in common.
     """
+    if not hasattr(model, "graph") or not (isinstance(reference, Mapping) or hasattr(reference, "named_modules")):
+        raise InputError(
+            "compare takes a nanoinfer model, then a torch module or a mapping of activations, then an input"
+        )
     if isinstance(reference, Mapping):
         reference = dict(reference)
         given = reference.pop("input", None)

@@ -66,8 +66,10 @@ def create_model(
         hint = f"did you mean {', '.join(nearest)}?" if nearest else "'nanoinfer models' lists them"
         raise InputError(f"no model is called {name!r}; {hint}")
     for argument, value in (("threads", threads), ("num_classes", num_classes)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and not _is_count(value):
             raise InputError(f"{argument}={value!r}: give a whole number from 1 on")
+    if threads is not None and threads > runtime.most_threads():
+        raise InputError(f"threads={threads}: this machine has {os.cpu_count()} cores; give at most their number")
     architecture = MODELS[name]
     if num_classes is not None:
         architecture_arguments["num_classes"] = num_classes
@@ -82,6 +84,10 @@ def create_model(
         given = ", ".join(f"{argument}={value!r}" for argument, value in architecture_arguments.items())
         raise InputError(f"{name} cannot be built with {given}: {error}") from None
     return Model(architecture, graph, _tensors(architecture, graph, weights), threads or runtime.default_threads())
+
+
+def _is_count(value) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
 
 
 def _tensors(architecture: Architecture, graph: Graph, weights) -> dict[str, np.ndarray]:
@@ -208,7 +214,7 @@ class Model:
 
     def top(self, logits: np.ndarray, topk: int = 5) -> list[list[tuple[str, int, float]]]:
         """For each row of logits the `topk` most probable classes, as (label, index, probability)."""
-        if not isinstance(topk, int) or topk < 1:
+        if not _is_count(topk):
             raise InputError(f"topk={topk!r}: give a whole number from 1 on")
         names = labels(self.architecture.labels, logits.shape[1])
         wide = logits.astype(np.float64)
@@ -235,7 +241,7 @@ class Model:
         A call runs a large batch in parts, with the program for the shape of a part.
         """
         shape = tuple(shape)
-        if len(shape) != 4 or shape[1] != 3 or min(shape) < 1:
+        if len(shape) != 4 or not all(map(_is_count, shape)) or shape[1] != 3:
             raise InputError(f"{self.name} has no program for shape {shape}; give (N, 3, H, W)")
         return self._program(shape, self.graph.outputs, self.graph.input)
 
@@ -246,7 +252,7 @@ class Model:
         """
         from .profiling import profile
 
-        if not isinstance(repeat, int) or repeat < 1:
+        if not _is_count(repeat):
             raise InputError(f"repeat={repeat!r}: give a whole number from 1 on")
         x = self._checked(x, self.graph.input)
         with self._lock:

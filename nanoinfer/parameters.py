@@ -189,6 +189,8 @@ def inspect(source) -> ParameterReport:
         nearest = get_close_matches(source, list(MODELS), 3, 0.4)
         hint = f"did you mean {', '.join(nearest)}?" if nearest else "'nanoinfer models' lists the models"
         raise InputError(f"{shown(source)}: neither a model nor a file; {hint}")
+    if not isinstance(source, (str, os.PathLike, Mapping)):
+        raise InputError(f"inspect takes a model, a model's name, a path or a mapping, not {type(source).__name__}")
     name = "mapping" if isinstance(source, Mapping) else os.path.basename(os.fsdecode(source))
     shapes = {key: tuple(map(int, array.shape)) for key, array in load_weights(source).items()}
     trained = {key: shape for key, shape in shapes.items() if key.rpartition(".")[2] not in BUFFERS}

@@ -42,7 +42,7 @@ def plot_roofline(profile: Profile, path: str) -> None:
     try:
         import matplotlib
     except ImportError:
-        raise InputError("a plot needs matplotlib: pip install 'nanoinfer[plot]'") from None
+        raise InputError("a plot needs matplotlib: pip install matplotlib") from None
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 6), layout="constrained")
@@ -67,7 +67,10 @@ def plot_roofline(profile: Profile, path: str) -> None:
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte", ylabel="GFLOP/s", title=profile.heading()[0])
     for handle in axes.legend(fontsize=8, loc="lower right").legend_handles:
         handle.set_sizes([40])
-    figure.savefig(path, dpi=130)
+    try:
+        figure.savefig(path, dpi=130)
+    except ValueError as error:  # an ending that matplotlib does not know
+        raise InputError(f"{path}: {error}; name the plot .png, .svg or .pdf") from None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -24,18 +23,27 @@ def default_threads() -> int:
     for variable in ("NANOINFER_NUM_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(variable, "").split(",")[0].strip()
         if value.isdecimal() and int(value) > 0:
-            return int(value)
+            return min(int(value), most_threads())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, _quota()))
+
+
+def most_threads() -> int:
+    """More threads than this would only wait for each other."""
+    return max(64, 4 * (os.cpu_count() or 1))
 
 
 def _quota() -> int:
     """Cores that the cgroup's CPU quota amounts to, rounded up; as good as unlimited where there is none."""
     for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup version 2, then 1
         try:
-            quota, period = " ".join(Path("/sys/fs/cgroup", file).read_text() for file in files).split()
-            if int(quota) > 0:
-                return -(-int(quota) // int(period))
+            words = []
+            for name in files:
+                with open(f"/sys/fs/cgroup/{name}") as file:
+                    words += file.read().split()
+            quota, period = map(int, words)
+            if quota > 0:
+                return -(-quota // period)
         except (OSError, ValueError):  # not there, or "max"
             continue
     return 1 << 20

@@ -635,6 +635,7 @@ NETWORKS = {
     "depthwise": product((3, 48, 9, 14), 48, 3, "relu6", groups=48, residual=True, bias=True),
     "groups4": product((3, 48, 9, 7), 48, 3, groups=12, stride=2),
     "groups8": product((3, 48, 5, 17), 48, 3, groups=6),
+    "groups64": product((3, 256, 3, 3), 256, 3, groups=4),
     "groups16": product((3, 48, 5, 8), 48, 3, groups=3),
     "max_pool": network((3, 48, 9, 7), lambda b, x: b.max_pool2d(x, "p", 3, 2, 1)),
     "average_pool": network((3, 48, 5, 7), lambda b, x: b.global_average_pool(x, "p")),
@@ -650,7 +651,7 @@ NETWORKS = {
 def test_same_bits_at_any_width_team_and_batch(name):
     net = NETWORKS[name]
     y = run(net, WIDE)
-    for machine, threads in ((WIDE, 2), (WIDE, 3), (MIDDLE, 1), (MIDDLE, 3), (NARROW, 2), (ARM, 3)):
+    for machine, threads in ((WIDE, 2), (WIDE, 3), (WIDE, 5), (MIDDLE, 1), (MIDDLE, 3), (NARROW, 2), (ARM, 3)):
         np.testing.assert_array_equal(run(net, machine, threads), y)
     for image in range(3):
         np.testing.assert_array_equal(run(net, WIDE, 1, net.x[image : image + 1])[0], y[image])

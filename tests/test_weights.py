@@ -606,7 +606,7 @@ def hub(monkeypatch, tmp_path, safetensors_bytes):
     (tmp_path / "model.safetensors").write_bytes(safetensors_bytes)
     files, calls = {}, []
 
-    def download(repository, name, revision=None):
+    def download(repository, name, revision=None, local_files_only=False):
         calls.append((repository, name, revision))
         result = files.get(name, module.utils.EntryNotFoundError("404"))
         if isinstance(result, Exception):
@@ -651,7 +651,7 @@ def test_hub_errors_say_what_to_do(hub, monkeypatch):
     for spec in ("", "name", "a/b/c", "a/b@", "../x/y", "a /b", "a/b\n"):
         refused(f"hub:{spec}", "hub:owner/name")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    refused("hub:owner/name", "pip install nanoinfer[hub]")
+    refused("hub:owner/name", "pip install huggingface_hub")
 
 
 # --- the package --------------------------------------------------------------------------------------------------

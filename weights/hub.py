@@ -21,11 +21,12 @@ def hub_file(spec):
         import huggingface_hub
         from huggingface_hub import utils
     except ImportError:
-        raise InputError(f"hub:{spec}: needs huggingface_hub; run: pip install nanoinfer[hub]") from None
+        raise InputError(f"hub:{spec}: needs huggingface_hub; run: pip install huggingface_hub") from None
+    utils.logging.set_verbosity_error()  # what goes wrong is said below, in one line
     offline = False
     for name in FILES:
         try:
-            return huggingface_hub.hf_hub_download(repository, name, revision=revision)
+            return huggingface_hub.hf_hub_download(repository, name, revision=revision, local_files_only=offline)
         except utils.LocalEntryNotFoundError:  # a kind of EntryNotFoundError: no network, and not in the cache
             offline = True
         except utils.EntryNotFoundError:
