@@ -133,7 +133,8 @@ class Profile(Report):
     def footing(self) -> list[str]:
         at, limits = self.threads - 1, self.limits
         return [
-            f"sum of steps {self.total:.1f} us, wall {self.wall:.1f} us (medians); within one run steps are {self.agreement:.1%}",
+            f"sum of steps {self.total:.1f} us, wall {self.wall:.1f} us (medians); "
+            f"within one run steps are {self.agreement:.1%}",
             f"{self.gflops:.1f} GFLOP/s, {self.percent_of_peak:.0f}% of the measured peak",
             f"limits of {_count(self.threads, 'thread')}: {limits.gflops[at]:.0f} GFLOP/s; GB/s read from "
             f"L2 {limits.l2_read[at]:.0f}, L3 {limits.l3_read[at]:.0f}, memory {limits.memory_read[at]:.0f}",
