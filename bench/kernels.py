@@ -27,6 +27,7 @@ from nanoinfer.kernels import library, limits, peak, program, target
 from nanoinfer import create_model, ops, passes, runtime
 from nanoinfer.architectures import MODELS as ARCHITECTURES
 from nanoinfer.graph import Builder, Graph, Node
+from nanoinfer.layout import Packed
 from nanoinfer.plan import Program, make_program, tile_name
 from nanoinfer.profiling import kind, level
 
@@ -69,7 +70,7 @@ class Bench:
     def __init__(self, graph: Graph, tensors: dict, shape: tuple[int, ...], threads: int):
         self.graph = graph.with_outputs([node.output for node in graph.nodes])
         self.tensors, self.threads, self.team = tensors, threads, runtime.team(threads)
-        self.packed: dict = {}  # holds the weights that the program points to
+        self.packed = Packed()  # holds the weights that the program points to
         self.program: Program = make_program(self.graph, tensors, shape, threads, self.packed)
         self.x = np.random.default_rng(0).standard_normal(shape, np.float32)
         self.run()

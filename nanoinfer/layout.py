@@ -14,6 +14,9 @@ from .memory import ALIGNMENT
 # sets of an L1 cache (8 ways, 64 sets) that they push each other out; one cache line more, and they do not.
 CONFLICT, CACHE_LINE = 2048, 64
 
+HUGE_PAGE = 2 << 20
+RESERVE = 64 << 20  # address space that constants are taken from; only what is written to becomes memory
+
 
 @dataclass(frozen=True)
 class Place:
@@ -75,10 +78,31 @@ def nchw(shape: tuple[int, ...], address: int) -> Place:
 
 
 def aligned_empty(size: int) -> np.ndarray:
-    """float32 array of `size` elements that starts on a cache line."""
-    buffer = np.empty(size + ALIGNMENT // 4, np.float32)
-    start = -buffer.ctypes.data % ALIGNMENT // 4
+    """float32 array of `size` elements that starts on a cache line.
+
+    A large one starts on a huge page and has room up to the end of one: where the system gives huge pages on request
+    (NumPy requests them), one entry of the TLB then serves 512 times as much.
+    """
+    unit = HUGE_PAGE if 4 * size >= HUGE_PAGE // 4 else ALIGNMENT
+    buffer = np.empty((-(-4 * size // unit) + 1) * unit // 4, np.float32)
+    start = -buffer.ctypes.data % unit // 4
     return buffer[start : start + size]
+
+
+class Packed(dict):
+    """Packed weights and constants by key, side by side in memory, so that they share huge pages."""
+
+    def __init__(self):
+        super().__init__()
+        self._free = np.empty(0, np.float32)
+
+    def empty(self, size: int) -> np.ndarray:
+        """float32 array of `size` elements that starts on a cache line."""
+        room = -(-4 * size // ALIGNMENT) * ALIGNMENT // 4
+        if room > self._free.size:
+            self._free = aligned_empty(max(room, RESERVE // 4))
+        part, self._free = self._free[:size], self._free[room:]
+        return part
 
 
 # Nodes that compute nothing: another view of their input's memory.

@@ -13,7 +13,7 @@ import numpy as np
 
 from .graph import Node
 from .kernels import activation, attention, normalization, packing, target
-from .layout import Place, aligned_empty, nhwc, padded
+from .layout import Packed, Place, nhwc, padded
 
 
 class Unsupported(ValueError):
@@ -48,30 +48,34 @@ class Context:
     threads: int
     places: dict[str, Place]
     tensors: Mapping[str, np.ndarray]
-    packed: dict[tuple, np.ndarray]
+    packed: Packed
     scratch: dict[str, int]
+    fresh: dict[tuple, np.ndarray] = field(default_factory=dict)  # what this plan adds to `packed`, once it is filled
     packing: list[Step] = field(default_factory=list)  # to be run once, before the program
 
     def constant(self, key: tuple, make: Callable[[], np.ndarray]) -> int:
         """Address of a constant array, made once and shared by all plans of a model."""
-        if key not in self.packed:
+        if key not in self.packed and key not in self.fresh:
             values = make()
-            self.packed[key] = aligned_empty(values.size)
-            self.packed[key][...] = values.ravel()
-        return self.packed[key].ctypes.data
+            self.fresh[key] = self.packed.empty(values.size)
+            self.fresh[key][...] = values.ravel()
+        return self._address(key)
 
     def packed_weight(self, key: tuple, weight: np.ndarray, width: int, node: Node) -> int:
         """Address of a weight (O, K, KH, KW) in panels of `width` output channels; see kernels/packing.py."""
         key = (*key, width)
-        if key not in self.packed:
+        if key not in self.packed and key not in self.fresh:
             weight = np.ascontiguousarray(weight)
-            self.packed[key] = aligned_empty(packing.packed_size(weight, width))
+            self.fresh[key] = self.packed.empty(packing.packed_size(weight, width))
             channels, depth, *window = weight.shape
             fields = dict(weight=weight.ctypes.data, channels=channels, depth=depth, taps=math.prod(window),
-                          width=width, packed=self.packed[key].ctypes.data)  # fmt: skip
+                          width=width, packed=self._address(key))  # fmt: skip
             step = Step(("packing",), fields, node, bytes=2 * weight.nbytes, keep=weight)
             self.packing.append(step)
-        return self.packed[key].ctypes.data
+        return self._address(key)
+
+    def _address(self, key: tuple) -> int:
+        return (self.packed if key in self.packed else self.fresh)[key].ctypes.data
 
     def channel_vector(self, key: tuple, values: np.ndarray) -> int:
         """Address of one value per channel along the last axis, zeros up to whole vectors."""

@@ -18,6 +18,7 @@ from . import passes, runtime
 from .architectures import MODELS, Architecture
 from .graph import Graph
 from .labels import labels
+from .layout import Packed
 from .lowering import Unsupported
 from .plan import Program, images_at_a_time, make_program
 from .progress import progress_bar
@@ -167,7 +168,7 @@ class Model:
         self._lock = threading.RLock()
         self._optimised: OrderedDict[tuple, tuple] = OrderedDict()
         self._programs: OrderedDict[tuple, Program] = OrderedDict()
-        self._packed: dict[tuple, np.ndarray] = {}
+        self._packed = Packed()
         self._part_sizes: dict[tuple, int] = {}
         _models.add(self)
 

@@ -6,7 +6,6 @@ A Program can be run any number of times, by one caller at a time.
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -17,7 +16,7 @@ from .graph import Graph
 from .kernels import KERNELS, kernel_name, library, program, target
 from .kernels.convolution import REGION
 from .kernels.limits import cache_sizes
-from .layout import VIEWS, Place, aligned_empty, nchw, nhwc
+from .layout import VIEWS, Packed, Place, aligned_empty, nchw, nhwc
 from .lowering import Context, Step
 
 L3_SHARE = 0.6  # of the L3 cache for activations; the rest is for weights, and for others
@@ -43,7 +42,7 @@ class Program:
     outputs: dict[str, Place]
     reads_input: list[tuple[int, int]]
     regions: list[np.ndarray]
-    packed: dict[tuple, np.ndarray]  # weights and constants; shared with other programs of the model
+    packed: Packed  # weights and constants; shared with other programs of the model
 
     def __post_init__(self):
         self._output_views = {name: self._view(place)[..., : place.channels] for name, place in self.outputs.items()}
@@ -94,7 +93,7 @@ def make_program(
     tensors: Mapping[str, np.ndarray],
     input_shape: tuple[int, ...],
     threads: int,
-    packed: dict[tuple, np.ndarray],
+    packed: Packed,
     progress: Progress | None = None,
     machine: target.Target | None = None,
     release: Callable[[np.ndarray], None] | None = None,
@@ -118,13 +117,12 @@ def make_program(
         if node.op in VIEWS:
             places[node.output] = VIEWS[node.op](node, shapes[node.output], places[node.inputs[0]])
 
-    fresh: dict[tuple, np.ndarray] = {}
-    context = Context(machine, threads, places, tensors, ChainMap(fresh, packed), scratch)
+    context = Context(machine, threads, places, tensors, packed, scratch)
     nodes = [node for node in graph.nodes if node.op in LOWER]
     steps = [step for node in nodes for step in lowering.count_bytes(node, context, LOWER[node.op](node, context))]
     table, regions = _assemble(steps, progress)
     _pack(context.packing, threads, release)
-    packed.update(fresh)  # not before their contents are there
+    packed.update(context.fresh)  # not before their contents are there
     reads_input = []
     if in_place:
         column = 1 + KERNELS["convolution"].fields.index("x")

@@ -27,7 +27,7 @@ from nanoinfer.kernels import (
     target,
 )
 
-from nanoinfer import lowering, memory, ops, passes, plan, runtime
+from nanoinfer import layout, memory, ops, passes, plan, runtime
 from nanoinfer.graph import Builder
 
 HOST = target.host()
@@ -111,7 +111,7 @@ def run(net, machine=HOST, threads=1, x=None):
     Around and between all buffers, and in the channels that fill up the input's last vector, stands NaN.
     """
     x = net.x if x is None else x
-    buffers, packed = {}, {}
+    buffers, packed = {}, layout.Packed()
 
     def spread(sizes, lifetimes, place=memory.place):
         offsets, total = place({name: size + 2 * GUARD for name, size in sizes.items()}, lifetimes)
@@ -120,7 +120,7 @@ def run(net, machine=HOST, threads=1, x=None):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan, "aligned_empty", guarded_empty)
-        patch.setattr(lowering, "aligned_empty", guarded_empty)
+        patch.setattr(packed, "empty", guarded_empty)
         patch.setattr(memory, "place", spread)
         planned = plan.make_program(net.graph, net.tensors, x.shape, threads, packed, machine=machine)
     source = guarded_empty(x.size).reshape(x.shape)

@@ -18,11 +18,12 @@ import hashlib, json, sys, warnings
 import numpy as np
 from nanoinfer import plan, runtime
 from nanoinfer.graph import Builder
+from nanoinfer.layout import Packed
 
 {before}
 builder = Builder(40)
 value = builder.activation(builder.linear(builder.input, "c", 50), "gelu", "a")
-generator, packed = np.random.default_rng(0), {{}}
+generator, packed = np.random.default_rng(0), Packed()
 tensors = {{name: generator.standard_normal(shape, np.float32) for name, shape in builder.parameters.items()}}
 x = generator.standard_normal((6, 40), np.float32)
 with warnings.catch_warnings(record=True) as seen:
