@@ -56,6 +56,7 @@ KERNELS: dict[str, Kernel] = {
     "peak": Kernel(peak.build_peak, STEP, peak.PEAK_FIELDS),
     "read": Kernel(peak.build_read, STEP, peak.READ_FIELDS),
     "packing": Kernel(packing.build, STEP, packing.FIELDS),
+    "bands": Kernel(program.build_bands, STEP, program.BANDS_FIELDS),
     "lead": Kernel(program.build_lead, LEAD),
     "follow": Kernel(program.build_follow, FOLLOW),
 }

@@ -21,7 +21,7 @@ from .activation import finish
 
 FIELDS = (
     "x", "x_image", "x_line", "x_pixel", "w", "bias", "zeros", "y", "y_image", "y_line", "y_pixel", "residual",
-    "images", "height", "width", "out_height", "out_width", "band", "panels", "low", "high",
+    "images", "height", "width", "out_height", "out_width", "first", "ring", "band", "panels", "low", "high",
 )  # fmt: skip
 
 
@@ -43,7 +43,8 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
 
     The last tile of a line starts early enough to be a full one; what it computes again comes out the same. Threads
     split units of one panel (a vector of channels) and one band (`band` lines, few enough to stay in cache while
-    all panels pass over them). Assumes: the channels of a pixel are contiguous with room for whole vectors.
+    all panels pass over them). The input may be a ring of lines, line n at n modulo `ring`, and y some lines of the
+    output from line `first` on. Assumes: the channels of a pixel are contiguous with room for whole vectors.
     """
     from .intrinsics import arguments, float_from_bits
     from .simd import block
@@ -56,7 +57,7 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
 
     def depthwise(instruction, thread, threads):
         (x, x_image, x_line, x_pixel, w, bias, zeros, y, y_image, y_line, y_pixel, residual, images, height, width,
-         out_height, out_width, band, panels, low, high) = fields(instruction)  # fmt: skip
+         out_height, out_width, first_row, ring, band, panels, low, high) = fields(instruction)  # fmt: skip
         low, high = float_from_bits(low), float_from_bits(high)
         lines = images * out_height
         units = -(-lines // band) * panels
@@ -66,18 +67,20 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
             for line in range(first, min(first + band, lines)):
                 image = line // out_height
                 row = line - image * out_height
-                top = row * stride - padding
-                source = x + image * x_image + top * x_line + panel * vector
+                top = (first_row + row) * stride - padding
+                source = x + image * x_image + panel * vector
                 target = y + image * y_image + row * y_line + panel * vector
                 first_tap, end_tap = max(0, -top), min(size, height - top)
+                first_slot = (top + first_tap) % ring
                 for tile in range(0, out_width, rows):
                     start = min(tile, out_width - rows)
                     left = start * stride - padding
                     beyond = left + (rows - 1) * stride + size - width
-                    acc = load_row(bias + panel * vector)
+                    acc, slot = load_row(bias + panel * vector), first_slot
                     for ky in range(first_tap, end_tap):
-                        at = source + ky * x_line + left * x_pixel
+                        at = source + slot * x_line + left * x_pixel
                         acc = fma_window(acc, at, x_pixel, weights + ky * line_of_taps, -left, beyond, zeros)
+                        slot = slot + 1 if slot + 1 < ring else 0
                     out = target + start * y_pixel
                     if residual != 0:
                         acc = add(acc, out + residual, y_pixel)

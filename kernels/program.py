@@ -7,7 +7,7 @@ thread's counter disturbs.
 
 from __future__ import annotations
 
-WORDS = 24
+WORDS = 32
 LINE = 128
 # Offsets in a team's memory. Followers' own lines, with the number of jobs they have done, start at FOLLOWERS.
 ARRIVED, GENERATION, JOB, FOLLOWERS = 0, LINE, 2 * LINE, 4 * LINE
@@ -57,6 +57,25 @@ def _walk():
             barrier(team, threads)  # the caller reads the time stamps of all threads
 
     return walk
+
+
+BANDS_FIELDS = ("programs",)  # address of a (table, number of steps) for every thread
+
+
+def build_bands():
+    """An instruction in which each thread walks a program of its own, as if it were alone, and meets no one on its way.
+
+    For bands of lines that pass through several kernels while they are in the thread's cache.
+    """
+    from .intrinsics import call_kernel, load_i64
+
+    def bands(instruction, thread, threads):
+        mine = load_i64(instruction + 8) + 16 * thread
+        table = load_i64(mine)
+        for row in range(table, table + load_i64(mine + 8) * (8 * WORDS), 8 * WORDS):
+            call_kernel(load_i64(row), row, 0, 1)
+
+    return bands
 
 
 def build_lead():

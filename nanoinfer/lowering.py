@@ -24,8 +24,8 @@ class Unsupported(ValueError):
 class Step:
     """One instruction before it is an int64 row: a kernel's specification, its fields.
 
-    A field is an int64, a kernel's specification, which stands for its address, or a list of records of such fields,
-    which stands for the address of an int64 table. `meet` is whether the threads
+    A field is an int64, a kernel's specification, which stands for its address, or stands for the address of a table:
+    a list of records of such fields, or for every thread a list of steps. `meet` is whether the threads
     wait for each other behind it. `flops` counts multiply-adds twice. `bytes` is what has to move at least, and
     `weight_bytes` the weights among them: see count_bytes.
     """
@@ -47,6 +47,7 @@ class Context:
     machine: target.Target
     threads: int
     places: dict[str, Place]
+    shapes: Mapping[str, tuple[int, ...]]
     tensors: Mapping[str, np.ndarray]
     packed: Packed
     scratch: dict[str, int]

@@ -6,12 +6,12 @@ A Program can be run any number of times, by one caller at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from . import lowering, memory, ops, product, runtime
+from . import bands, lowering, memory, ops, product, runtime
 from .graph import Graph
 from .kernels import KERNELS, kernel_name, library, program, target
 from .kernels.convolution import REGION
@@ -21,7 +21,8 @@ from .lowering import Context, Step
 
 L3_SHARE = 0.6  # of the L3 cache for activations; the rest is for weights, and for others
 PACK_BYTES = 64 << 20  # read and written between two releases
-LOWER = {**lowering.STEPS, **product.STEPS}
+LOWER = {**lowering.STEPS, **product.STEPS, **bands.STEPS}
+SCRATCH = {**lowering.SCRATCH, **bands.SCRATCH}
 Progress = Callable[[int, int], None]
 
 
@@ -106,6 +107,7 @@ def make_program(
     """
     machine = machine or target.host()
     shapes = ops.infer_shapes(graph, input_shape, {name: tensor.shape for name, tensor in tensors.items()})
+    graph = bands.group(graph, shapes, tensors, machine.lanes)
     in_place = _reads_input_in_place(graph, input_shape)
     offsets, scratch, total = _memory(graph, shapes, machine, threads, in_place)
     arena = aligned_empty(total // 4)
@@ -117,7 +119,7 @@ def make_program(
         if node.op in VIEWS:
             places[node.output] = VIEWS[node.op](node, shapes[node.output], places[node.inputs[0]])
 
-    context = Context(machine, threads, places, tensors, packed, scratch)
+    context = Context(machine, threads, places, shapes, tensors, packed, scratch)
     nodes = [node for node in graph.nodes if node.op in LOWER]
     steps = [step for node in nodes for step in lowering.count_bytes(node, context, LOWER[node.op](node, context))]
     table, regions = _assemble(steps, progress)
@@ -154,6 +156,7 @@ def images_at_a_time(
     More would make every step wait for memory; fewer would read the weights more often than needed.
     """
     shapes = ops.infer_shapes(graph, (1, *input_shape[1:]), {name: tensor.shape for name, tensor in tensors.items()})
+    graph = bands.group(graph, shapes, tensors, target.host().lanes)
     *_, total = _memory(graph, shapes, target.host(), threads, _reads_input_in_place(graph, input_shape))
     most = max(1, int(L3_SHARE * cache_sizes()[2] / total))
     parts = -(-input_shape[0] // most)
@@ -186,8 +189,7 @@ def _memory(graph, shapes, machine, threads, in_place):
         if node.op not in VIEWS:
             lifetimes[node.output] = (number, number)
             sizes[node.output] = nhwc(shapes[node.output], 0, machine.lanes).bytes
-        scratch_bytes = lowering.SCRATCH[node.op](node, shapes, machine, threads) if node.op in lowering.SCRATCH else 0
-        if scratch_bytes:
+        if node.op in SCRATCH and (scratch_bytes := SCRATCH[node.op](node, shapes, machine, threads)):
             lifetimes[f"{node.output} scratch"] = (number, number)
             scratch_sizes[f"{node.output} scratch"] = scratch_bytes
     for name in graph.outputs:
@@ -199,21 +201,38 @@ def _memory(graph, shapes, machine, threads, in_place):
 
 
 def _assemble(steps: list[Step], progress: Progress | None) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The int64 table of a program, and the region tables that it points to."""
-    wanted = [step.kernel for step in steps]
+    """The int64 table of a program, and the tables that it points to."""
+    addresses, tables = library.addresses(_specifications(steps), progress), []
+
+    def address(field: str, value) -> int:
+        if field == "regions":
+            records = [[addresses.get(record[name], record[name]) for name in REGION] for record in value]
+        elif field == "programs":
+            records = []
+            for own in value:
+                tables.append(table(own))
+                records.append((tables[-1].ctypes.data, len(own)))
+        else:
+            return value
+        tables.append(np.array(records, np.int64))
+        return tables[-1].ctypes.data
+
+    def table(steps: list[Step]) -> np.ndarray:
+        rows = np.zeros((len(steps), program.WORDS), np.int64)
+        for row, step in zip(rows, steps, strict=True):
+            names = KERNELS[step.kernel[0]].fields
+            row[0], row[-1] = addresses[step.kernel], step.meet
+            row[1 : 1 + len(names)] = [address(name, step.fields[name]) for name in names]
+        return rows
+
+    return table(steps), tables
+
+
+def _specifications(steps: list[Step]) -> Iterator[tuple]:
+    """Every kernel that steps call."""
     for step in steps:
+        yield step.kernel
         for record in step.fields.get("regions", ()):
-            wanted += [value for value in record.values() if isinstance(value, tuple)]
-    addresses = library.addresses(wanted, progress)
-    table, tables = np.zeros((len(steps), program.WORDS), np.int64), []
-    for row, step in zip(table, steps, strict=True):
-        fields = dict(step.fields)
-        if "regions" in fields:
-            records = [[addresses.get(r[name], r[name]) for name in REGION] for r in fields["regions"]]
-            tables.append(np.array(records, np.int64))
-            fields["regions"] = tables[-1].ctypes.data
-        names = KERNELS[step.kernel[0]].fields
-        row[0] = addresses[step.kernel]
-        row[1 : 1 + len(names)] = [fields[name] for name in names]
-        row[-1] = step.meet
-    return table, tables
+            yield from (value for value in record.values() if isinstance(value, tuple))
+        for own in step.fields.get("programs", ()):
+            yield from _specifications(own)

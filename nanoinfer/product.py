@@ -177,7 +177,7 @@ def _step(product, context, vectors: int, panels: int, first: int, w: tuple[int,
     fields = dict(
         x=x.address + (4 * first if own else 4 * first // group_bytes * 4 * product.depth), x_image=x.image,
         x_group=panel_bytes if own else 4 * product.depth,
-        w=w[0], w_image=w[1],        w_panel=product.taps * product.depth * panel_bytes, bias=bias,
+        w=w[0], w_image=w[1], w_panel=product.taps * product.depth * panel_bytes, bias=bias,
         y=y.address + 4 * first, y_image=y.image, panel_bytes=panel_bytes, images=images, panels=panels,
         group_panels=1 if own else group_bytes // panel_bytes,
         regions=[_record(product, region, images, vectors, lanes, threads) for region in regions],
@@ -198,16 +198,19 @@ def _inputs(node: Node, context: Context) -> dict[str, Place | None]:
     return dict(x=x, y=context.places[node.output], residual=others[0] if others else None, gate=gate)
 
 
+def _weight(node: Node, context: Context) -> tuple[np.ndarray, np.ndarray | None]:
+    return tuple(context.tensors[node.tensors[role]] if role in node.tensors else None for role in ("weight", "bias"))
+
+
 def conv2d(node: Node, context: Context) -> list[Step]:
     """Dense, grouped or depthwise convolution, with bias, residual and activation."""
-    weight = context.tensors[node.tensors["weight"]]
-    bias = context.tensors[node.tensors["bias"]] if "bias" in node.tensors else None
+    weight, bias = _weight(node, context)
     (out, depth, *window), groups = weight.shape, node.attributes["groups"]
     registers, lanes, group = context.machine.registers, context.machine.lanes, out // groups
     if groups == 1 or group % lanes == 0:
         tile = dict(tile="matmul", most_rows=target.MATMUL_ROWS[registers])
     elif group == depth and lanes % group == 0:
-        return [_depthwise(node, context, weight, bias)]
+        return [depthwise(node, context)]
     else:
         raise Unsupported(
             f"{node.output}: groups of {depth} input and {group} output channels do not fit {lanes} lanes; supported "
@@ -232,8 +235,13 @@ def _band(lines: int, line_bytes: int, context: Context) -> int:
     return max(band for band in range(1, min(share, most) + 1) if share % band == 0)
 
 
-def _depthwise(node: Node, context: Context, weight: np.ndarray, bias: np.ndarray | None) -> Step:
-    """Depthwise convolution, and with narrow groups, has a kernel of its own, since its taps share what they load."""
+def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> Step:
+    """Depthwise convolution, and with narrow groups, has a kernel of its own, since its taps share what they load.
+
+    With `ring`, x has memory for that many lines only, one taking the place of another, and y is lines of the output
+    from `first` on.
+    """
+    weight, bias = _weight(node, context)
     x, y, residual, _ = _inputs(node, context).values()
     lanes, (_, width, size, _) = context.machine.lanes, weight.shape
     stride, padding = node.attributes["stride"], node.attributes["padding"]
@@ -248,9 +256,9 @@ def _depthwise(node: Node, context: Context, weight: np.ndarray, bias: np.ndarra
         zeros=context.constant(("zeros",), lambda: np.zeros(lanes, np.float32)), y=y.address, y_image=y.image,
         y_line=y.line, y_pixel=y.pixel, residual=residual.address - y.address if residual else 0, images=y.shape[0],
         height=in_height, width=in_width, out_height=out_height, out_width=out_width,
-        band=lines if splits_channels(y) else _band(lines, stride * x.line, context),
-        panels=panels,
-        low=bits(low), high=bits(high),
+        first=first, ring=ring or in_height,
+        band=lines if ring or splits_channels(y) else _band(lines, stride * x.line, context),
+        panels=panels, low=bits(low), high=bits(high),
     )  # fmt: skip
     rows = -(-out_width // -(-out_width // target.DEPTHWISE_ROWS[context.machine.registers][width]))
     variant = activation.variant(node.attributes.get("activation"))
@@ -260,7 +268,7 @@ def _depthwise(node: Node, context: Context, weight: np.ndarray, bias: np.ndarra
 
 def linear(node: Node, context: Context) -> list[Step]:
     """y = x w^T + bias (+ residual), activation: a pointwise convolution of tokens."""
-    weight, bias = (context.tensors[node.tensors[role]] for role in ("weight", "bias"))
+    weight, bias = _weight(node, context)
     table = target.MATMUL_ROWS[context.machine.registers]
     weight = weight[:, :, None, None]
     product = Product(

@@ -132,7 +132,7 @@ def kind(step: Step, tensors: Mapping) -> str:
         return f"{name} {'x'.join(map(str, tensors[step.node.tensors['weight']].shape[2:]))}"
     if step.node.op == "max_pool2d":
         return f"{name} {step.node.attributes['kernel']}x{step.node.attributes['kernel']}"
-    return f"{name} {step.node.op}" if name in ("matmul", "elementwise") else name
+    return f"{name} {step.node.op}" if name in ("matmul", "elementwise", "bands") else name
 
 
 def step_limit(step: Step, limits: Limits, threads: int, footprint: int) -> tuple[float, str]:

@@ -1,0 +1,36 @@
+"""Inverted residuals band by band give the same bits as layer by layer, whatever the bands, threads and images."""
+
+import numpy as np
+import pytest
+
+from nanoinfer import bands, create_model
+
+
+def logits(monkeypatch, model, shape, threads, l2_bytes, worthwhile=0.0):
+    """(logits, number of steps that go in bands) on a machine with an L2 cache of so many bytes."""
+    monkeypatch.setattr(bands, "cache_sizes", lambda: (1 << 15, l2_bytes, 1 << 25))
+    monkeypatch.setattr(bands, "WORTHWHILE", worthwhile)
+    network = create_model(model, "random:5", threads=threads)
+    x = np.random.default_rng(7).standard_normal(shape, np.float32)
+    return network(x), sum(step.kernel[0] == "bands" for step in network.program(shape).steps)
+
+
+@pytest.mark.parametrize("model", ["mobilenetv2_140", "mobilenetv3_small_100"])
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (3, 3, 75, 49)])
+def test_bits_do_not_depend_on_bands(monkeypatch, model, shape):
+    plain, none = logits(monkeypatch, model, shape, 1, 1 << 20, worthwhile=np.inf)
+    assert none == 0
+    for threads in (1, 2, 3):
+        for l2_bytes in (1 << 10, 1 << 16, 1 << 24):  # a line at a time, some lines, all of them
+            banded, count = logits(monkeypatch, model, shape, threads, l2_bytes)
+            assert count > 1
+            np.testing.assert_array_equal(banded, plain)
+
+
+def test_a_tapped_layer_is_computed_as_it_stands(monkeypatch):
+    _, count = logits(monkeypatch, "mobilenetv2_140", (1, 3, 64, 64), 2, 1 << 16)
+    network = create_model("mobilenetv2_140", "random:5", threads=2)
+    x = np.random.default_rng(7).standard_normal((1, 3, 64, 64), np.float32)
+    y, taps = network(x, taps=["blocks.1.0.bn1"])
+    assert count > 1 and taps["blocks.1.0.bn1"].shape[:2] == (1, 144)
+    np.testing.assert_array_equal(y, network(x))
