@@ -15,20 +15,23 @@ if TYPE_CHECKING:
     from .vector import Vector
 
 
-def exp(x: Vector) -> Vector:
-    """e ** x, correct to 1 ulp, with denormals, 0 and inf where float32 has them.
-
-    x = n ln 2 + r with |r| <= ln 2 / 2; e ** r = 1 + (r + r^2 q(r)); 2 ** n is applied in two halves, since 2 ** n
-    itself may be out of range where the result is not.
-    """
-    x = x.clamp(-104.0, 89.0)
+def _exp(x: Vector) -> tuple[Vector, Vector]:
+    """(m, n) with e ** x = m * 2 ** n: x = n ln 2 + r with |r| <= ln 2 / 2, and m = e ** r = 1 + (r + r^2 q(r))."""
     n = (x * 1.4426950408889634).round()
     r = n.fma(-0.693359375, x)  # ln 2 in two parts: n * 0.693359375 is exact
     r = n.fma(2.12194440e-4, r)
     q = r.polynomial(0.0013814538, 0.008368745, 0.04166839, 0.16666521, 0.49999994)
-    result = (r * r).fma(q, r) + 1.0
+    return (r * r).fma(q, r) + 1.0, n
+
+
+def exp(x: Vector) -> Vector:
+    """e ** x, correct to 1 ulp, with denormals, 0 and inf where float32 has them.
+
+    2 ** n is applied in two halves, since 2 ** n itself may be out of range where the result is not.
+    """
+    mantissa, n = _exp(x.clamp(-104.0, 89.0))
     half = (n * 0.5).round()
-    return result * half.power_of_two() * (n - half).power_of_two()
+    return mantissa * half.power_of_two() * (n - half).power_of_two()
 
 
 def erf(x: Vector) -> Vector:
@@ -38,9 +41,10 @@ def erf(x: Vector) -> Vector:
         7.853858e-05, -0.00080101925, 0.0051883277, -0.026853811, 0.112835854, -0.37612626, 0.12837917
     ).fma(x, x)
     size = x.absolute().minimum(3.95)
-    far = exp(
+    mantissa, n = _exp(
         size.polynomial(0.00018557486, -0.0029396154, 0.02180535, -0.10303743, -0.6382256, -1.12704, -0.0003537093)
     )
+    far = mantissa * n.power_of_two()
     return near.where(size.less(1.0), (-far + 1.0).copysign(x))
 
 
