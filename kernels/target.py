@@ -19,22 +19,28 @@ declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 
 # Most rows of a register tile by its number of vectors, for 32 and for 16 vector registers: accumulators, one
 # vector of weights per column and one broadcast have to fit.
-MATMUL_ROWS = {32: {1: 14, 2: 14, 3: 8, 4: 6}, 16: {1: 12, 2: 6, 3: 4}}
+MATMUL_ROWS = {32: {1: 14, 2: 14, 3: 8, 4: 6, 5: 5}, 16: {1: 12, 2: 6, 3: 4}}
 # Rows of a depthwise tile by the width of its groups: accumulators, a line of taps, a pixel and what it is spread to.
 DEPTHWISE_ROWS = {32: {1: 14, 2: 14, 4: 14, 8: 7}, 16: {1: 8, 2: 6, 4: 4}}
 # Max pooling tiles: accumulators only.
 POOL_ROWS = {32: {1: 8, 2: 8}, 16: {1: 8, 2: 6}}
+# CPUs that run a 512-bit instruction as two halves: on them, half a vector is half the work.
+HALVES = {"znver4"}
 ATTENTION_TILE = {32: (6, 4), 16: (6, 2)}
 
 
 @dataclass(frozen=True)
 class Target:
-    """cpu and features as LLVM names them; `lanes` float32 in a vector register, of which there are `registers`."""
+    """cpu and features as LLVM names them; `lanes` float32 in a vector register, of which there are `registers`.
+
+    `halves` tells that the time of an instruction on half a vector is half of that on a whole one.
+    """
 
     cpu: str
     features: str
     lanes: int
     registers: int
+    halves: bool = False
 
 
 @cache
@@ -52,12 +58,12 @@ def host() -> Target:
     cpu = llvm.get_host_cpu_name() if name in (None, "", "host") else name
     if not name and features is None and platform.machine().lower() in ("x86_64", "amd64"):
         lanes = 16 if present.get("avx512f") else 8 if present.get("avx") else 4
-        return Target(cpu, present.flatten(), lanes, 32 if lanes == 16 else 16)
+        return Target(cpu, present.flatten(), lanes, 32 if lanes == 16 else 16, lanes == 16 and cpu in HALVES)
     features = present.flatten() if features is None else features
     machine = llvm.Target.from_default_triple().create_target_machine(cpu=cpu, features=features, opt=2)
     assembly = machine.emit_assembly(llvm.parse_assembly(FMA))
     if "zmm" in assembly:
-        return Target(cpu, features, 16, 32)
+        return Target(cpu, features, 16, 32, cpu in HALVES)
     if "ymm" in assembly:
         return Target(cpu, features, 8, 16)
     return Target(cpu, features, 4, 16 if "xmm" in assembly else 32)

@@ -58,14 +58,25 @@ class Product:
         return self.tile, rows, vectors, lanes, activation.variant(self.node.attributes.get("activation"))
 
 
-def _panels(product: Product, vectors: int) -> list[tuple[int, int]]:
-    """(vectors in a panel, number of panels): two vectors a panel, and three or one where a vector is left over."""
+def _panels(product: Product, machine: target.Target) -> list[tuple[int, int, int]]:
+    """(vectors in a panel, lanes of a vector, number of panels).
+
+    Two vectors a panel, and three or one where a vector is left over. On a machine with half vectors, channels that end
+    within the first half of a vector end with a panel of three or five half vectors.
+    """
+    lanes, channels = machine.lanes, product.y.channels
+    vectors = padded(channels, lanes) // lanes
     if product.groups > 1:  # panels must not cross groups
         group = vectors // product.groups
         wide = 2 if group % 2 == 0 else 3 if group % 3 == 0 else 1
-        return [(wide, vectors // wide)]
+        return [(wide, lanes, vectors // wide)]
     last = 0 if vectors % 2 == 0 else 1 if product.weight is None or vectors == 1 else 3
-    return [(wide, count) for wide, count in ((2, (vectors - last) // 2), (last, 1)) if wide and count]
+    panels = [(2, lanes, (vectors - last) // 2), (last, lanes, 1)]
+    halves = padded(channels, lanes // 2) // (lanes // 2)
+    if machine.halves and product.weight is not None and halves % 2:
+        last = halves if halves < 4 else 3 if halves % 4 == 3 else 5
+        panels = [(2, lanes, (halves - last) // 4), (last, lanes // 2, 1)]
+    return [(wide, lanes, count) for wide, lanes, count in panels if wide and count]
 
 
 def _regions(product: Product) -> tuple[int, list[dict[str, int]]]:
@@ -130,9 +141,8 @@ def _record(product: Product, region: dict[str, int], images: int, vectors: int,
 
 def _steps(product: Product, context: Context) -> list[Step]:
     """One step per panel width and way of splitting; they write different channels, so the threads meet at the end."""
-    node, y, lanes = product.node, product.y, context.machine.lanes
-    steps, gating, first, w = [], [], 0, 0
-    for vectors, panels in _panels(product, padded(y.channels, lanes) // lanes):
+    node, y, steps, gating, first, w = product.node, product.y, [], [], 0, 0
+    for vectors, lanes, panels in _panels(product, context.machine):
         width, w_image = vectors * lanes, 0
         if product.weight is not None:
             part = product.weight[first : first + panels * width]
@@ -144,11 +154,11 @@ def _steps(product: Product, context: Context) -> list[Step]:
             w, w_image = scaled, 4 * panels * width * product.depth
         # Panels that do not divide among the threads are left for a step in which the threads split pixels; that
         # step must begin with a group.
-        group = padded(y.channels, lanes) // width // product.groups if product.groups > 1 else 1
+        group = panels // product.groups if product.groups > 1 else 1
         split = (panels - panels % context.threads) // group * group if splits_channels(y) else 0
         for count, by_panel in ((split, True), (panels - split, False)):
             if count:
-                steps.append(_step(product, context, vectors, count, first, (w, w_image), by_panel))
+                steps.append(_step(product, context, (vectors, lanes), count, first, (w, w_image), by_panel))
                 first += count * width
                 w += count * width * product.taps * product.depth * 4
     for last in (*gating[-1:], steps[-1]):
@@ -164,12 +174,23 @@ def _gating(product: Product, packed: int, scaled: int, panels: int, vectors: in
     return Step(("gating", lanes), fields, product.node, images * panels * depth * vectors * lanes, meet=False)
 
 
-def _step(product, context, vectors: int, panels: int, first: int, w: tuple[int, int], by_panel: bool) -> Step:
-    """`panels` panels from output channel `first` on, split by panel or by pixel; w is (address, bytes per image)."""
-    node, x, y, lanes = product.node, product.x, product.y, context.machine.lanes
+def _step(
+    product: Product,
+    context: Context,
+    panel: tuple[int, int],
+    panels: int,
+    first: int,
+    w: tuple[int, int],
+    by_panel: bool,
+) -> Step:
+    """`panels` panels from output channel `first` on, split by panel or by pixel.
+
+    A panel is (vectors, lanes), w is (address, bytes from an image's to the next's).
+    """
+    node, x, y, (vectors, lanes) = product.node, product.x, product.y, panel
     images, regions = _regions(product)
     panel_bytes, bias, own = 4 * vectors * lanes, 0, product.weight is None
-    group_bytes = 4 * padded(y.channels, lanes) // product.groups
+    group_bytes = 4 * padded(y.channels, context.machine.lanes) // product.groups
     if not own:
         values = np.zeros(y.channels) if product.bias is None else product.bias
         bias = context.channel_vector((node.tensors["weight"], "bias"), values) + 4 * first

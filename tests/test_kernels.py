@@ -32,9 +32,12 @@ from nanoinfer.graph import Builder
 
 HOST = target.host()
 WIDE, MIDDLE, NARROW, ARM = (
-    replace(HOST, lanes=lanes, registers=registers) for lanes, registers in ((16, 32), (8, 16), (4, 16), (4, 32))
+    replace(HOST, lanes=lanes, registers=registers, halves=False)
+    for lanes, registers in ((16, 32), (8, 16), (4, 16), (4, 32))
 )
+HALVED = replace(WIDE, halves=True)
 X86 = [pytest.param(machine, id=f"{machine.lanes}lanes") for machine in (WIDE, MIDDLE, NARROW)]
+X86.append(pytest.param(HALVED, id="halves"))
 CANARY = np.uint32(0x7FC0BEEF)  # a NaN
 GUARD = 512  # bytes on each side of every buffer
 ULP = 2.0**-23
@@ -182,7 +185,14 @@ def test_matmul_around_its_tile(machine, k):
 
 @pytest.mark.parametrize("machine", X86)
 def test_matmul_of_one_vector_and_of_many(machine):
-    for channels in (1, machine.lanes - 1, machine.lanes, 5 * machine.lanes, 6 * machine.lanes + 1):
+    for channels in (
+        1,
+        machine.lanes - 1,
+        machine.lanes,
+        9 * machine.lanes // 2,
+        5 * machine.lanes,
+        6 * machine.lanes + 1,
+    ):
         assert_product(product((2, 5, 7), channels), machine, 3)
 
 
@@ -651,7 +661,16 @@ NETWORKS = {
 def test_same_bits_at_any_width_team_and_batch(name):
     net = NETWORKS[name]
     y = run(net, WIDE)
-    for machine, threads in ((WIDE, 2), (WIDE, 3), (WIDE, 5), (MIDDLE, 1), (MIDDLE, 3), (NARROW, 2), (ARM, 3)):
+    for machine, threads in (
+        (WIDE, 2),
+        (WIDE, 3),
+        (WIDE, 5),
+        (HALVED, 2),
+        (MIDDLE, 1),
+        (MIDDLE, 3),
+        (NARROW, 2),
+        (ARM, 3),
+    ):
         np.testing.assert_array_equal(run(net, machine, threads), y)
     for image in range(3):
         np.testing.assert_array_equal(run(net, WIDE, 1, net.x[image : image + 1])[0], y[image])
