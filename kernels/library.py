@@ -1,34 +1,17 @@
-"""Kernels as native code: compiled once by Numba to object files, kept in a cache, loaded without Numba.
-
-The cache is a folder per combination of kernel sources, compiler versions and target CPU, so that nothing in it
-can be stale: a changed kernel looks in another folder. One file per kernel holds its symbol, a checksum and the
-object code. A file that is missing, cut short or changed is compiled again.
-"""
+"""Kernels as native code: compiled once by Numba to object files, kept in the cache, loaded without Numba."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import stat
-import sys
-import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Iterable
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
 
-import llvmlite
-import llvmlite.binding as llvm
+from . import KERNELS, cache, kernel_name, linking
 
-from . import KERNELS, kernel_name, target
-
-MAGIC = b"nanoinfer kernel 1\n"
 _lock = threading.RLock()
 _addresses: dict[tuple, int] = {}
-_engines = []  # they own the loaded code
+_engines = []  # they own what LLVM has loaded
 
 
 def _renew_lock() -> None:
@@ -94,92 +77,33 @@ def _compile(specification: tuple) -> tuple[str, bytes]:
 
 
 def _load(objects: dict[tuple, tuple[str, bytes]]) -> None:
-    target.host()  # initialises LLVM
+    loaded = linking.load(objects.values())
+    if loaded is None:
+        loaded = _load_with_llvm(objects.values())
+    _addresses.update(zip(objects, loaded, strict=True))
+
+
+def _load_with_llvm(objects: Iterable[tuple[str, bytes]]) -> list[int]:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
-    for _, code in objects.values():
+    for _, code in objects:
         engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     _engines.append(engine)
-    for specification, (symbol, _) in objects.items():
-        _addresses[specification] = engine.get_function_address(symbol)
-
-
-@cache
-def cache_folder() -> Path | None:
-    """The folder for this target and these sources, made if need be; None, with one warning, if there can be none.
-
-    It lies in NANOINFER_CACHE_DIR, else in the user's cache folder. A folder that others can write to is refused:
-    what lies in it is run.
-    """
-    default = {"win32": os.environ.get("LOCALAPPDATA"), "darwin": "~/Library/Caches"}.get(sys.platform)
-    base = os.environ.get("XDG_CACHE_HOME") or default or "~/.cache"
-    base = os.environ.get("NANOINFER_CACHE_DIR") or os.path.join(os.path.expanduser(base), "nanoinfer")
-    digest = hashlib.sha256()
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    machine = target.host()
-    for part in (version("numba"), llvmlite.__version__, machine.cpu, machine.features, sys.platform):
-        digest.update(part.encode() + b"\0")
-    folder = Path(base) / digest.hexdigest()[:24]
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = folder.stat()
-        if os.name == "posix":
-            outer = folder.parent.stat().st_mode  # whoever can rename what lies in it can put another folder there
-            exposed = status.st_mode & stat.S_IWOTH or (outer & stat.S_IWOTH and not outer & stat.S_ISVTX)
-            if exposed or status.st_uid not in (0, os.geteuid()):
-                raise PermissionError("others can write to it")
-        if not os.access(folder, os.W_OK):
-            raise PermissionError("it is not writable")
-    except OSError as error:
-        _warn(f"no kernel cache in {base} ({error.strerror or error})")
-        return None
-    return folder
-
-
-@cache
-def _warn(problem: str) -> None:
-    """Once for each problem, not once for each kernel."""
-    warnings.warn(
-        f"{problem}: kernels are compiled again in every process; set NANOINFER_CACHE_DIR to a folder of your own",
-        RuntimeWarning,
-        stacklevel=4,
-    )
-
-
-def _checksum(symbol: bytes, code: bytes) -> bytes:
-    return hashlib.sha256(symbol + b"\n" + code).hexdigest().encode()
+    return [engine.get_function_address(symbol) for symbol, _ in objects]
 
 
 def _read(specification: tuple) -> tuple[str, bytes] | None:
-    folder = cache_folder()
-    if folder is None:
+    content = cache.read(kernel_name(specification))
+    if content is None:
         return None
-    try:
-        content = (folder / kernel_name(specification)).read_bytes()
-        head, symbol, checksum, code = content[: len(MAGIC)], *content[len(MAGIC) :].split(b"\n", 2)
-    except (OSError, ValueError):
-        return None
-    if head != MAGIC or checksum != _checksum(symbol, code):
-        return None
+    symbol, code = content.split(b"\n", 1)
     return symbol.decode(), code
 
 
 def _write(specification: tuple, symbol: str, code: bytes) -> None:
-    """Under a temporary name, then renamed: other processes see all of a file or nothing."""
-    folder = cache_folder()
-    if folder is None:
-        return
-    content = b"\n".join([MAGIC + symbol.encode(), _checksum(symbol.encode(), code), code])
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
-            temporary = file.name
-            file.write(content)
-        os.replace(temporary, folder / kernel_name(specification))
-    except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
-        cache_folder.cache_clear()
-        _warn(f"cannot write to the kernel cache in {folder} ({error.strerror or error})")
+    cache.write(kernel_name(specification), symbol.encode() + b"\n" + code)

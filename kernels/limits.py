@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
 import time
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import library, peak, target
+from . import cache, library, peak, target
 
 ROUNDS, MILLISECONDS = 5, 4
 
@@ -105,19 +104,10 @@ def measure(cores: int) -> Limits:
 
 def measured(cores: int) -> Limits:
     """The limits of this machine, from the kernel cache if they were measured before."""
-    folder = library.cache_folder()
-    path = folder / f"limits-{cores}-{os.cpu_count()}.json" if folder else None
-    if path and path.exists():
-        try:
-            return Limits(**json.loads(path.read_text()))
-        except (ValueError, TypeError):
-            pass  # cut short: measured again
+    name = f"limits-{cores}-{os.cpu_count()}"
+    known = cache.read(name)
+    if known is not None:
+        return Limits(**json.loads(known))
     limits = measure(cores)
-    if path:
-        try:
-            with tempfile.NamedTemporaryFile("w", dir=folder, delete=False) as file:
-                file.write(json.dumps(asdict(limits)))
-            os.replace(file.name, path)
-        except OSError:
-            pass  # measured again next time
+    cache.write(name, json.dumps(asdict(limits)).encode())
     return limits

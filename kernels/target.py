@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import platform
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
 
-import llvmlite.binding as llvm
+from . import cache
 
 FMA = """
 define <16 x float> @f(<16 x float> %a, <16 x float> %b, <16 x float> %c) {
@@ -43,14 +44,26 @@ class Target:
     halves: bool = False
 
 
-@cache
+@functools.cache
 def host() -> Target:
-    """The machine this process compiles for: Numba's, so NUMBA_CPU_NAME and NUMBA_CPU_FEATURES count here too.
+    """The machine this process compiles for, from the cache if LLVM was asked before."""
+    known = cache.read("target")
+    if known is not None:
+        return Target(**json.loads(known))
+    machine = _ask_llvm()
+    cache.write("target", json.dumps(asdict(machine)).encode())
+    return machine
+
+
+def _ask_llvm() -> Target:
+    """Numba's target, so NUMBA_CPU_NAME and NUMBA_CPU_FEATURES count here too.
 
     Where one of them is set, the code generator itself is asked for the width: a 16-lane multiply-add is compiled, and
     the registers that it comes out in are looked at. That holds for any CPU, by name or by features. Otherwise the
-    host's own features tell, which needs no compilation (20 ms and 25 MB at every start).
+    host's own features tell, which needs no compilation.
     """
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     present = llvm.get_host_cpu_features()

@@ -2,15 +2,17 @@
 
 import json
 import os
+import platform
 import shutil
 import stat
+import struct
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from nanoinfer.kernels import library, target
+from nanoinfer.kernels import cache as files
+from nanoinfer.kernels import library, linking, target
 
 # One linear layer with GELU: a few kernels. Prints what the tests ask about, as JSON.
 SMALL = """
@@ -87,9 +89,36 @@ def test_first_process_compiles_and_the_second_does_not(filled):
     assert first["compiled"] and first["warnings"] == []
     (folder,) = cache.iterdir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert len(kernel_files(cache)) == len(list(folder.iterdir())) >= 3  # and no temporary file is left
+    names = {path.name for path in folder.iterdir()} - {path.name for path in kernel_files(cache)}
+    assert len(kernel_files(cache)) >= 3 and names == {"target"}  # and no temporary file is left
     second = small(cache)
     assert second == {**first, "compiled": False}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="elsewhere LLVM loads kernels")
+def test_warm_process_loads_kernels_without_llvm(filled):
+    cache, first = filled
+    seen = small(cache, "sys.modules['llvmlite.binding'] = None  # an import of it fails")
+    assert seen == {**first, "compiled": False}
+
+
+def test_llvm_loads_the_same_kernels(filled):
+    cache, first = filled
+    before = "from nanoinfer.kernels import linking\nlinking.load = lambda objects: None"
+    assert small(cache, before) == {**first, "compiled": False}
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="ELF for x86-64")
+def test_linking_refuses_what_it_does_not_know(filled):
+    symbol, code = library._compile(("elementwise", 16, "gelu"))
+    assert len(linking.load([(symbol, code)])) == 1
+    for broken in (b"", b"MZ", code[:70], code[:18] + b"\xb7" + code[19:], code[: len(code) // 2]):
+        assert linking.load([(symbol, broken)]) is None
+    assert linking.load([("another", code)]) is None
+    relocations = next(section for section in linking._Object(code).sections if section[0] == linking.RELA)
+    kind = relocations[2] + 8  # the low word of its second field
+    assert struct.unpack_from("<I", code, kind) == (linking.ABSOLUTE64,)
+    assert linking.load([(symbol, code[:kind] + struct.pack("<I", 2) + code[kind + 4 :])]) is None
 
 
 PREDICT = """
@@ -135,17 +164,17 @@ def test_broken_files_are_compiled_again(copied):
     assert small(cache) == {"bits": bits, "compiled": False, "warnings": []}
 
 
-@pytest.mark.parametrize("place", ["first byte", "symbol", "symbol, no text", "checksum", "no line ends"])
+@pytest.mark.parametrize("place", ["first byte", "checksum", "checksum, no text", "symbol", "no line ends"])
 def test_broken_head_is_noticed(copied, place):
     cache, files, bits = copied
     path = next(path for path in files if path.name.startswith("matmul"))
     content = bytearray(path.read_bytes())
-    symbol = content.index(b"\n") + 1
-    checksum = content.index(b"\n", symbol) + 1
+    checksum = content.index(b"\n") + 1
+    symbol = content.index(b"\n", checksum) + 1
     if place == "no line ends":
         content = content.replace(b"\n", b" ")
     else:
-        at = {"first byte": 0, "checksum": checksum}.get(place, symbol)
+        at = {"first byte": 0, "symbol": symbol}.get(place, checksum)
         content[at] = 0xFF if "text" in place else content[at] ^ 1
     path.write_bytes(content)
     assert small(cache) == {"bits": bits, "compiled": True, "warnings": []}
@@ -187,12 +216,12 @@ def test_two_processes_fill_one_cache(filled, tmp_path):
     assert small(tmp_path / "cache")["compiled"] is False
 
 
-def test_key_follows_sources_and_target(tmp_path, monkeypatch):
+def test_key_follows_sources_and_cpu(tmp_path, monkeypatch):
     monkeypatch.setenv("NANOINFER_CACHE_DIR", str(tmp_path / "cache"))
-    folder = library.cache_folder.__wrapped__
-    shutil.copytree(Path(library.__file__).parent, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    folder = files.folder.__wrapped__
+    shutil.copytree(Path(files.__file__).parent, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
     original = folder()
-    monkeypatch.setattr(library, "__file__", str(tmp_path / "kernels" / "library.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "kernels" / "cache.py"))
     assert folder() == original
     source = tmp_path / "kernels" / "matmul.py"
     text = source.read_text(encoding="utf-8")
@@ -200,9 +229,10 @@ def test_key_follows_sources_and_target(tmp_path, monkeypatch):
     assert folder() != original
     source.write_text(text, encoding="utf-8")
     assert folder() == original
-    for machine in (replace(target.host(), cpu="haswell"), replace(target.host(), features="")):
-        monkeypatch.setattr(target, "host", lambda machine=machine: machine)
-        assert folder() != original
+    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
+    other = folder()
+    monkeypatch.setattr(files, "cpu", lambda: "another")
+    assert len({original, other, folder()}) == 3
 
 
 def test_names_tell_variants_apart():
