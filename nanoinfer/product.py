@@ -23,6 +23,10 @@ CHUNK_BYTES = 256 * 1024
 # squeeze-and-excite) torch multiplies a matrix by a vector, with many short sums; there, accuracy costs nothing.
 SUM_BLOCK, VECTOR_SUM_BLOCK = 256, 64
 
+# A head, one row times so many vectors of channels or more, has panels of four vectors: it is as fast as its weights
+# arrive, and four streams of sums hide more of the latency of a multiply-add than two.
+HEAD = 48
+
 
 @dataclass(frozen=True)
 class Product:
@@ -61,8 +65,8 @@ class Product:
 def _panels(product: Product, machine: target.Target) -> list[tuple[int, int, int]]:
     """(vectors in a panel, lanes of a vector, number of panels).
 
-    Two vectors a panel, and three or one where a vector is left over. On a machine with half vectors, channels that end
-    within the first half of a vector end with a panel of three or five half vectors.
+    Two vectors a panel (four in a head), and three or one where a vector is left over. On a machine with half vectors,
+    channels that end within the first half of a vector end with a panel of three or five half vectors.
     """
     lanes, channels = machine.lanes, product.y.channels
     vectors = padded(channels, lanes) // lanes
@@ -70,6 +74,8 @@ def _panels(product: Product, machine: target.Target) -> list[tuple[int, int, in
         group = vectors // product.groups
         wide = 2 if group % 2 == 0 else 3 if group % 3 == 0 else 1
         return [(wide, lanes, vectors // wide)]
+    if product.y.pixels == 1 and vectors >= HEAD:
+        return [(wide, lanes, count) for wide, count in ((4, vectors // 4), (vectors % 4, 1)) if wide and count]
     last = 0 if vectors % 2 == 0 else 1 if product.weight is None or vectors == 1 else 3
     panels = [(2, lanes, (vectors - last) // 2), (last, lanes, 1)]
     halves = padded(channels, lanes // 2) // (lanes // 2)

@@ -642,6 +642,7 @@ NETWORKS = {
     "pointwise": product((3, 40, 5, 9), 40, 1, "hard_swish", residual=True, bias=True),
     "linear": product((3, 29, 50), 80),
     "head": product((3, 130), 32, kind="gelu"),
+    "wide head": product((3, 70), 50 * 16, bias=True),
     "depthwise": product((3, 48, 9, 14), 48, 3, "relu6", groups=48, residual=True, bias=True),
     "groups4": product((3, 48, 9, 7), 48, 3, groups=12, stride=2),
     "groups8": product((3, 48, 5, 17), 48, 3, groups=6),
@@ -683,7 +684,7 @@ def test_same_bits_with_any_tile(name, monkeypatch):
     expected = run(net, WIDE)
     for machine, rows, vectors in tiles:
         for table in ("MATMUL_ROWS", "POOL_ROWS"):
-            monkeypatch.setattr(target, table, {machine.registers: {1: rows + 1, 2: rows, 3: 1}})
+            monkeypatch.setattr(target, table, {machine.registers: {1: rows + 1, 2: rows, 3: 1, 4: 1}})
         monkeypatch.setattr(target, "DEPTHWISE_ROWS", {machine.registers: dict.fromkeys((1, 2, 4, 8), rows)})
         monkeypatch.setattr(target, "ATTENTION_TILE", {machine.registers: (rows, vectors)})
         np.testing.assert_array_equal(run(net, machine, 2), expected)
