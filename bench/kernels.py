@@ -117,14 +117,14 @@ class Bench:
 
     def call(self, rows: list[int]) -> tuple[np.ndarray, int]:
         """(a program that repeats these rows for about SECONDS, how often)."""
-        part = self.program.table[rows]
-        part[-1, -1] = 1
-        seconds, repeats = 0.0, 1
+        part = self.program.table[..., rows, :]
+        part[..., -1, -1] = 1
+        seconds, repeats, done = 0.0, 1, 0
         while seconds < SECONDS / 4:
-            table = np.tile(part, (repeats, 1))
+            table = np.concatenate([part] * repeats, axis=-2)
             seconds = min(timed(self.team, table) for _ in range(3))
-            repeats = max(2 * repeats, min(16 * repeats, int(repeats * SECONDS / seconds)))
-        return table, len(table) // len(part)
+            done, repeats = repeats, max(2 * repeats, min(16 * repeats, int(repeats * SECONDS / seconds)))
+        return table, done
 
 
 def timed(team: runtime.Team, table: np.ndarray) -> float:

@@ -27,7 +27,7 @@ from . import (
 # Arguments of the functions that `build` returns.
 STEP = 3  # (instruction, thread, threads): what a program's row calls
 TILE = 8  # (region, x, w, bias, y, count, ahead, ahead_end): what the convolution's loop nest calls
-LEAD = 5  # (team, table, steps, clocks, threads): what the calling thread enters
+LEAD = 6  # (team, table, own, steps, clocks, threads): what the calling thread enters
 FOLLOW = 4  # (team, thread, threads, patience): what the other threads of a team enter
 
 

@@ -1,8 +1,9 @@
 """The program: a table of instructions that every thread of a team walks, meeting the others at barriers.
 
 An instruction is a row of WORDS int64: the kernel's address, its arguments, and in the last word 1 if the threads
-must meet after it. A team's shared memory is a few 128-byte lines, so that what one thread spins on no other
-thread's counter disturbs.
+must meet after it. A program is one table for all threads, which share the work of every instruction, or a table for
+each thread, in which it stands alone. A team's shared memory is a few 128-byte lines, so that what one thread spins on
+no other thread's counter disturbs.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ WORDS = 32
 LINE = 128
 # Offsets in a team's memory. Followers' own lines, with the number of jobs they have done, start at FOLLOWERS.
 ARRIVED, GENERATION, JOB, FOLLOWERS = 0, LINE, 2 * LINE, 4 * LINE
-TABLE, STEPS, CLOCKS_AT = 3 * LINE, 3 * LINE + 8, 3 * LINE + 16
+TABLE, OWN, STEPS, CLOCKS_AT = 3 * LINE, 3 * LINE + 8, 3 * LINE + 16, 3 * LINE + 24
 CLOCKS = 3  # time stamps per step
 # Few: where another process has one of the cores, the thread that is waited for may need this one.
 SPINS_BEFORE_YIELD = 100
@@ -40,12 +41,14 @@ def _walk():
                 spins += 1
 
     @njit(error_model="numpy", inline="always")
-    def walk(team, table, steps, clocks, thread, threads):
+    def walk(team, table, own, steps, clocks, thread, threads):
         clock = clocks + thread * steps * CLOCKS * 8
+        table += thread * own
+        share, shares = (thread, threads) if own == 0 else (0, 1)
         for instruction in range(table, table + steps * (8 * WORDS), 8 * WORDS):
             if clocks != 0:
                 store_i64(clock, cycles())
-            call_kernel(load_i64(instruction), instruction, thread, threads)
+            call_kernel(load_i64(instruction), instruction, share, shares)
             if clocks != 0:
                 store_i64(clock + 8, cycles())
             if threads > 1 and load_i64(instruction + 8 * (WORDS - 1)) != 0:
@@ -81,20 +84,22 @@ def build_bands():
 def build_lead():
     """Thread 0: hand the program to the team, walk it, return when all have. One thread needs no team.
 
-    `clocks` is 0 or the address of int64[threads][steps][CLOCKS]: each step's start, the end of its work, and the
-    end of the wait for the other threads, in counts of the time stamp counter.
+    `own` is 0, or the distance in bytes from a thread's table to the next thread's. `clocks` is 0 or the address of
+    int64[threads][steps][CLOCKS]: each step's start, the end of its work, and the end of the wait for the other
+    threads, in counts of the time stamp counter.
     """
     from .intrinsics import atomic_add, store_i64
 
     walk = _walk()
 
-    def lead(team, table, steps, clocks, threads):
+    def lead(team, table, own, steps, clocks, threads):
         if threads > 1:
             store_i64(team + TABLE, table)
+            store_i64(team + OWN, own)
             store_i64(team + STEPS, steps)
             store_i64(team + CLOCKS_AT, clocks)
             atomic_add(team + JOB, 1)
-        walk(team, table, steps, clocks, 0, threads)
+        walk(team, table, own, steps, clocks, 0, threads)
 
     return lead
 
@@ -111,8 +116,9 @@ def build_follow():
         spins = 0
         while spins < patience:
             if atomic_load(team + JOB) != done:
-                table, steps, clocks = load_i64(team + TABLE), load_i64(team + STEPS), load_i64(team + CLOCKS_AT)
-                walk(team, table, steps, clocks, thread, threads)
+                table, own = load_i64(team + TABLE), load_i64(team + OWN)
+                steps, clocks = load_i64(team + STEPS), load_i64(team + CLOCKS_AT)
+                walk(team, table, own, steps, clocks, thread, threads)
                 done += 1
                 store_i64(mine, done)
                 spins = 0

@@ -7,7 +7,7 @@ A Program can be run any number of times, by one caller at a time.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from .kernels.limits import cache_sizes
 from .layout import VIEWS, Packed, Place, aligned_empty, nchw, nhwc
 from .lowering import Context, Step
 
-L3_SHARE = 0.6  # of the L3 cache for activations; the rest is for weights, and for others
+L3_SHARE = 0.3  # of the L3 cache for activations; the rest is for weights, and for others
 PACK_BYTES = 64 << 20  # read and written between two releases
 LOWER = {**lowering.STEPS, **product.STEPS, **bands.STEPS}
 SCRATCH = {**lowering.SCRATCH, **bands.SCRATCH}
@@ -30,11 +30,15 @@ Progress = Callable[[int, int], None]
 class Program:
     """A table of int64 rows, the memory that they address, and where input and outputs lie.
 
+    The threads share every image, in one table (steps, words); or each has images of its own, in a table and a part of
+    the arena of its own: `ways` of both. Offsets and places are those of the first.
+
     The input is read where the caller holds it if a convolution can take torch's layout: `reads_input` lists the
     (row, column) of its address. Otherwise `reads_input` is empty and the input is copied into the arena first.
     """
 
     table: np.ndarray
+    ways: int
     steps: list[Step]
     shapes: dict[str, tuple[int, ...]]
     arena: np.ndarray
@@ -51,7 +55,7 @@ class Program:
     def take(self, x: np.ndarray) -> None:
         """Make x, C-contiguous float32 of the planned shape, the input of the next run; x must outlive that run."""
         for row, column in self.reads_input:
-            self.table[row, column] = x.ctypes.data
+            self.table[..., row, column] = x.ctypes.data + np.arange(self.ways).squeeze() * (x.nbytes // self.ways)
         if not self.reads_input:
             view = self._view(self.input)
             view[...] = 0
@@ -60,16 +64,17 @@ class Program:
 
     def give(self, name: str) -> np.ndarray:
         """A copy of an output in torch's layout."""
-        place, pixels = self.outputs[name], self._output_views[name]
-        if len(place.shape) == 4:
-            pixels = pixels.transpose(0, 2, 1)
-        return pixels.copy(order="C").reshape(place.shape)
+        pixels = self._output_views[name]
+        if len(self.outputs[name].shape) == 4:
+            pixels = pixels.swapaxes(-1, -2)
+        return pixels.copy(order="C").reshape(self.shapes[name])
 
     def _view(self, place: Place) -> np.ndarray:
-        """(images, pixels, padded channels) of a value in the arena."""
+        """(ways, images, pixels, padded channels) of a value in the arena."""
         first = self.arena[(place.address - self.arena.ctypes.data) // 4 :]
-        shape = (place.shape[0], place.pixels, -(-place.channels * 4 // place.pixel) * place.pixel // 4)
-        return np.lib.stride_tricks.as_strided(first, shape, (place.image, place.pixel, 4))
+        width = -(-place.channels * 4 // place.pixel) * place.pixel // 4
+        shape, way = (self.ways, place.shape[0], place.pixels, width), self.arena.nbytes // self.ways
+        return np.lib.stride_tricks.as_strided(first, shape, (way, place.image, place.pixel, 4))
 
     def __str__(self) -> str:
         lines = [f"{'step':>4} {'kernel':34} {'output':52} {'shape':20} {'MFLOP':>9} {'KiB':>9} {'offset':>10}"]
@@ -106,23 +111,30 @@ def make_program(
     network cannot take the shape.
     """
     machine = machine or target.host()
-    shapes = ops.infer_shapes(graph, input_shape, {name: tensor.shape for name, tensor in tensors.items()})
+    sizes = {name: tensor.shape for name, tensor in tensors.items()}
+    all_shapes = ops.infer_shapes(graph, input_shape, sizes)
+    ways = _ways(input_shape, threads)
+    shapes = ops.infer_shapes(graph, (input_shape[0] // ways, *input_shape[1:]), sizes)
     graph = bands.group(graph, shapes, tensors, machine.lanes)
     in_place = _reads_input_in_place(graph, input_shape)
-    offsets, scratch, total = _memory(graph, shapes, machine, threads, in_place)
-    arena = aligned_empty(total // 4)
-    scratch = {name: arena.ctypes.data + offset for name, offset in scratch.items()}
-    places = {graph.input: nchw(shapes[graph.input], 0) if in_place else None}
-    for name, offset in offsets.items():
-        places[name] = nhwc(shapes[name], arena.ctypes.data + offset, machine.lanes)
-    for node in graph.nodes:
-        if node.op in VIEWS:
-            places[node.output] = VIEWS[node.op](node, shapes[node.output], places[node.inputs[0]])
-
-    context = Context(machine, threads, places, shapes, tensors, packed, scratch)
-    nodes = [node for node in graph.nodes if node.op in LOWER]
-    steps = [step for node in nodes for step in lowering.count_bytes(node, context, LOWER[node.op](node, context))]
-    table, regions = _assemble(steps, progress)
+    offsets, scratch, total = _memory(graph, shapes, machine, threads // ways, in_place)
+    arena = aligned_empty(ways * total // 4)
+    context = Context(machine, threads // ways, {}, shapes, tensors, packed, {})
+    plans = []
+    for way in range(ways)[::-1]:  # the first way's places are those that stay
+        base = arena.ctypes.data + way * total
+        context.scratch.update({name: base + offset for name, offset in scratch.items()})
+        places = {graph.input: nchw(shapes[graph.input], 0) if in_place else None}
+        for name, offset in offsets.items():
+            places[name] = nhwc(shapes[name], base + offset, machine.lanes)
+        for node in graph.nodes:
+            if node.op in VIEWS:
+                places[node.output] = VIEWS[node.op](node, shapes[node.output], places[node.inputs[0]])
+        context.places.update(places)
+        nodes = [node for node in graph.nodes if node.op in LOWER]
+        steps = [step for node in nodes for step in lowering.count_bytes(node, context, LOWER[node.op](node, context))]
+        plans.insert(0, steps)
+    table, regions = _assemble(plans, progress)
     _pack(context.packing, threads, release)
     packed.update(context.fresh)  # not before their contents are there
     reads_input = []
@@ -130,7 +142,22 @@ def make_program(
         column = 1 + KERNELS["convolution"].fields.index("x")
         reads_input = [(row, column) for row, step in enumerate(steps) if graph.input in step.node.inputs]
     outputs = {name: places[name] for name in graph.outputs}
-    return Program(table, steps, shapes, arena, offsets, places[graph.input], outputs, reads_input, regions, packed)
+    return Program(
+        table, ways, [_all_ways(step, ways) for step in steps], all_shapes, arena, offsets, places[graph.input],
+        outputs, reads_input, regions, packed,
+    )  # fmt: skip
+
+
+def _ways(input_shape: tuple[int, ...], threads: int) -> int:
+    """How many parts of a batch go separate ways, a thread each: as many as there are threads, where that comes out
+    even. Then no thread waits for another, and each reads from its own caches only."""
+    return threads if input_shape[0] % threads == 0 else 1
+
+
+def _all_ways(step: Step, ways: int) -> Step:
+    """A step of one way with what it costs on all; weights are read once."""
+    moved = step.weight_bytes + ways * (step.bytes - step.weight_bytes)
+    return replace(step, flops=ways * step.flops, bytes=moved)
 
 
 def _pack(steps: list[Step], threads: int, release: Callable[[np.ndarray], None] | None) -> None:
@@ -140,7 +167,7 @@ def _pack(steps: list[Step], threads: int, release: Callable[[np.ndarray], None]
         while count < len(steps) and (not count or size < PACK_BYTES):
             size += steps[count].bytes
             count += 1
-        table, _ = _assemble(steps[:count], None)
+        table, _ = _assemble([steps[:count]], None)
         runtime.team(threads).run(table)
         for step in steps[:count]:
             if release:
@@ -158,9 +185,11 @@ def images_at_a_time(
     shapes = ops.infer_shapes(graph, (1, *input_shape[1:]), {name: tensor.shape for name, tensor in tensors.items()})
     graph = bands.group(graph, shapes, tensors, target.host().lanes)
     *_, total = _memory(graph, shapes, target.host(), threads, _reads_input_in_place(graph, input_shape))
-    most = max(1, int(L3_SHARE * cache_sizes()[2] / total))
-    parts = -(-input_shape[0] // most)
-    return -(-input_shape[0] // parts)
+    images = input_shape[0]
+    unit = threads if images >= threads else 1  # a whole number of images for each thread
+    most = max(1, int(L3_SHARE * cache_sizes()[2] / total) // unit)
+    units = images // unit
+    return -(-units // -(-units // most)) * unit
 
 
 def _reads_input_in_place(graph: Graph, input_shape: tuple[int, ...]) -> bool:
@@ -197,12 +226,12 @@ def _memory(graph, shapes, machine, threads, in_place):
         lifetimes[owner[name]] = (first, len(graph.nodes))
     offsets, total = memory.place({**sizes, **scratch_sizes}, lifetimes)
     scratch = {name.removesuffix(" scratch"): offsets[name] for name in scratch_sizes}
-    return {name: offsets[name] for name in sizes}, scratch, total
+    return {name: offsets[name] for name in sizes}, scratch, -(-total // memory.ALIGNMENT) * memory.ALIGNMENT
 
 
-def _assemble(steps: list[Step], progress: Progress | None) -> tuple[np.ndarray, list[np.ndarray]]:
+def _assemble(ways: list[list[Step]], progress: Progress | None) -> tuple[np.ndarray, list[np.ndarray]]:
     """The int64 table of a program, and the tables that it points to."""
-    addresses, tables = library.addresses(_specifications(steps), progress), []
+    addresses, tables = library.addresses(_specifications(ways[0]), progress), []
 
     def address(field: str, value) -> int:
         if field == "regions":
@@ -225,7 +254,12 @@ def _assemble(steps: list[Step], progress: Progress | None) -> tuple[np.ndarray,
             row[1 : 1 + len(names)] = [address(name, step.fields[name]) for name in names]
         return rows
 
-    return table(steps), tables
+    if len(ways) == 1:
+        return table(ways[0]), tables
+    separate = np.stack([table(steps) for steps in ways])
+    separate[..., -1] = 0
+    separate[:, -1, -1] = 1  # at the end, all meet
+    return separate, tables
 
 
 def _specifications(steps: list[Step]) -> Iterator[tuple]:

@@ -64,11 +64,13 @@ class Team:
             threading.Thread(target=self._follow, args=(thread,), name=f"nanoinfer-{thread}", daemon=True).start()
 
     def run(self, table: np.ndarray, clocks: np.ndarray | None = None) -> None:
-        """Walk a program's table; returns when every thread has.
+        """Walk a program's table (steps, words), or for each thread its own (threads, steps, words).
 
-        `clocks`, int64 (threads, steps, 3), takes each step's time stamps; see kernels/program.py.
+        Returns when every thread has. `clocks`, int64 (threads, steps, 3), takes each step's time stamps; see
+        kernels/program.py.
         """
-        if not len(table):
+        steps, own = table.shape[-2], table.strides[0] if table.ndim == 3 else 0
+        if not steps:
             return  # followers would still be on their way in while the caller went on
         with self._turn:
             stamps = 0 if clocks is None else clocks.ctypes.data
@@ -77,7 +79,7 @@ class Team:
                     with self._condition:
                         self._running = True
                         self._condition.notify_all()
-                self._lead(self._memory.ctypes.data, table.ctypes.data, len(table), stamps, self.threads)
+                self._lead(self._memory.ctypes.data, table.ctypes.data, own, steps, stamps, self.threads)
             finally:  # an interrupt must not leave the followers spinning
                 self._running = False
 

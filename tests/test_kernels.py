@@ -137,8 +137,9 @@ def run(net, machine=HOST, threads=1, x=None):
     written = np.zeros(arena.size, bool)
     for name, (start, size) in buffers.items():
         if name != net.graph.input:
-            start += first - arena.ctypes.data
-            written[start // 4 : (start + size) // 4] = True
+            for way in range(planned.ways):
+                at = start + first - arena.ctypes.data + way * planned.arena.nbytes // planned.ways
+                written[at // 4 : (at + size) // 4] = True
     np.testing.assert_array_equal(arena[~written], before[~written], "a kernel wrote outside of its output")
     for array in (source, *packed.values()):
         assert (owner(array) == CANARY).sum() == owner(array).size - array.size

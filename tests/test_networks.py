@@ -278,6 +278,20 @@ def test_an_image_has_the_same_bits_wherever_it_stands(small):
     np.testing.assert_array_equal(x, untouched)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_images_that_go_separate_ways(threads):
+    alone, team = (create_model("mobilenetv3_small_100", "random:4", threads=count) for count in (1, threads))
+    x = np.random.default_rng(8).standard_normal((2 * threads + 1, 3, 64, 48), np.float32)
+    tap = "blocks.1.1"
+    for count in range(1, len(x) + 1):
+        assert team.program((count, 3, 64, 48)).ways == (threads if count % threads == 0 else 1)
+        (y, taps), (expected, seen) = team(x[:count], taps=tap), alone(x[:count], taps=tap)
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(taps[tap], seen[tap])
+    features = team.forward_features(x[:threads])
+    np.testing.assert_array_equal(team.forward_head(features), team(x[:threads]))
+
+
 def test_memory_layout_of_the_input_does_not_matter(small):
     case, size = small
     x = case.input(2, 3, *size)
