@@ -117,7 +117,7 @@ class Bench:
 
     def call(self, rows: list[int]) -> tuple[np.ndarray, int]:
         """(a program that repeats these rows for about SECONDS, how often)."""
-        part = self.program.table[..., rows, :]
+        part = np.ascontiguousarray(self.program.table[..., rows, :])
         part[..., -1, -1] = 1
         seconds, repeats, done = 0.0, 1, 0
         while seconds < SECONDS / 4:

@@ -280,7 +280,7 @@ def test_an_image_has_the_same_bits_wherever_it_stands(small):
 
 @pytest.mark.parametrize("threads", [2, 3])
 def test_images_that_go_separate_ways(threads):
-    alone, team = (create_model("mobilenetv3_small_100", "random:4", threads=count) for count in (1, threads))
+    alone, team = (nanoinfer.create_model("mobilenetv3_small_100", "random:4", threads=count) for count in (1, threads))
     x = np.random.default_rng(8).standard_normal((2 * threads + 1, 3, 64, 48), np.float32)
     tap = "blocks.1.1"
     for count in range(1, len(x) + 1):
