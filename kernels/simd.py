@@ -32,6 +32,7 @@ shape and every vector width. Importing this module imports Numba.
 from __future__ import annotations
 
 from functools import cache
+from itertools import zip_longest
 from types import SimpleNamespace
 
 from llvmlite import ir
@@ -130,24 +131,37 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
             order = [lane // width * width + k for lane in range(lanes)]
             return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(i32, lanes), order))
 
-        def emit(builder, acc, x, pixel, w, missing_left, missing_right, zeros):
-            acc = unpack(builder, acc)
+        # A row's chain of multiply-adds walks along the columns; rows far apart take turns, so that it need not wait.
+        middle = (rows + 1) // 2
+        halves = [
+            [(column, range(first, end)) for column in range(first * window_stride, (end - 1) * window_stride + size)]
+            for first, end in ((0, middle), (middle, rows))
+            if first < end
+        ]
+        turns = [[column for column in turn if column] for turn in zip_longest(*halves)]
+
+        def pixel_address(builder, x, pixel, missing_left, missing_right, zeros, column):
+            address = offset_by(builder, x, pixel, column)
+            for missing, distance in ((missing_left, column), (missing_right, columns - 1 - column)):
+                if distance < padding:
+                    absent = builder.icmp_signed(">", missing, ir.Constant(i64, distance))
+                    address = builder.select(absent, zeros, address)
+            return address
+
+        def emit(builder, acc, x, pixel, w, *border):
+            acc, arguments = unpack(builder, acc), (x, pixel, *border)
             step = ir.Constant(i64, 4 * lanes * vectors)
             weights = [row(builder, offset_by(builder, w, step, index)) for index in range(size * width)]
-            for column in range(columns):
-                address = offset_by(builder, x, pixel, column)
-                for missing, distance in ((missing_left, column), (missing_right, columns - 1 - column)):
-                    if distance < padding:
-                        absent = builder.icmp_signed(">", missing, ir.Constant(i64, distance))
-                        address = builder.select(absent, zeros, address)
-                memory = row(builder, address)
+            for turn in turns:
+                memory = {column: row(builder, pixel_address(builder, *arguments, column)) for column, _ in turn}
                 for k in range(width):
-                    parts = [spread(builder, value, k) for value in memory]
-                    for kx in range(size):
-                        r, rest = divmod(column - kx, window_stride)
-                        if rest == 0 and 0 <= r < rows:
-                            for v in range(vectors):
-                                acc[r, v] = fma(builder, parts[v], weights[kx * width + k][v], acc[r, v])
+                    for column, those in turn:
+                        parts = [spread(builder, value, k) for value in memory[column]]
+                        for kx in range(size):
+                            r, rest = divmod(column - kx, window_stride)
+                            if rest == 0 and r in those:
+                                for v in range(vectors):
+                                    acc[r, v] = fma(builder, parts[v], weights[kx * width + k][v], acc[r, v])
             return pack(builder, acc.values())
 
         return operation(emit, kind, *[types.int64] * 6)
