@@ -42,6 +42,8 @@ FIELDS = (
     "region_count",
     "split_panels",  # 1: threads split panels; 0: they split pixels
     "chunk",  # tiles between changes of panel
+    "later",  # weights of a later step to ask for meanwhile
+    "later_bytes",  # as many by each thread
 )
 
 # A record of the region table: what the loop nest needs, then what the tile reads.
@@ -115,7 +117,9 @@ def build():
 
     def convolution(instruction, thread, threads):
         (x, x_image, x_group, w, w_image, w_panel, bias, y, y_image, panel_bytes, images, panels, group_panels, regions,
-         region_count, split_panels, chunk) = instruction_fields(instruction)  # fmt: skip
+         region_count, split_panels, chunk, later, later_bytes) = instruction_fields(instruction)  # fmt: skip
+        later += thread * later_bytes
+        later_end = later + later_bytes
         for region in range(regions, regions + region_count * region_bytes, region_bytes):
             (tile, edge, line_tiles, full_tiles, lines, x_offset, x_line, x_tile, y_offset, y_line, y_tile, w_offset,
              w_tile) = region_fields(region)  # fmt: skip
@@ -133,6 +137,7 @@ def build():
                     panel_w = w + w_offset + panel * w_panel
                     panel_bias = bias + panel * panel_bytes
                     next_w = w + (panel + 1) * w_panel
+                    next_end = first + -(-w_panel // w_tile)
                     at = first
                     while at < stop:
                         line = at // line_tiles
@@ -142,14 +147,18 @@ def build():
                         tile_x = panel_x + image * x_image + line * x_line + column * x_tile
                         tile_w = panel_w + image * w_image
                         tile_y = panel_y + image * y_image + line * y_line + column * y_tile
-                        ahead, ahead_end = next_w + (at - first) * w_tile, next_w + w_panel
                         count = min(full_tiles - column, stop - at)
-                        if count > 0:
-                            call_tile(tile, region, tile_x, tile_w, panel_bias, tile_y, count, ahead, ahead_end)
-                            at += count
+                        kernel = tile
+                        if count <= 0:
+                            count, kernel = 1, edge
+                        if at < next_end:
+                            count = min(count, next_end - at)
+                            ahead, ahead_end = next_w + (at - first) * w_tile, next_w + w_panel
                         else:
-                            call_tile(edge, region, tile_x, tile_w, panel_bias, tile_y, 1, ahead, ahead_end)
-                            at += 1
+                            ahead, ahead_end = later, later_end
+                            later += count * w_tile
+                        call_tile(kernel, region, tile_x, tile_w, panel_bias, tile_y, count, ahead, ahead_end)
+                        at += count
                 first = stop
 
     return convolution

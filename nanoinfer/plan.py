@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import bands, lowering, memory, ops, product, runtime
+from . import bands, lowering, memory, ops, product, runtime, streaming
 from .graph import Graph
 from .kernels import KERNELS, kernel_name, library, program, target
 from .kernels.convolution import REGION
@@ -133,6 +133,7 @@ def make_program(
         context.places.update(places)
         nodes = [node for node in graph.nodes if node.op in LOWER]
         steps = [step for node in nodes for step in lowering.count_bytes(node, context, LOWER[node.op](node, context))]
+        streaming.look_ahead(steps, context.threads)
         plans.insert(0, steps)
     table, regions = _assemble(plans, progress)
     _pack(context.packing, threads, release)

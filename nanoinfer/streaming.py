@@ -1,0 +1,51 @@
+"""Weights that are used once: a product with a tile or two of pixels is as fast as its weights arrive.
+
+A network's head and its squeeze-and-excite layers wait for memory and hardly compute, while the convolutions before
+them compute and hardly read. So those ask for the weights that come later, a cache line with each step of a tile,
+wherever a tile has no lines of its own next panel left to ask for.
+"""
+
+from __future__ import annotations
+
+from .kernels.matmul import CACHE_LINE
+from .lowering import Step
+
+GAP = 16 << 10  # bytes between two weights (other constants) that are asked for with them
+
+
+def look_ahead(steps: list[Step], threads: int) -> None:
+    """Fill the fields `later` and `later_bytes` of convolutions, from the last step to the first.
+
+    Each takes the weights nearest to its own time, as much as it has room for.
+    """
+    waiting: list[tuple[int, int]] = []  # (address, bytes) of weights that no step has asked for
+    for step in reversed(steps):
+        if step.kernel != ("convolution",) or not step.fields["w_panel"]:
+            continue
+        room, address, size = _room(step, threads), step.fields["w"], step.fields["panels"] * step.fields["w_panel"]
+        if not room:
+            if waiting and 0 <= waiting[-1][0] - (address + size) <= GAP:
+                after, more = waiting.pop()
+                size = after + more - address
+            waiting.append((address, size))
+        elif waiting:
+            address, size = waiting.pop()
+            each = min(room, -(-size // (threads * CACHE_LINE)) * CACHE_LINE)
+            step.fields.update(later=address, later_bytes=each)
+            if each * threads < size:
+                waiting.append((address + each * threads, size - each * threads))
+
+
+def _room(step: Step, threads: int) -> int:
+    """Bytes that a thread asks for in a step if each step of its tiles asks for a line, without the next panels."""
+    fields, room = step.fields, 0
+    for region in fields["regions"]:
+        tiles = fields["images"] * region["lines"] * region["line_tiles"]
+        panels = fields["panels"]
+        if fields["split_panels"]:
+            panels //= threads
+        else:
+            tiles //= threads
+        own = -(-fields["w_panel"] // region["w_tile"])  # tiles that ask for the next panel
+        room += panels * max(0, tiles - own) * region["w_tile"]
+    return room

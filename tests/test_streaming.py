@@ -1,0 +1,33 @@
+"""Which weights a plan asks for ahead of time."""
+
+import pytest
+
+from nanoinfer import create_model
+from nanoinfer.streaming import GAP
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("name", ["mobilenetv3_small_100", "resnext50_32x4d"])
+def test_single_use_weights_are_asked_for_before_their_step(name, threads):
+    steps = create_model(name, "random:1", threads=threads).program((1, 3, 224, 224)).steps
+    steps = [step for step in steps if step.kernel == ("convolution",) and step.fields["w_panel"]]
+    asked = []
+    for number, step in enumerate(steps):
+        first = step.fields["later"]
+        end = first + threads * step.fields["later_bytes"]
+        if first == end:
+            continue
+        weights = [(later.fields["w"], _end(later)) for later in steps[number + 1 :]]
+        assert any(start - GAP < first < stop for start, stop in weights)
+        assert end - threads * 64 < max(stop for _, stop in weights)
+        asked.append((first, end))
+    asked.sort()
+    for (_, end), (first, _) in zip(asked, asked[1:], strict=False):
+        assert end - threads * 64 < first, "asked for twice"
+    head = [step for step in steps if step.node is steps[-1].node]
+    covered = sum(max(0, min(end, _end(step)) - max(first, step.fields["w"])) for first, end in asked for step in head)
+    assert covered > 0.8 * sum(_end(step) - step.fields["w"] for step in head)
+
+
+def _end(step):
+    return step.fields["w"] + step.fields["panels"] * step.fields["w_panel"]
