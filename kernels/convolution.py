@@ -60,7 +60,8 @@ REGION = (
     "y_line",
     "y_tile",
     "w_offset",  # the first valid tap
-    "w_tile",  # bytes of the next panel that a tile asks for while it works
+    "w_tile",  # bytes of weights that a tile asks for while it works
+    "next_tiles",  # tiles that ask for the next panel; all after them ask for weights of a later step
     "x_step",  # from a pixel of the tile to the next
     "y_step",
     "taps_y",
@@ -122,7 +123,7 @@ def build():
         later_end = later + later_bytes
         for region in range(regions, regions + region_count * region_bytes, region_bytes):
             (tile, edge, line_tiles, full_tiles, lines, x_offset, x_line, x_tile, y_offset, y_line, y_tile, w_offset,
-             w_tile) = region_fields(region)  # fmt: skip
+             w_tile, next_tiles) = region_fields(region)  # fmt: skip
             first_panel, end_panel = 0, panels
             first, end = 0, images * lines * line_tiles
             if split_panels:
@@ -137,7 +138,6 @@ def build():
                     panel_w = w + w_offset + panel * w_panel
                     panel_bias = bias + panel * panel_bytes
                     next_w = w + (panel + 1) * w_panel
-                    next_end = first + -(-w_panel // w_tile)
                     at = first
                     while at < stop:
                         line = at // line_tiles
@@ -151,8 +151,8 @@ def build():
                         kernel = tile
                         if count <= 0:
                             count, kernel = 1, edge
-                        if at < next_end:
-                            count = min(count, next_end - at)
+                        if at < first + next_tiles:
+                            count = min(count, first + next_tiles - at)
                             ahead, ahead_end = next_w + (at - first) * w_tile, next_w + w_panel
                         else:
                             ahead, ahead_end = later, later_end

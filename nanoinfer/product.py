@@ -127,6 +127,7 @@ def _record(product: Product, region: dict[str, int], images: int, vectors: int,
     length, x, tap_bytes = region["length"], product.x, product.depth * 4 * vectors * lanes
     low, high = activation.limits(product.node.attributes.get("activation"))
     rows = _tile_rows(product.most_rows[vectors], images, region["lines"], length, threads)
+    w_tile = region["taps_y"] * region["taps_x"] * product.depth * CACHE_LINE
     full, edge = divmod(length, rows)
     return dict(
         tile=product.tile_kernel(rows, vectors, lanes),
@@ -135,7 +136,7 @@ def _record(product: Product, region: dict[str, int], images: int, vectors: int,
         x_offset=region["x_offset"], x_line=region["x_line"], x_tile=rows * region["x_step"],
         y_offset=region["y_offset"], y_line=region["y_line"], y_tile=rows * region["y_step"],
         w_offset=region["first_tap"] * tap_bytes,
-        w_tile=region["taps_y"] * region["taps_x"] * product.depth * CACHE_LINE,
+        w_tile=w_tile, next_tiles=-(-product.taps * tap_bytes // w_tile) if w_tile else 0,
         x_step=region["x_step"], y_step=region["y_step"],
         taps_y=region["taps_y"], taps_x=region["taps_x"], x_tap_y=x.line, x_tap_x=x.pixel, depth=product.depth,
         x_depth=x.channel, sum_block=SUM_BLOCK if product.y.pixels > 1 else VECTOR_SUM_BLOCK,

@@ -37,7 +37,7 @@ def look_ahead(steps: list[Step], threads: int) -> None:
 
 
 def _room(step: Step, threads: int) -> int:
-    """Bytes that a thread asks for in a step if each step of its tiles asks for a line, without the next panels."""
+    """Bytes that a thread asks for in a step if each step of its tiles asks for a line, besides the next panels."""
     fields, room = step.fields, 0
     for region in fields["regions"]:
         tiles = fields["images"] * region["lines"] * region["line_tiles"]
@@ -46,6 +46,5 @@ def _room(step: Step, threads: int) -> int:
             panels //= threads
         else:
             tiles //= threads
-        own = -(-fields["w_panel"] // region["w_tile"])  # tiles that ask for the next panel
-        room += panels * max(0, tiles - own) * region["w_tile"]
+        room += panels * max(0, tiles - region["next_tiles"]) * region["w_tile"]
     return room

@@ -500,6 +500,7 @@ def test_loop_nest_by_hand():
             w_panel=packed[0].nbytes,
             bias=bias.ctypes.data, y=y.ctypes.data, y_image=lines * length * pixel, panel_bytes=4 * lanes, images=2,
             panels=2, group_panels=2, regions=region.ctypes.data, region_count=1, split_panels=split_panels, chunk=2,
+            later=0, later_bytes=0,
         )  # fmt: skip
         instruction = np.array([0, *(fields[name] for name in KERNELS["convolution"].fields)], np.int64)
         for threads in (1, 3, 7):
