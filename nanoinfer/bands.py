@@ -1,9 +1,11 @@
-"""Inverted residuals band by band, so that the expanded activations never leave a core's L2 cache.
+"""Convolutions in a row, band by band, so that what passes between them never leaves a core's L2 cache.
 
-Expand, depthwise and project of a few lines at a time: a thread expands the lines that the next band of outputs needs
-into a ring of lines, runs the depthwise convolution over them and projects what comes out. It does so for its own
-share of the output lines, with no barrier in between; at the border of two shares both threads expand the same one or
-two lines. Each output is the same chain of multiply-adds as without bands, so it has the same bits.
+A depthwise (or narrowly grouped) convolution goes together with the dense one that feeds it and with the pointwise one
+that it feeds: expand, depthwise and project of an inverted residual, or a network's stem and what follows. For a few
+lines of output at a time, a thread expands the lines that they need into a ring of lines, runs the depthwise
+convolution over them and projects what comes out. It does so for its own share of the output lines, with no barrier in
+between; at the border of two shares both threads expand the same one or two lines. Each output is the same chain of
+multiply-adds as without bands, so it has the same bits.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ from .layout import Place, nhwc
 from .lowering import Context, Step
 
 Shapes = Mapping[str, tuple[int, ...]]
-# Expanded activations of an image below this many L2 caches are as well left to pass through L3.
-WORTHWHILE = 4
+WORTHWHILE = 0.75  # of a core's L2 cache: fewer expanded activations of all images stay there anyway
+WEIGHTS = 2  # times an image's expanded activations: more weights had better be read once for all images
 L2_SHARE = 0.4  # of a core's L2 cache for the ring and the band that leaves the depthwise convolution
 
 
-def group(graph: Graph, shapes: Shapes, tensors: Mapping, lanes: int) -> Graph:
-    """The graph with one node for every expand, depthwise, project whose expanded activations are too many for L2."""
+def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target, threads: int) -> Graph:
+    """The graph with one node for every expand, depthwise and, if any, project with much to pass between them."""
+    least = WORTHWHILE * cache_sizes()[1]
     consumers, producers, parts = graph.consumers(), graph.producers(), {}
 
     def sole(name: str) -> Node | None:
@@ -35,40 +38,41 @@ def group(graph: Graph, shapes: Shapes, tensors: Mapping, lanes: int) -> Graph:
 
     for depthwise in graph.nodes:
         expand = producers.get(depthwise.inputs[0])
-        if expand is None or not _is_depthwise(depthwise, tensors) or sole(expand.output) is not depthwise:
+        if not (_is_plain(expand) and _is_plain(depthwise) and sole(expand.output) is depthwise):
+            continue
+        weight = tensors[depthwise.tensors["weight"]]
+        if expand.attributes["groups"] != 1 or not product.is_narrow(depthwise, weight, machine.lanes):
             continue
         project = sole(depthwise.output)
-        if project is None or not all(_is_pointwise(node, tensors) for node in (expand, project)):
-            continue
-        if len(expand.inputs) > 1 or project.inputs[0] != depthwise.output or graph.input in expand.inputs:
-            continue
-        if nhwc((1, *shapes[expand.output][1:]), 0, lanes).bytes > WORTHWHILE * cache_sizes()[1]:
-            parts[project.output] = (expand, depthwise, project)
-    size = {name: tensor.shape[-1] for name, tensor in tensors.items() if tensor.ndim}
-    inner = {node.output for expand, depthwise, _ in parts.values() for node in (expand, depthwise)}
+        if project is None or project.inputs[0] != depthwise.output or not _is_pointwise(project, tensors):
+            project = None
+        nodes = (expand, depthwise, project) if project else (expand, depthwise)
+        images, *_, width = shapes[expand.output]
+        size = nhwc((1, *shapes[expand.output][1:]), 0, machine.lanes).bytes
+        weights = sum(4 * tensors[node.tensors["weight"]].size for node in nodes)
+        # A line of one pixel would be taken for an output of one pixel, whose sums are made in another order.
+        one = min(width, shapes[depthwise.output][3]) == 1
+        if size * images / threads > least and weights <= WEIGHTS * size and not one:
+            parts[nodes[-1].output] = nodes
+    inner = {node.output for nodes in parts.values() for node in nodes[:-1]}
     nodes = (
-        _joined(parts[node.output], size) if node.output in parts else node
+        _joined(parts[node.output], tensors) if node.output in parts else node
         for node in graph.nodes
         if node.output not in inner
     )
     return replace(graph, nodes=tuple(nodes))
 
 
-def _joined(parts: tuple[Node, Node, Node], size: dict[str, int]) -> Node:
-    names = ("expand", "depthwise", "project")
-    tensors = {
-        f"{part} {role}": name for part, node in zip(names, parts, strict=True) for role, name in node.tensors.items()
-    }
-    inputs = (parts[0].inputs[0], *parts[2].inputs[1:])
-    window = size[parts[1].tensors["weight"]]
-    return Node("inverted_residual", inputs, parts[2].output, tensors, {"parts": parts, "window": window})
+def _joined(parts: tuple[Node, ...], tensors: Mapping) -> Node:
+    names = {f"{number} {role}": name for number, node in enumerate(parts) for role, name in node.tensors.items()}
+    inputs = (parts[0].inputs[0], *(parts[2].inputs[1:] if len(parts) > 2 else ()))
+    window = tensors[parts[1].tensors["weight"]].shape[-1]
+    return Node("bands", inputs, parts[-1].output, names, {"parts": parts, "window": window})
 
 
-def _is_depthwise(node: Node, tensors: Mapping) -> bool:
-    if node.op != "conv2d" or len(node.inputs) > 1:
-        return False
-    channels, width, *_ = tensors[node.tensors["weight"]].shape
-    return width == 1 and channels == node.attributes["groups"]
+def _is_plain(node: Node | None) -> bool:
+    """Whether it is a convolution of one input."""
+    return node is not None and node.op == "conv2d" and len(node.inputs) == 1
 
 
 def _is_pointwise(node: Node, tensors: Mapping) -> bool:
@@ -79,14 +83,14 @@ def _is_pointwise(node: Node, tensors: Mapping) -> bool:
 
 def _buffers(node: Node, shapes: Shapes, lanes: int) -> tuple[Place, Place]:
     """Places of a thread's ring of expanded lines and of its band of lines behind the depthwise convolution."""
-    expand, depthwise, _ = node.attributes["parts"]
-    stride, (_, channels, _, in_width) = depthwise.attributes["stride"], shapes[expand.output]
-    _, _, height, width = shapes[depthwise.output]
+    expand, depthwise, *project = node.attributes["parts"]
+    stride, (_, expanded, _, in_width) = depthwise.attributes["stride"], shapes[expand.output]
+    _, channels, height, width = shapes[depthwise.output]
     size = node.attributes["window"]
 
     def places(lines: int) -> tuple[Place, Place]:
-        ring = nhwc((1, channels, (lines - 1) * stride + size, in_width), 0, lanes)
-        return ring, replace(nhwc((1, channels, lines, width), 0, lanes), address=ring.bytes)
+        ring = nhwc((1, expanded, (lines - 1) * stride + size, in_width), 0, lanes)
+        return ring, replace(nhwc((1, channels, lines if project else 0, width), 0, lanes), address=ring.bytes)
 
     lines = 1
     while lines < height and sum(place.bytes for place in places(lines + 1)) <= L2_SHARE * cache_sizes()[1]:
@@ -101,68 +105,61 @@ def scratch(node: Node, shapes: Shapes, machine: target.Target, threads: int) ->
 
 def lower(node: Node, context: Context) -> list[Step]:
     """One step, in which every thread walks a program of its own."""
-    parts = node.attributes["parts"]
     images, _, height, _ = context.places[node.output].shape
-    steps = []
+    programs = []
     for thread in range(context.threads):
         first, end = (images * height * at // context.threads for at in (thread, thread + 1))
         own = []
         for image in range(images):
             share = range(max(0, first - image * height), min(height, end - image * height))
             own += _share(node, context, thread, image, share)
-        steps.append(own)
+        programs.append(own)
     flops = sum(
         2 * math.prod(context.shapes[part.output]) * math.prod(context.tensors[part.tensors["weight"]].shape[1:])
-        for part in parts
+        for part in node.attributes["parts"]
     )
-    return [Step(("bands",), dict(programs=steps), node, flops)]
+    return [Step(("bands",), dict(programs=programs), node, flops)]
 
 
 def _share(node: Node, context: Context, thread: int, image: int, share: range) -> Iterator[Step]:
     """The steps that compute lines `share` of an image's output."""
-    expand, depthwise, project = node.attributes["parts"]
+    expand, depthwise, *project = node.attributes["parts"]
     ring, band = _buffers(node, context.shapes, context.machine.lanes)
     base = context.scratch[node.output] + thread * (ring.bytes + band.bytes)
     ring, band = (replace(place, address=base + place.address) for place in (ring, band))
-    slots, most = ring.size[0], band.size[0]
     stride, padding = depthwise.attributes["stride"], depthwise.attributes["padding"]
-    height, width = context.places[expand.inputs[0]].size
-    places = {name: context.places[name] for name in (*node.inputs, node.output)}
-    ready = max(0, share.start * stride - padding)
-    bands = -(-len(share) // most)
+    (height, width), slots = context.shapes[expand.output][2:], ring.size[0]
+    most = (slots - node.attributes["window"]) // stride + 1
+    places = {name: _lines(context.places[name], image) for name in (*node.inputs, node.output)}
+    expanded = replace(ring, shape=(*ring.shape[:2], height, width))
+    ready, bands = max(0, share.start * stride - padding), -(-len(share) // most)
 
-    def steps(part: Node, lower=product.conv2d, **own: Place) -> list[Step]:
-        return lower(part, replace(context, threads=1, places={**places, **own}))
+    def own(changed: Mapping[str, Place]) -> Context:
+        return replace(context, threads=1, places={**places, **changed})
 
     for number in range(bands):
         first, end = (share.start + len(share) * at // bands for at in (number, number + 1))
-        needed = min(height, (end - 1) * stride - padding + slots - (most - 1) * stride)
+        needed = min(height, (end - 1) * stride - padding + node.attributes["window"])
         while ready < needed:
             slot = ready % slots
             count = min(needed - ready, slots - slot)
-            yield from steps(expand, **{
-                expand.inputs[0]: _lines(places[expand.inputs[0]], image, ready, count),
-                expand.output: _lines(ring, 0, slot, count),
-            })  # fmt: skip
+            yield from product.conv2d(expand, own({expand.output: _lines(ring, 0, slot, count)}), first=ready)
             ready += count
-        yield product.depthwise(
-            depthwise,
-            replace(context, threads=1, places={
-                expand.output: replace(ring, shape=(*ring.shape[:2], height, width)),
-                depthwise.output: _lines(band, 0, 0, end - first),
-            }),
-            first=first, ring=slots,
-        )  # fmt: skip
-        outer = {name: _lines(places[name], image, first, end - first) for name in (*project.inputs[1:], node.output)}
-        yield from steps(project, **{depthwise.output: _lines(band, 0, 0, end - first), **outer})
+        outer = {name: _lines(places[name], 0, first, end - first) for name in (*node.inputs[1:], node.output)}
+        out = _lines(band, 0, 0, end - first) if project else outer[node.output]
+        changed = own({expand.output: expanded, depthwise.output: out})
+        yield product.depthwise(depthwise, changed, first=first, ring=slots)
+        for part in project:
+            yield from product.conv2d(part, own({depthwise.output: out, **outer}))
 
 
-def _lines(place: Place, image: int, first: int, count: int) -> Place:
-    """Some lines of an image as an image of their own."""
-    shape = (1, place.shape[1], count, place.shape[3])
+def _lines(place: Place, image: int, first: int = 0, count: int | None = None) -> Place:
+    """Some lines of an image, or all of them, as an image of their own."""
+    count = place.size[0] if count is None else count
     address = place.address + image * place.image + first * place.line
+    shape = (1, place.shape[1], count, place.shape[3])
     return replace(place, shape=shape, address=address, image=count * place.line)
 
 
-STEPS = {"inverted_residual": lower}
-SCRATCH = {"inverted_residual": scratch}
+STEPS = {"bands": lower}
+SCRATCH = {"bands": scratch}

@@ -6,6 +6,7 @@ A Program can be run any number of times, by one caller at a time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,7 @@ from .lowering import Context, Step
 
 L3_SHARE = 0.3  # of the L3 cache for activations; the rest is for weights, and for others
 PACK_BYTES = 64 << 20  # read and written between two releases
+INPUT = 1 + KERNELS["convolution"].fields.index("x")
 LOWER = {**lowering.STEPS, **product.STEPS, **bands.STEPS}
 SCRATCH = {**lowering.SCRATCH, **bands.SCRATCH}
 Progress = Callable[[int, int], None]
@@ -33,8 +35,9 @@ class Program:
     The threads share every image, in one table (steps, words); or each has images of its own, in a table and a part of
     the arena of its own: `ways` of both. Offsets and places are those of the first.
 
-    The input is read where the caller holds it if a convolution can take torch's layout: `reads_input` lists the
-    (row, column) of its address. Otherwise `reads_input` is empty and the input is copied into the arena first.
+    The input is read where the caller holds it if a convolution can take torch's layout: `reads_input` lists tables,
+    their rows with its address, and what each adds to it. Otherwise `reads_input` is empty and the input is copied into
+    the arena first.
     """
 
     table: np.ndarray
@@ -45,7 +48,7 @@ class Program:
     offsets: dict[str, int]
     input: Place
     outputs: dict[str, Place]
-    reads_input: list[tuple[int, int]]
+    reads_input: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
     regions: list[np.ndarray]
     packed: Packed  # weights and constants; shared with other programs of the model
 
@@ -54,8 +57,8 @@ class Program:
 
     def take(self, x: np.ndarray) -> None:
         """Make x, C-contiguous float32 of the planned shape, the input of the next run; x must outlive that run."""
-        for row, column in self.reads_input:
-            self.table[..., row, column] = x.ctypes.data + np.arange(self.ways).squeeze() * (x.nbytes // self.ways)
+        for table, rows, offsets in self.reads_input:
+            table[rows, INPUT] = x.ctypes.data + offsets
         if not self.reads_input:
             view = self._view(self.input)
             view[...] = 0
@@ -115,8 +118,8 @@ def make_program(
     all_shapes = ops.infer_shapes(graph, input_shape, sizes)
     ways = _ways(input_shape, threads)
     shapes = ops.infer_shapes(graph, (input_shape[0] // ways, *input_shape[1:]), sizes)
-    graph = bands.group(graph, shapes, tensors, machine.lanes)
     in_place = _reads_input_in_place(graph, input_shape)
+    graph = bands.group(graph, shapes, tensors, machine, threads // ways)
     offsets, scratch, total = _memory(graph, shapes, machine, threads // ways, in_place)
     arena = aligned_empty(ways * total // 4)
     context = Context(machine, threads // ways, {}, shapes, tensors, packed, {})
@@ -124,7 +127,8 @@ def make_program(
     for way in range(ways)[::-1]:  # the first way's places are those that stay
         base = arena.ctypes.data + way * total
         context.scratch.update({name: base + offset for name, offset in scratch.items()})
-        places = {graph.input: nchw(shapes[graph.input], 0) if in_place else None}
+        x = way * 4 * math.prod(shapes[graph.input])
+        places = {graph.input: nchw(shapes[graph.input], x) if in_place else None}
         for name, offset in offsets.items():
             places[name] = nhwc(shapes[name], base + offset, machine.lanes)
         for node in graph.nodes:
@@ -135,13 +139,9 @@ def make_program(
         steps = [step for node in nodes for step in lowering.count_bytes(node, context, LOWER[node.op](node, context))]
         streaming.look_ahead(steps, context.threads)
         plans.insert(0, steps)
-    table, regions = _assemble(plans, progress)
+    table, regions, reads_input = _assemble(plans, progress, graph.input if in_place else None)
     _pack(context.packing, threads, release)
     packed.update(context.fresh)  # not before their contents are there
-    reads_input = []
-    if in_place:
-        column = 1 + KERNELS["convolution"].fields.index("x")
-        reads_input = [(row, column) for row, step in enumerate(steps) if graph.input in step.node.inputs]
     outputs = {name: places[name] for name in graph.outputs}
     return Program(
         table, ways, [_all_ways(step, ways) for step in steps], all_shapes, arena, offsets, places[graph.input],
@@ -168,7 +168,7 @@ def _pack(steps: list[Step], threads: int, release: Callable[[np.ndarray], None]
         while count < len(steps) and (not count or size < PACK_BYTES):
             size += steps[count].bytes
             count += 1
-        table, _ = _assemble([steps[:count]], None)
+        table, *_ = _assemble([steps[:count]])
         runtime.team(threads).run(table)
         for step in steps[:count]:
             if release:
@@ -184,8 +184,9 @@ def images_at_a_time(
     More would make every step wait for memory; fewer would read the weights more often than needed.
     """
     shapes = ops.infer_shapes(graph, (1, *input_shape[1:]), {name: tensor.shape for name, tensor in tensors.items()})
-    graph = bands.group(graph, shapes, tensors, target.host().lanes)
-    *_, total = _memory(graph, shapes, target.host(), threads, _reads_input_in_place(graph, input_shape))
+    machine, in_place = target.host(), _reads_input_in_place(graph, input_shape)
+    graph = bands.group(graph, shapes, tensors, machine, 1)
+    *_, total = _memory(graph, shapes, machine, threads, in_place)
     images = input_shape[0]
     unit = threads if images >= threads else 1  # a whole number of images for each thread
     most = max(1, int(L3_SHARE * cache_sizes()[2] / total) // unit)
@@ -230,9 +231,9 @@ def _memory(graph, shapes, machine, threads, in_place):
     return {name: offsets[name] for name in sizes}, scratch, -(-total // memory.ALIGNMENT) * memory.ALIGNMENT
 
 
-def _assemble(ways: list[list[Step]], progress: Progress | None) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The int64 table of a program, and the tables that it points to."""
-    addresses, tables = library.addresses(_specifications(ways[0]), progress), []
+def _assemble(ways: list[list[Step]], progress: Progress | None = None, x: str | None = None):
+    """(the int64 table of a program, the tables that it points to, where they read x: see Program)."""
+    addresses, tables, reads = library.addresses(_specifications(ways[0]), progress), [], []
 
     def address(field: str, value) -> int:
         if field == "regions":
@@ -240,27 +241,32 @@ def _assemble(ways: list[list[Step]], progress: Progress | None) -> tuple[np.nda
         elif field == "programs":
             records = []
             for own in value:
-                tables.append(table(own))
-                records.append((tables[-1].ctypes.data, len(own)))
+                table = np.zeros((len(own), program.WORDS), np.int64)
+                fill(table, own)
+                tables.append(table)
+                records.append((table.ctypes.data, len(own)))
         else:
             return value
         tables.append(np.array(records, np.int64))
         return tables[-1].ctypes.data
 
-    def table(steps: list[Step]) -> np.ndarray:
-        rows = np.zeros((len(steps), program.WORDS), np.int64)
-        for row, step in zip(rows, steps, strict=True):
+    def fill(table: np.ndarray, steps: list[Step]) -> None:
+        for row, step in zip(table, steps, strict=True):
             names = KERNELS[step.kernel[0]].fields
             row[0], row[-1] = addresses[step.kernel], step.meet
             row[1 : 1 + len(names)] = [address(name, step.fields[name]) for name in names]
-        return rows
+        rows = np.array([n for n, step in enumerate(steps) if x in step.node.inputs and "regions" in step.fields], int)
+        if rows.size:
+            reads.append((table, rows, table[rows, INPUT]))
 
+    table = np.zeros((len(ways), len(ways[0]), program.WORDS), np.int64)
+    for own, steps in zip(table, ways, strict=True):
+        fill(own, steps)
     if len(ways) == 1:
-        return table(ways[0]), tables
-    separate = np.stack([table(steps) for steps in ways])
-    separate[..., -1] = 0
-    separate[:, -1, -1] = 1  # at the end, all meet
-    return separate, tables
+        return table[0], tables, reads
+    table[..., -1] = 0
+    table[:, -1, -1] = 1  # at the end, all meet
+    return table, tables, reads
 
 
 def _specifications(steps: list[Step]) -> Iterator[tuple]:

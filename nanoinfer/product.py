@@ -50,6 +50,7 @@ class Product:
     bias: np.ndarray | None = None
     residual: Place | None = None
     gate: Place | None = None
+    first: int = 0  # y is lines of the output from this one on
 
     @property
     def taps(self) -> int:
@@ -90,7 +91,7 @@ def _regions(product: Product) -> tuple[int, list[dict[str, int]]]:
     x, y, stride, padding = product.x, product.y, product.stride, product.padding
     kernel_h, kernel_w = product.window
     if (kernel_h, kernel_w, stride, padding) == (1, 1, 1, 0):
-        point = dict(first_tap=0, taps_y=1, taps_x=1, x_offset=0, y_offset=0)
+        point = dict(first_tap=0, taps_y=1, taps_x=1, x_offset=product.first * x.line, y_offset=0)
         if x.contiguous and y.contiguous:  # one line of all pixels, of all images if they share their weights
             images = y.shape[0] if product.gate else 1
             return images, [dict(point, lines=1, length=y.shape[0] // images * y.pixels, x_line=0, y_line=0,
@@ -98,8 +99,11 @@ def _regions(product: Product) -> tuple[int, list[dict[str, int]]]:
         if y.pixels == 1:
             return 1, [dict(point, lines=1, length=y.shape[0], x_line=0, y_line=0, x_step=x.image, y_step=y.image)]
     regions = []
-    (height, width), (out_h, out_w) = x.size, y.size
-    for top, bottom, ky, ky_end in convolution.border_groups(height, out_h, kernel_h, stride, padding):
+    (height, width), first, (out_h, out_w) = x.size, product.first, y.size
+    for top, bottom, ky, ky_end in convolution.border_groups(height, first + out_h, kernel_h, stride, padding):
+        top = max(top, first)
+        if top >= bottom:
+            continue
         for left, right, kx, kx_end in convolution.border_groups(width, out_w, kernel_w, stride, padding):
             down = (bottom - top, stride * x.line, y.line)
             along = (right - left, stride * x.pixel, y.pixel)
@@ -108,7 +112,7 @@ def _regions(product: Product) -> tuple[int, list[dict[str, int]]]:
             regions.append(dict(
                 lines=lines, length=length, x_line=x_line, y_line=y_line, x_step=x_step, y_step=y_step,
                 x_offset=(top * stride - padding + ky) * x.line + (left * stride - padding + kx) * x.pixel,
-                y_offset=top * y.line + left * y.pixel,
+                y_offset=(top - first) * y.line + left * y.pixel,
                 first_tap=ky * kernel_w + kx, taps_y=ky_end - ky, taps_x=kx_end - kx,
             ))  # fmt: skip
     return y.shape[0], regions
@@ -231,14 +235,23 @@ def _weight(node: Node, context: Context) -> tuple[np.ndarray, np.ndarray | None
     return tuple(context.tensors[node.tensors[role]] if role in node.tensors else None for role in ("weight", "bias"))
 
 
-def conv2d(node: Node, context: Context) -> list[Step]:
-    """Dense, grouped or depthwise convolution, with bias, residual and activation."""
+def is_narrow(node: Node, weight: np.ndarray, lanes: int) -> bool:
+    """Whether depthwise.py takes it: groups as wide as a power of two, up to a vector."""
+    group = weight.shape[0] // node.attributes["groups"]
+    return group == weight.shape[1] and group < lanes and lanes % group == 0
+
+
+def conv2d(node: Node, context: Context, first: int = 0) -> list[Step]:
+    """Dense, grouped or depthwise convolution, with bias, residual and activation.
+
+    y is lines of the output from `first` on, if the convolution is dense.
+    """
     weight, bias = _weight(node, context)
     (out, depth, *window), groups = weight.shape, node.attributes["groups"]
     registers, lanes, group = context.machine.registers, context.machine.lanes, out // groups
     if groups == 1 or group % lanes == 0:
         tile = dict(tile="matmul", most_rows=target.MATMUL_ROWS[registers])
-    elif group == depth and lanes % group == 0:
+    elif is_narrow(node, weight, lanes):
         return [depthwise(node, context)]
     else:
         raise Unsupported(
@@ -246,7 +259,7 @@ def conv2d(node: Node, context: Context) -> list[Step]:
             f"are depthwise, groups as wide as a power of two, and groups of whole vectors"
         )
     attributes = {name: node.attributes[name] for name in ("stride", "padding", "groups")}
-    attributes.update(window=tuple(window), depth=depth, weight=weight, bias=bias)
+    attributes.update(window=tuple(window), depth=depth, weight=weight, bias=bias, first=first)
     inputs, steps = _inputs(node, context), []
     x, y, gate = inputs["x"], inputs["y"], inputs["gate"]
     if gate is not None and not gates_weights(out, y.pixels):

@@ -20,25 +20,33 @@ def look_ahead(steps: list[Step], threads: int) -> None:
     """
     waiting: list[tuple[int, int]] = []  # (address, bytes) of weights that no step has asked for
     for step in reversed(steps):
-        if step.kernel != ("convolution",) or not step.fields["w_panel"]:
-            continue
-        room, address, size = _room(step, threads), step.fields["w"], step.fields["panels"] * step.fields["w_panel"]
-        if not room:
+        for own in step.fields.get("programs", ()):
+            for inner in reversed(own):
+                _ask(inner, _room(inner, 1), 1, waiting)
+        room = _room(step, threads)
+        _ask(step, room, threads, waiting)
+        if step.kernel == ("convolution",) and step.fields["w_panel"] and not room:
+            address, size = step.fields["w"], step.fields["panels"] * step.fields["w_panel"]
             if waiting and 0 <= waiting[-1][0] - (address + size) <= GAP:
                 after, more = waiting.pop()
                 size = after + more - address
             waiting.append((address, size))
-        elif waiting:
-            address, size = waiting.pop()
-            each = min(room, -(-size // (threads * CACHE_LINE)) * CACHE_LINE)
-            step.fields.update(later=address, later_bytes=each)
-            if each * threads < size:
-                waiting.append((address + each * threads, size - each * threads))
+
+
+def _ask(step: Step, room: int, threads: int, waiting: list[tuple[int, int]]) -> None:
+    if room and waiting:
+        address, size = waiting.pop()
+        each = min(room, -(-size // (threads * CACHE_LINE)) * CACHE_LINE)
+        step.fields.update(later=address, later_bytes=each)
+        if each * threads < size:
+            waiting.append((address + each * threads, size - each * threads))
 
 
 def _room(step: Step, threads: int) -> int:
     """Bytes that a thread asks for in a step if each step of its tiles asks for a line, besides the next panels."""
     fields, room = step.fields, 0
+    if step.kernel != ("convolution",) or not fields["w_panel"]:
+        return 0
     for region in fields["regions"]:
         tiles = fields["images"] * region["lines"] * region["line_tiles"]
         panels = fields["panels"]

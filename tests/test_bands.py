@@ -1,4 +1,4 @@
-"""Inverted residuals band by band give the same bits as layer by layer, whatever the bands, threads and images."""
+"""Convolutions band by band give the same bits as layer by layer, whatever the bands, threads and images."""
 
 import numpy as np
 import pytest
@@ -10,12 +10,13 @@ def logits(monkeypatch, model, shape, threads, l2_bytes, worthwhile=0.0):
     """(logits, number of steps that go in bands) on a machine with an L2 cache of so many bytes."""
     monkeypatch.setattr(bands, "cache_sizes", lambda: (1 << 15, l2_bytes, 1 << 25))
     monkeypatch.setattr(bands, "WORTHWHILE", worthwhile)
+    monkeypatch.setattr(bands, "WEIGHTS", np.inf)
     network = create_model(model, "random:5", threads=threads)
     x = np.random.default_rng(7).standard_normal(shape, np.float32)
     return network(x), sum(step.kernel[0] == "bands" for step in network.program(shape).steps)
 
 
-@pytest.mark.parametrize("model", ["mobilenetv2_140", "mobilenetv3_small_100"])
+@pytest.mark.parametrize("model", ["mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d"])
 @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (3, 3, 75, 49)])
 def test_bits_do_not_depend_on_bands(monkeypatch, model, shape):
     plain, none = logits(monkeypatch, model, shape, 1, 1 << 20, worthwhile=np.inf)
@@ -25,6 +26,23 @@ def test_bits_do_not_depend_on_bands(monkeypatch, model, shape):
             banded, count = logits(monkeypatch, model, shape, threads, l2_bytes)
             assert count > 1
             np.testing.assert_array_equal(banded, plain)
+
+
+def test_what_goes_together(monkeypatch):
+    """A stem, an inverted residual with and without its project (a gate stands between), a narrow grouped block."""
+    monkeypatch.setattr(bands, "cache_sizes", lambda: (1 << 15, 1 << 20, 1 << 25))
+    found = {
+        name: [
+            [part.output for part in step.node.attributes["parts"]]
+            for step in create_model(name, "random:5", threads=1).program((1, 3, 448, 448)).steps
+            if step.kernel[0] == "bands"
+        ]
+        for name in ("mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d")
+    }
+    assert found["mobilenetv2_140"][0] == ["bn1.act", "blocks.0.0.bn1.act", "blocks.0.0.bn2"]
+    assert found["mobilenetv2_140"][1] == ["blocks.1.0.bn1.act", "blocks.1.0.bn2.act", "blocks.1.0.bn3"]
+    assert found["mobilenetv3_small_100"][0] == ["bn1.act", "blocks.0.0.bn1.act"]
+    assert found["resnext50_32x4d"][0] == ["layer1.0.relu", "layer1.0.relu:2", "layer1.0.relu:3"]
 
 
 def test_a_tapped_layer_is_computed_as_it_stands(monkeypatch):

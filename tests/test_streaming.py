@@ -12,17 +12,17 @@ from nanoinfer.streaming import GAP
 @pytest.mark.parametrize("name", ["mobilenetv3_small_100", "resnext50_32x4d"])
 def test_single_use_weights_are_asked_for_before_their_step(name, threads):
     program = create_model(name, "random:1", threads=threads).program((1, 3, 224, 224))
-    steps = [step for step in program.steps if step.kernel == ("convolution",) and step.fields["w_panel"]]
-    asked = []
+    asked, steps = [], [step for step in program.steps if step.kernel[0] in ("convolution", "bands")]
     for number, step in enumerate(steps):
-        first = step.fields["later"]
-        end = first + threads * step.fields["later_bytes"]
-        if first == end:
-            continue
-        weights = [(later.fields["w"], _end(later)) for later in steps[number + 1 :]]
-        assert any(start - GAP < first < stop for start, stop in weights)
-        assert end - threads * 64 < max(stop for _, stop in weights)
-        asked.append((first, end))
+        inner = [(part, 1) for own in step.fields.get("programs", ()) for part in own]
+        later = [part for part in steps[number + 1 :] if part.kernel[0] == "convolution"]
+        for part, sharing in inner or [(step, threads)]:
+            first = part.fields.get("later", 0)
+            end = first + sharing * part.fields.get("later_bytes", 0)
+            if first < end:
+                assert any(part.fields["w"] - GAP < first < _end(part) for part in later)
+                assert end - threads * 64 < max(_end(part) for part in later)
+                asked.append((first, end))
     asked.sort()
     for (_, end), (first, _) in zip(asked, asked[1:], strict=False):
         assert end - threads * 64 < first, "asked for twice"
