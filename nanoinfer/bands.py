@@ -24,7 +24,7 @@ from .lowering import Context, Step
 Shapes = Mapping[str, tuple[int, ...]]
 WORTHWHILE = 0.75  # of a core's L2 cache: fewer expanded activations of all images stay there anyway
 WEIGHTS = 2  # times an image's expanded activations: more weights had better be read once for all images
-L2_SHARE = 0.4  # of a core's L2 cache for the ring and the band that leaves the depthwise convolution
+L2_SHARE = 0.3  # of a core's L2 cache for the ring and the band that leaves the depthwise convolution
 
 
 def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target, threads: int) -> Graph:
