@@ -5,6 +5,7 @@
 
 Rows come from the networks' own plans. A plan is made in which every value is an output, so that no memory is used
 twice and each step can be run again alone: a program of this one step, repeated to about a millisecond, is timed.
+Convolutions that go in bands are rows of their own, and then those of the bands follow.
 A round times the step, then the machine's peak and its bandwidth on the same threads, so that a slow phase of the
 machine hits them alike; the best rounds are held against each other. Each result is compared with the meaning of its
 operator in float64; a wrong one ends with exit code 1.
@@ -17,7 +18,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -67,8 +68,9 @@ class Result:
 class Bench:
     """A plan in which every step can be run alone, and the team that runs it."""
 
-    def __init__(self, graph: Graph, tensors: dict, shape: tuple[int, ...], threads: int):
-        self.graph = graph.with_outputs([node.output for node in graph.nodes])
+    def __init__(self, graph: Graph, tensors: dict, shape: tuple[int, ...], threads: int, inner: Iterable[str] = ()):
+        """Values in `inner` stay within bands; every other value is an output."""
+        self.graph = graph.with_outputs([node.output for node in graph.nodes if node.output not in inner])
         self.tensors, self.threads, self.team = tensors, threads, runtime.team(threads)
         self.packed = Packed()  # holds the weights that the program points to
         self.program: Program = make_program(self.graph, tensors, shape, threads, self.packed)
@@ -83,11 +85,13 @@ class Bench:
     def nodes(self) -> Iterator[tuple[Node, list[int]]]:
         """Every node with the rows of its steps."""
         rows: dict[str, list[int]] = {}
+        nodes = {node.output: node for node in self.graph.nodes}
         for number, step in enumerate(self.program.steps):
             rows.setdefault(step.node.output, []).append(number)
-        for node in self.graph.nodes:
-            if node.output in rows:
-                yield node, rows[node.output]
+            if step.node.op == "bands":
+                nodes[step.node.output] = step.node
+        for output, numbers in rows.items():
+            yield nodes[output], numbers
 
     def kernel(self, rows: list[int]) -> str:
         """The names of the kernels of a node's steps."""
@@ -96,14 +100,15 @@ class Bench:
     def shapes(self, node: Node) -> str:
         """First input and output; a second input has the shape of the output, or is its gate."""
         first, last = ("x".join(map(str, self.program.shapes[name])) for name in (node.inputs[0], node.output))
-        second = node.op in ("conv2d", "linear") and len(node.inputs) - bool(node.attributes.get("gated")) > 1
+        second = node.op in ("conv2d", "linear", "bands") and len(node.inputs) - bool(node.attributes.get("gated")) > 1
         return f"{first} -> {last}{' residual' if second else ''}{' gated' if node.attributes.get('gated') else ''}"
 
     def key(self, node: Node, rows: list[int]) -> tuple:
         """What makes a row of the report: nodes with the same key run the same kernels on the same shapes."""
         tensors = tuple((role, self.tensors[name].shape) for role, name in node.tensors.items())
-        # The kernel's name has the activation, as far as it is not data.
-        attributes = tuple((name, value) for name, value in node.attributes.items() if name != "activation")
+        # The kernel's name has the activation, as far as it is not data; weights tell the parts of bands.
+        left_out = ("activation", "parts")
+        attributes = tuple((name, value) for name, value in node.attributes.items() if name not in left_out)
         return self.kernel(rows), self.shapes(node), tensors, attributes
 
     def inputs(self, node: Node) -> list[np.ndarray]:
@@ -112,7 +117,11 @@ class Bench:
 
     def error(self, node: Node) -> float:
         """Largest difference from the operator's meaning in float64, relative to the largest value."""
-        expected = ops.apply(node, [value.astype(np.float64) for value in self.inputs(node)], self.tensors)
+        x, *others = (value.astype(np.float64) for value in self.inputs(node))
+        *first, last = node.attributes.get("parts", (node,))
+        for part in first:
+            x = ops.apply(part, [x], self.tensors)
+        expected = ops.apply(last, [x, *others], self.tensors)
         return float(np.abs(self.program.give(node.output) - expected).max() / np.abs(expected).max())
 
     def call(self, rows: list[int]) -> tuple[np.ndarray, int]:
@@ -218,8 +227,7 @@ def results(sources, threads: int, rounds: int, text: str, peers: dict[str, Call
     """A Result for every distinct kernel and shape of the networks; `text` has to occur in kernel, kind or layer."""
     machine, seen = Machine(threads), set()
     for network, graph, tensors, shape in sources:
-        bench = Bench(graph, tensors, shape, threads)
-        for node, rows in bench.nodes():
+        for bench, node, rows in _nodes(graph, tensors, shape, threads):
             key, kernel = bench.key(node, rows), bench.kernel(rows)
             what = kind(bench.program.steps[rows[0]], tensors)
             if key in seen or not any(text in part for part in (kernel, what, node.output)):
@@ -233,6 +241,19 @@ def results(sources, threads: int, rounds: int, text: str, peers: dict[str, Call
                 network, node.output, kernel, bench.shapes(node), threads, shape[0], **times, error=error,
                 passed=bool(error <= TOLERANCE), peers=others,
             )  # fmt: skip
+
+
+def _nodes(graph: Graph, tensors: dict, shape: tuple[int, ...], threads: int):
+    """(bench, node, rows of its steps): every node by itself, then those that the network's own plan has in bands."""
+    bench = Bench(graph, tensors, shape, threads)
+    yield from ((bench, *found) for found in bench.nodes())
+    steps = make_program(graph, tensors, shape, threads, bench.packed).steps
+    bands = [step.node for step in steps if step.node.op == "bands"]
+    if bands:
+        bench = Bench(
+            graph, tensors, shape, threads, {part.output for node in bands for part in node.attributes["parts"][:-1]}
+        )
+        yield from ((bench, *found) for found in bench.nodes() if found[0].op == "bands")
 
 
 def show(result: Result, header: bool) -> None:

@@ -50,6 +50,24 @@ class Operator(nn.Module):
         return ACTIVATIONS[activation](y) if activation else y
 
 
+class Chain(nn.Module):
+    """The convolutions that a node of bands stands for; its inputs after the first are the last one's."""
+
+    def __init__(self, node: Node, tensors: dict[str, np.ndarray]):
+        super().__init__()
+        self.parts = nn.ModuleList(Operator(part, tensors) for part in node.attributes["parts"])
+
+    def forward(self, x, *others):
+        *first, last = self.parts
+        for part in first:
+            x = part(x)
+        return last(x, *others)
+
+
+def module_of(node: Node, tensors: dict[str, np.ndarray]) -> nn.Module:
+    return Chain(node, tensors) if node.op == "bands" else Operator(node, tensors)
+
+
 def _tokens(m, x, rest, a):
     x = x.flatten(2).transpose(1, 2)
     return torch.cat([m.class_token.expand(x.shape[0], -1, -1), x], 1) + m.position
@@ -93,7 +111,7 @@ def torch_peer(threads: int) -> Callable:
     def measure(node: Node, tensors: dict, inputs: list[np.ndarray]) -> float:
         times = []
         for layout in (torch.channels_last, torch.contiguous_format):
-            module = Operator(node, tensors)
+            module = module_of(node, tensors)
             values = [torch.from_numpy(value) for value in inputs]
             if layout == torch.channels_last:
                 values = [v.to(memory_format=layout) if v.ndim == 4 else v for v in values]
@@ -116,7 +134,7 @@ def onnxruntime_peer(threads: int) -> Callable:
         file, names = io.BytesIO(), [f"input{number}" for number in range(len(inputs))]
         values = tuple(torch.from_numpy(value) for value in inputs)
         torch.onnx.export(
-            Operator(node, tensors).eval(), values, file, input_names=names, dynamo=False, opset_version=17
+            module_of(node, tensors).eval(), values, file, input_names=names, dynamo=False, opset_version=17
         )
         session = onnxruntime.InferenceSession(file.getvalue(), options, providers=["CPUExecutionProvider"])
         feed = dict(zip(names, inputs, strict=True))

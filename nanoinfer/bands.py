@@ -66,8 +66,8 @@ def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target
 def _joined(parts: tuple[Node, ...], tensors: Mapping) -> Node:
     names = {f"{number} {role}": name for number, node in enumerate(parts) for role, name in node.tensors.items()}
     inputs = (parts[0].inputs[0], *(parts[2].inputs[1:] if len(parts) > 2 else ()))
-    window = tensors[parts[1].tensors["weight"]].shape[-1]
-    return Node("bands", inputs, parts[-1].output, names, {"parts": parts, "window": window})
+    kernel = tensors[parts[1].tensors["weight"]].shape[-1]
+    return Node("bands", inputs, parts[-1].output, names, {"parts": parts, "kernel": kernel})
 
 
 def _is_plain(node: Node | None) -> bool:
@@ -86,7 +86,7 @@ def _buffers(node: Node, shapes: Shapes, lanes: int) -> tuple[Place, Place]:
     expand, depthwise, *project = node.attributes["parts"]
     stride, (_, expanded, _, in_width) = depthwise.attributes["stride"], shapes[expand.output]
     _, channels, height, width = shapes[depthwise.output]
-    size = node.attributes["window"]
+    size = node.attributes["kernel"]
 
     def places(lines: int) -> tuple[Place, Place]:
         ring = nhwc((1, expanded, (lines - 1) * stride + size, in_width), 0, lanes)
@@ -129,7 +129,7 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
     ring, band = (replace(place, address=base + place.address) for place in (ring, band))
     stride, padding = depthwise.attributes["stride"], depthwise.attributes["padding"]
     (height, width), slots = context.shapes[expand.output][2:], ring.size[0]
-    most = (slots - node.attributes["window"]) // stride + 1
+    most = (slots - node.attributes["kernel"]) // stride + 1
     places = {name: _lines(context.places[name], image) for name in (*node.inputs, node.output)}
     expanded = replace(ring, shape=(*ring.shape[:2], height, width))
     ready, bands = max(0, share.start * stride - padding), -(-len(share) // most)
@@ -139,7 +139,7 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
 
     for number in range(bands):
         first, end = (share.start + len(share) * at // bands for at in (number, number + 1))
-        needed = min(height, (end - 1) * stride - padding + node.attributes["window"])
+        needed = min(height, (end - 1) * stride - padding + node.attributes["kernel"])
         while ready < needed:
             slot = ready % slots
             count = min(needed - ready, slots - slot)

@@ -130,9 +130,9 @@ def kind(step: Step, tensors: Mapping) -> str:
     name = regions[0]["tile"][0] if regions else step.kernel[0]
     if step.node.op == "conv2d":
         return f"{name} {'x'.join(map(str, tensors[step.node.tensors['weight']].shape[2:]))}"
-    if step.node.op == "max_pool2d":
+    if step.node.op in ("max_pool2d", "bands"):
         return f"{name} {step.node.attributes['kernel']}x{step.node.attributes['kernel']}"
-    return f"{name} {step.node.op}" if name in ("matmul", "elementwise", "bands") else name
+    return f"{name} {step.node.op}" if name in ("matmul", "elementwise") else name
 
 
 def step_limit(step: Step, limits: Limits, threads: int, footprint: int) -> tuple[float, str]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bench import kernels
-from nanoinfer import create_model, passes, runtime
+from nanoinfer import bands, create_model, passes, runtime
 from nanoinfer.ops import OPS
 
 SMALL_VIT = dict(image_size=64, patch_size=8, num_layers=2, hidden_dim=128, mlp_dim=256, num_heads=2)
@@ -35,6 +35,17 @@ def test_rows_are_those_of_the_plan(tmp_path, capsys):
     for row in rows:
         assert row["passed"] and 0 <= row["error"] < 1e-6 and row["best"] <= row["median"]
         assert row["limit"] in ("compute", "L2", "L3", "memory") and row["percent"] > 0
+
+
+def test_bands_have_rows_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(bands, "WORTHWHILE", 0.0)
+    path = tmp_path / "rows.json"
+    assert kernels.main(["--models", "digits", *FAST, "--json", str(path)]) == 0
+    rows = json.loads(path.read_text())
+    alone = [row for row in rows if row["kernel"] == "bands_f32"]
+    steps = create_model("digits", "random", threads=2).program((1, 3, 96, 96)).steps
+    assert alone and {row["layer"] for row in alone} <= {step.node.output for step in steps if step.node.op == "bands"}
+    assert all(row["passed"] for row in rows) and any(row["kernel"].startswith("depthwise") for row in rows)
 
 
 def test_a_row_appears_once(capsys):
