@@ -11,6 +11,7 @@ for a while is so for all. Outputs are compared with torch in float64; a mismatc
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import platform
 import statistics
@@ -21,6 +22,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
+
+from nanoinfer.runtime import default_threads
 
 from .engines import ENGINES
 
@@ -118,8 +121,8 @@ def best_peer(row: dict) -> float:
     return min(ratios, default=float("nan"))
 
 
-def plot(rows: list[dict], path: str) -> None:
-    """One group of bars per network: milliseconds of each engine, one panel per batch size and thread count."""
+def plot(rows: list[dict], machine: str, path: str) -> None:
+    """A chart per network: milliseconds of each engine, a group of bars per batch size and thread count."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -139,6 +142,7 @@ def plot(rows: list[dict], path: str) -> None:
         axis.set_title(model)
         axis.set_ylabel("milliseconds per image, median")
     axes[0][-1].legend()
+    figure.suptitle(f"{datetime.date.today()}, {machine}")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
 
@@ -165,7 +169,8 @@ def main() -> int:
             print(f"{peer} is not installed and left out: pip install nanoinfer[bench]")
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "") \
         if Path("/proc/cpuinfo").exists() else platform.processor()  # fmt: skip
-    print(f"{platform.platform()}, Python {platform.python_version()}, {cpu}; float32, times in milliseconds")
+    machine = f"{cpu}, {default_threads()} cores"
+    print(f"{platform.platform()}, Python {platform.python_version()}, {machine}; float32, times in milliseconds")
     rows, wrong = [], []
     for name in options.models:
         with tempfile.TemporaryDirectory() as temporary:
@@ -187,9 +192,9 @@ def main() -> int:
         print(f"\nagainst the faster of onnxruntime and openvino: worst {min(ratios):.2f}x, "
               f"geometric mean {statistics.geometric_mean(ratios):.2f}x")  # fmt: skip
     if options.json:
-        Path(options.json).write_text(json.dumps({"cpu": cpu, "rows": rows}, indent=1))
+        Path(options.json).write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     if options.plot:
-        plot(rows, options.plot)
+        plot(rows, machine, options.plot)
     for message in wrong:
         print(f"bench.models: wrong result: {message}", file=sys.stderr)
     return 1 if wrong else 0
