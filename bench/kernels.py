@@ -5,7 +5,8 @@
 
 Rows come from the networks' own plans. A plan is made in which every value is an output, so that no memory is used
 twice and each step can be run again alone: a program of this one step, repeated to about a millisecond, is timed.
-Convolutions that go in bands are rows of their own, and then those of the bands follow.
+Convolutions that go in bands have rows of their own; those of the bands follow, from a plan of which only the values
+within bands are no outputs.
 A round times the step, then the machine's peak and its bandwidth on the same threads, so that a slow phase of the
 machine hits them alike; the best rounds are held against each other. Each result is compared with the meaning of its
 operator in float64; a wrong one ends with exit code 1.

@@ -16,10 +16,13 @@ along the longer side of a region: a left or right border column is walked downw
 
 *Order of work.* Panels outside, pixels inside: a panel of weights stays in L1 while the pixels stream past it.
 Pixels come in chunks that fit L2, so that the next panel finds them there. Threads split pixels, or panels where an
-output has more channels than pixels.
+output has more channels than pixels. While a tile works it asks for weights, a cache line a step: the first few tiles
+of a panel for the next panel, those after them for what a later step needs (`later`).
 """
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 
@@ -95,10 +98,13 @@ def oracle(x, weight, bias, stride, padding, groups):
     return y
 
 
-def border_groups(size: int, out: int, kernel: int, stride: int, padding: int) -> list[tuple[int, int, int, int]]:
-    """(first, end, first tap, end tap) of the runs of outputs along one axis that see the same taps."""
+@lru_cache
+def border_groups(
+    size: int, first: int, end: int, kernel: int, stride: int, padding: int
+) -> list[tuple[int, int, int, int]]:
+    """(first, end, first tap, end tap) of the runs among outputs first..end along an axis that see the same taps."""
     runs = []
-    for position in range(out):
+    for position in range(first, end):
         start = position * stride - padding
         taps = max(0, -start), min(kernel, size - start)
         if runs and runs[-1][2:] == taps:

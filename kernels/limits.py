@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ class Limits:
         return self.memory_read[min(threads, self.cores) - 1]
 
 
+@lru_cache
 def cache_sizes() -> tuple[int, int, int]:
     """Bytes of the first core's L1 data cache, L2 and L3, as the kernel tells; usual sizes where it does not."""
     sizes = {1: 32 << 10, 2: 1 << 20, 3: 16 << 20}

@@ -22,11 +22,14 @@ ALLOCATED = 2  # flag of a section that a program has in memory
 ABSOLUTE64 = 1  # R_X86_64_64
 UNWIND = b".eh_frame"  # for exceptions and debuggers: a kernel raises nothing
 
-_loaded = []  # the memory that kernels lie in
-
 
 class Unexpected(ValueError):
     """Not an object file of the simple kind."""
+
+
+def keep_forever(memory: object) -> None:
+    """Never free what waiting threads run or read: they go on while the interpreter takes its modules apart."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
 
 
 def load(objects: Iterable[tuple[str, bytes]]) -> list[int] | None:
@@ -123,5 +126,5 @@ def _load(objects: list[tuple[str, _Object]]) -> list[int]:
     protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     if protect(base, len(memory), mmap.PROT_READ | mmap.PROT_EXEC):
         raise OSError
-    _loaded.append(memory)
+    keep_forever(memory)
     return found

@@ -4,7 +4,7 @@ A depthwise (or narrowly grouped) convolution goes together with the dense one t
 that it feeds: expand, depthwise and project of an inverted residual, or a network's stem and what follows. For a few
 lines of output at a time, a thread expands the lines that they need into a ring of lines, runs the depthwise
 convolution over them and projects what comes out. It does so for its own share of the output lines, with no barrier in
-between; at the border of two shares both threads expand the same one or two lines. Each output is the same chain of
+between; at the border of two shares both threads expand the few lines that both need. Each output is the same chain of
 multiply-adds as without bands, so it has the same bits.
 """
 
@@ -30,7 +30,7 @@ L2_SHARE = 0.3  # of a core's L2 cache for the ring and the band that leaves the
 def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target, threads: int) -> Graph:
     """The graph with one node for every expand, depthwise and, if any, project with much to pass between them."""
     least = WORTHWHILE * cache_sizes()[1]
-    consumers, producers, parts = graph.consumers(), graph.producers(), {}
+    consumers, producers, parts, taken = graph.consumers(), graph.producers(), {}, set()
 
     def sole(name: str) -> Node | None:
         """The only reader of a value that nothing else needs."""
@@ -52,9 +52,11 @@ def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target
         weights = sum(4 * tensors[node.tensors["weight"]].size for node in nodes)
         # A line of one pixel would be taken for an output of one pixel, whose sums are made in another order.
         one = min(width, shapes[depthwise.output][3]) == 1
-        if size * images / threads > least and weights <= WEIGHTS * size and not one:
+        free = taken.isdisjoint(node.output for node in nodes)  # a pointwise one may stand between two depthwise ones
+        if size * images / threads > least and weights <= WEIGHTS * size and free and not one:
             parts[nodes[-1].output] = nodes
-    inner = {node.output for nodes in parts.values() for node in nodes[:-1]}
+            taken.update(node.output for node in nodes)
+    inner = taken - parts.keys()
     nodes = (
         _joined(parts[node.output], tensors) if node.output in parts else node
         for node in graph.nodes

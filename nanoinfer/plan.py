@@ -49,7 +49,7 @@ class Program:
     input: Place
     outputs: dict[str, Place]
     reads_input: list[tuple[np.ndarray, np.ndarray, np.ndarray]]
-    regions: list[np.ndarray]
+    tables: list[np.ndarray]  # what rows point to
     packed: Packed  # weights and constants; shared with other programs of the model
 
     def __post_init__(self):
@@ -139,13 +139,13 @@ def make_program(
         steps = [step for node in nodes for step in lowering.count_bytes(node, context, LOWER[node.op](node, context))]
         streaming.look_ahead(steps, context.threads)
         plans.insert(0, steps)
-    table, regions, reads_input = _assemble(plans, progress, graph.input if in_place else None)
+    table, tables, reads_input = _assemble(plans, progress, graph.input if in_place else None)
     _pack(context.packing, threads, release)
     packed.update(context.fresh)  # not before their contents are there
     outputs = {name: places[name] for name in graph.outputs}
     return Program(
         table, ways, [_all_ways(step, ways) for step in steps], all_shapes, arena, offsets, places[graph.input],
-        outputs, reads_input, regions, packed,
+        outputs, reads_input, tables, packed,
     )  # fmt: skip
 
 
@@ -200,7 +200,10 @@ def _reads_input_in_place(graph: Graph, input_shape: tuple[int, ...]) -> bool:
         len(input_shape) == 4
         and graph.input not in graph.outputs
         and all(
-            node.op == "conv2d" and node.attributes["groups"] == 1 and graph.input not in node.inputs[1:]
+            node.op == "conv2d"
+            and node.attributes["groups"] == 1
+            and graph.input not in node.inputs[1:]
+            and not node.attributes.get("gated")  # scales a copy of its input
             for node in graph.consumers()[graph.input]
         )
     )

@@ -100,11 +100,8 @@ def _regions(product: Product) -> tuple[int, list[dict[str, int]]]:
             return 1, [dict(point, lines=1, length=y.shape[0], x_line=0, y_line=0, x_step=x.image, y_step=y.image)]
     regions = []
     (height, width), first, (out_h, out_w) = x.size, product.first, y.size
-    for top, bottom, ky, ky_end in convolution.border_groups(height, first + out_h, kernel_h, stride, padding):
-        top = max(top, first)
-        if top >= bottom:
-            continue
-        for left, right, kx, kx_end in convolution.border_groups(width, out_w, kernel_w, stride, padding):
+    for top, bottom, ky, ky_end in convolution.border_groups(height, first, first + out_h, kernel_h, stride, padding):
+        for left, right, kx, kx_end in convolution.border_groups(width, 0, out_w, kernel_w, stride, padding):
             down = (bottom - top, stride * x.line, y.line)
             along = (right - left, stride * x.pixel, y.pixel)
             outer, inner = (down, along) if along[0] >= down[0] else (along, down)
@@ -236,9 +233,10 @@ def _weight(node: Node, context: Context) -> tuple[np.ndarray, np.ndarray | None
 
 
 def is_narrow(node: Node, weight: np.ndarray, lanes: int) -> bool:
-    """Whether depthwise.py takes it: groups as wide as a power of two, up to a vector."""
-    group = weight.shape[0] // node.attributes["groups"]
-    return group == weight.shape[1] and group < lanes and lanes % group == 0
+    """Whether depthwise.py takes it: several groups, each as wide as a power of two below a vector."""
+    groups = node.attributes["groups"]
+    group = weight.shape[0] // groups
+    return groups > 1 and group == weight.shape[1] and group < lanes and lanes % group == 0
 
 
 def conv2d(node: Node, context: Context, first: int = 0) -> list[Step]:

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from .kernels import library, program
+from .kernels import library, linking, program
 
 # Looks at the job counter before a follower parks: about a millisecond.
 PATIENCE = 5000
@@ -60,6 +60,7 @@ class Team:
         self._lead, self._native_follow = library.function(("lead",)), library.function(("follow",))
         line = np.zeros((program.team_bytes(threads) + program.LINE) // 8, np.int64)
         self._memory = line[-line.ctypes.data % program.LINE // 8 :]
+        linking.keep_forever(line)
         for thread in range(1, threads):
             threading.Thread(target=self._follow, args=(thread,), name=f"nanoinfer-{thread}", daemon=True).start()
 

@@ -54,5 +54,6 @@ def _room(step: Step, threads: int) -> int:
             panels //= threads
         else:
             tiles //= threads
-        room += panels * max(0, tiles - region["next_tiles"]) * region["w_tile"]
+        chunks = -(-tiles // fields["chunk"])
+        room += panels * max(0, tiles - chunks * region["next_tiles"]) * region["w_tile"]
     return room

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from nanoinfer.kernels import target
 
 from nanoinfer import bands, create_model
 
@@ -19,6 +20,8 @@ def logits(monkeypatch, model, shape, threads, l2_bytes, worthwhile=0.0):
 @pytest.mark.parametrize("model", ["mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d"])
 @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (3, 3, 75, 49)])
 def test_bits_do_not_depend_on_bands(monkeypatch, model, shape):
+    if model == "resnext50_32x4d" and target.host().lanes == 4:
+        pytest.skip("four lanes are a group of their own")
     plain, none = logits(monkeypatch, model, shape, 1, 1 << 20, worthwhile=np.inf)
     assert none == 0
     for threads in (1, 2, 3):
@@ -30,6 +33,8 @@ def test_bits_do_not_depend_on_bands(monkeypatch, model, shape):
 
 def test_what_goes_together(monkeypatch):
     """A stem, an inverted residual with and without its project (a gate stands between), a narrow grouped block."""
+    if target.host().lanes == 4:
+        pytest.skip("four lanes are a group of their own")
     monkeypatch.setattr(bands, "cache_sizes", lambda: (1 << 15, 1 << 20, 1 << 25))
     found = {
         name: [
@@ -46,9 +51,13 @@ def test_what_goes_together(monkeypatch):
 
 
 def test_a_tapped_layer_is_computed_as_it_stands(monkeypatch):
-    _, count = logits(monkeypatch, "mobilenetv2_140", (1, 3, 64, 64), 2, 1 << 16)
-    network = create_model("mobilenetv2_140", "random:5", threads=2)
     x = np.random.default_rng(7).standard_normal((1, 3, 64, 64), np.float32)
-    y, taps = network(x, taps=["blocks.1.0.bn1"])
-    assert count > 1 and taps["blocks.1.0.bn1"].shape[:2] == (1, 144)
-    np.testing.assert_array_equal(y, network(x))
+    seen = []
+    for worthwhile in (np.inf, 0.0):
+        _, count = logits(monkeypatch, "mobilenetv2_140", x.shape, 2, 1 << 16, worthwhile)
+        network = create_model("mobilenetv2_140", "random:5", threads=2)
+        y, taps = network(x, taps=["blocks.1.0.bn1"])
+        np.testing.assert_array_equal(y, network(x))
+        seen.append(taps["blocks.1.0.bn1"])
+    assert count > 1 and seen[0].shape[:2] == (1, 144)
+    np.testing.assert_array_equal(*seen)

@@ -27,7 +27,7 @@ from nanoinfer.kernels import (
     target,
 )
 
-from nanoinfer import layout, memory, ops, passes, plan, runtime
+from nanoinfer import bands, layout, memory, ops, passes, plan, runtime
 from nanoinfer.graph import Builder
 
 HOST = target.host()
@@ -579,8 +579,66 @@ def test_gating(lanes):
     assert (owner(y) == CANARY).sum() == owner(y).size - y.size
 
 
+@pytest.mark.parametrize("channels", [4, 64])
+def test_the_input_of_the_network_gated(channels):
+    def add(builder, x):
+        gate = builder.conv2d(builder.global_average_pool(builder.conv2d(x, "c", 16, 1), "m"), "f", 16, 1)
+        return builder.conv2d(builder.scale(x, builder.activation(gate, "hard_sigmoid", "h"), "s"), "p", channels, 1)
+
+    net = network((2, 16, 5, 5), add)
+    np.testing.assert_allclose(run(net), net.exact(), atol=1e-4)
+
+
+# Bands
+
+
+def inverted_residual(stem=(1, 1), window=(3, 1), expanded=40, out=24, residual=False, width=1):
+    """(window, stride) of the stem and of the convolution with groups of `width`, then a pointwise one."""
+
+    def add(builder, x):
+        y = builder.activation(builder.conv2d(x, "e", expanded, stem[0], stride=stem[1]), "relu6", "ea")
+        y = builder.conv2d(y, "d", expanded, window[0], stride=window[1], groups=expanded // width)
+        y = builder.conv2d(builder.activation(y, "hard_swish", "da"), "p", out, 1)
+        return builder.residual(y, x, "r") if residual else y
+
+    return add
+
+
+def mobilenet_v1(builder, x):
+    """Each pointwise convolution stands between two depthwise ones, and can go with one of them."""
+    x = builder.conv2d(x, "stem", 24, 3, stride=2)
+    for name in "abc":
+        x = builder.conv2d(builder.conv2d(x, f"{name}d", 24, 3, groups=24), f"{name}p", 24, 1)
+    return x
+
+
+@pytest.mark.parametrize(
+    "add, shape",
+    [
+        (inverted_residual(residual=True), (3, 24, 7, 5)),
+        (inverted_residual(window=(5, 2)), (3, 24, 7, 5)),
+        (inverted_residual((3, 2), expanded=33, out=17), (2, 3, 19, 14)),
+        (inverted_residual(width=2, out=50), (3, 24, 2, 6)),
+        (inverted_residual((7, 2), expanded=300, out=520), (3, 3, 8, 9)),
+        (mobilenet_v1, (2, 3, 17, 11)),
+    ],
+    ids=["residual", "5x5", "stem", "groups", "sums", "v1"],
+)
+@pytest.mark.parametrize("l2_bytes", [1 << 10, 1 << 15, 1 << 22])
+def test_bands_of_every_width(add, shape, l2_bytes, monkeypatch):
+    net = network(shape, add)
+    monkeypatch.setattr(bands, "WORTHWHILE", np.inf)
+    plain = run(net, WIDE)
+    np.testing.assert_allclose(plain, net.exact(), atol=1e-5 * np.abs(plain).max())
+    monkeypatch.setattr(bands, "WORTHWHILE", 0.0)
+    monkeypatch.setattr(bands, "WEIGHTS", np.inf)
+    monkeypatch.setattr(bands, "cache_sizes", lambda: (1 << 15, l2_bytes, 1 << 25))
+    for machine, threads in ((WIDE, 1), (HALVED, 2), (WIDE, 4), (MIDDLE, 2), (NARROW, 5), (ARM, 1)):
+        np.testing.assert_array_equal(run(net, machine, threads), plain, f"{machine.lanes} lanes, {threads} threads")
+
+
 def test_every_kernel_is_tested():
-    """By name: a kernel that is added needs tests of its own, here or, for bands, in test_bands.py."""
+    """By name: a kernel that is added needs tests of its own, here."""
     products = {"convolution", "matmul", "depthwise", "max_pool", "packing", "gating"}
     others = {"average_pool", "elementwise", "layer_norm", "attention", "peak", "read", "lead", "follow", "bands"}
     assert set(KERNELS) == products | others

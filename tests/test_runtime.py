@@ -133,6 +133,14 @@ def test_fork_after_use():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_exit_while_threads_wait():
+    """Followers still spin in native code when the interpreter goes down: nothing of theirs may be gone by then."""
+    code = "import numpy, nanoinfer; nanoinfer.create_model('digits', threads=8)(numpy.zeros((1, 3, 96, 96), 'f'))"
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=SECONDS)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.fixture
 def machine(monkeypatch):
     """Sets environment, affinity and cgroup quota; returns the team's size."""
