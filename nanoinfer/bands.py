@@ -22,7 +22,7 @@ from .layout import Place, nhwc
 from .lowering import Context, Step
 
 Shapes = Mapping[str, tuple[int, ...]]
-WORTHWHILE = 0.75  # of a core's L2 cache: fewer expanded activations of all images stay there anyway
+WORTHWHILE = 0.35  # of a core's L2 cache: fewer expanded activations of all images stay there anyway
 WEIGHTS = 2  # times an image's expanded activations: more weights had better be read once for all images
 L2_SHARE = 0.3  # of a core's L2 cache for the ring and the band that leaves the depthwise convolution
 
@@ -145,14 +145,18 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
         while ready < needed:
             slot = ready % slots
             count = min(needed - ready, slots - slot)
-            yield from product.conv2d(expand, own({expand.output: _lines(ring, 0, slot, count)}), first=ready)
+            steps = product.conv2d(expand, own({expand.output: _lines(ring, 0, slot, count)}), first=ready)
+            steps[0].streams = _input_lines(expand, context, places[node.inputs[0]], ready, ready + count)
+            yield from steps
             ready += count
         outer = {name: _lines(places[name], 0, first, end - first) for name in (*node.inputs[1:], node.output)}
         out = _lines(band, 0, 0, end - first) if project else outer[node.output]
         changed = own({expand.output: expanded, depthwise.output: out})
-        yield product.depthwise(depthwise, changed, first=first, ring=slots)
+        steps = [product.depthwise(depthwise, changed, first=first, ring=slots)]
         for part in project:
-            yield from product.conv2d(part, own({depthwise.output: out, **outer}))
+            steps += product.conv2d(part, own({depthwise.output: out, **outer}))
+        steps[len(project)].streams = tuple((place.address, place.image) for place in outer.values())
+        yield from steps
 
 
 def _lines(place: Place, image: int, first: int = 0, count: int | None = None) -> Place:
@@ -161,6 +165,14 @@ def _lines(place: Place, image: int, first: int = 0, count: int | None = None) -
     address = place.address + image * place.image + first * place.line
     shape = (1, place.shape[1], count, place.shape[3])
     return replace(place, shape=shape, address=address, image=count * place.line)
+
+
+def _input_lines(expand: Node, context: Context, x: Place, first: int, end: int) -> tuple[tuple[int, int], ...]:
+    """Where the lines of x lie that lines first..end of the output are computed from, if they are one stretch."""
+    stride, padding = expand.attributes["stride"], expand.attributes["padding"]
+    kernel = context.tensors[expand.tensors["weight"]].shape[2]
+    top, bottom = max(0, first * stride - padding), min(x.size[0], (end - 1) * stride - padding + kernel)
+    return ((x.address + top * x.line, (bottom - top) * x.line),) if x.channel == 4 else ()
 
 
 STEPS = {"bands": lower}

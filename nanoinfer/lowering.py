@@ -27,7 +27,8 @@ class Step:
     A field is an int64, a kernel's specification, which stands for its address, or stands for the address of a table:
     a list of records of such fields, or for every thread a list of steps. `meet` is whether the threads
     wait for each other behind it. `flops` counts multiply-adds twice. `bytes` is what has to move at least, and
-    `weight_bytes` the weights among them: see count_bytes.
+    `weight_bytes` the weights among them: see count_bytes. `streams` are the stretches of memory, (address, bytes),
+    that it reads and writes outside of a band: see streaming.py.
     """
 
     kernel: tuple
@@ -37,6 +38,7 @@ class Step:
     bytes: int = 0
     weight_bytes: int = 0
     meet: bool = True
+    streams: tuple[tuple[int, int], ...] = ()
     keep: object = None  # of a packing step: the weight that it reads
 
 

@@ -1,8 +1,9 @@
-"""Weights that are used once: a product with a tile or two of pixels is as fast as its weights arrive.
+"""What is used once comes from beyond L2, and had better be asked for while something else computes.
 
-A network's head and its squeeze-and-excite layers wait for memory and hardly compute, while the convolutions before
+A network's head and its squeeze-and-excite layers are as fast as their weights arrive, while the convolutions before
 them compute and hardly read. So those ask for the weights that come later, a cache line with each step of a tile,
-wherever a tile has no lines of its own next panel left to ask for.
+wherever a tile has no lines of its own next panel left to ask for. Within bands, whose lines all come from L3 and go
+there, they ask for those: the lines that the next product reads or, no less important, writes.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ def look_ahead(steps: list[Step], threads: int) -> None:
     waiting: list[tuple[int, int]] = []  # (address, bytes) of weights that no step has asked for
     for step in reversed(steps):
         for own in step.fields.get("programs", ()):
+            lines: list[tuple[int, int]] = []  # that the next step of the bands reads and writes; they come first
             for inner in reversed(own):
-                _ask(inner, _room(inner, 1), 1, waiting)
+                _ask(inner, _room(inner, 1), 1, lines or waiting)
+                lines = list(inner.streams) or lines
         room = _room(step, threads)
         _ask(step, room, threads, waiting)
         if step.kernel == ("convolution",) and step.fields["w_panel"] and not room:
