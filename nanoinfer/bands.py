@@ -100,9 +100,9 @@ def _buffers(node: Node, shapes: Shapes, lanes: int) -> tuple[Place, Place]:
     return places(lines)
 
 
-def scratch(node: Node, shapes: Shapes, machine: target.Target, threads: int) -> int:
-    """Bytes for all threads."""
-    return threads * sum(place.bytes for place in _buffers(node, shapes, machine.lanes))
+def private(node: Node, shapes: Shapes, machine: target.Target) -> int:
+    """Bytes that each thread needs for itself."""
+    return sum(place.bytes for place in _buffers(node, shapes, machine.lanes))
 
 
 def lower(node: Node, context: Context) -> list[Step]:
@@ -127,7 +127,7 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
     """The steps that compute lines `share` of an image's output."""
     expand, depthwise, *project = node.attributes["parts"]
     ring, band = _buffers(node, context.shapes, context.machine.lanes)
-    base = context.scratch[node.output] + thread * (ring.bytes + band.bytes)
+    base = context.private + thread * context.private_bytes
     ring, band = (replace(place, address=base + place.address) for place in (ring, band))
     stride, padding = depthwise.attributes["stride"], depthwise.attributes["padding"]
     (height, width), slots = context.shapes[expand.output][2:], ring.size[0]
@@ -176,4 +176,4 @@ def _input_lines(expand: Node, context: Context, x: Place, first: int, end: int)
 
 
 STEPS = {"bands": lower}
-SCRATCH = {"bands": scratch}
+PRIVATE = {"bands": private}

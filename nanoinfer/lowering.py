@@ -52,7 +52,9 @@ class Context:
     shapes: Mapping[str, tuple[int, ...]]
     tensors: Mapping[str, np.ndarray]
     packed: Packed
-    scratch: dict[str, int]
+    scratch: dict[str, int]  # memory that a node needs beside its output, by output
+    private_bytes: int  # that each thread has for itself, whatever the node
+    private: int = 0  # address of the first thread's
     fresh: dict[tuple, np.ndarray] = field(default_factory=dict)  # what this plan adds to `packed`, once it is filled
     packing: list[Step] = field(default_factory=list)  # to be run once, before the program
 
@@ -200,12 +202,12 @@ def _attention_tile(machine: target.Target, tokens: int, depth: int) -> tuple[in
     return min(rows, tokens), vectors
 
 
-def _attention_scratch(node: Node, shapes: dict[str, tuple], machine: target.Target, threads: int) -> int:
-    """Bytes for all threads."""
+def _attention_private(node: Node, shapes: dict[str, tuple], machine: target.Target) -> int:
+    """Bytes that each thread needs for itself."""
     _, tokens, width = shapes[node.inputs[0]]
     depth = width // 3 // node.attributes["heads"]
     rows, vectors = _attention_tile(machine, tokens, depth)
-    return threads * 4 * attention.scratch_floats(tokens, depth, rows, vectors, machine.lanes)
+    return 4 * attention.scratch_floats(tokens, depth, rows, vectors, machine.lanes)
 
 
 def gates_weights(channels: int, pixels: int) -> bool:
@@ -214,7 +216,7 @@ def gates_weights(channels: int, pixels: int) -> bool:
     return pixels >= channels
 
 
-def _gated_scratch(node: Node, shapes: dict[str, tuple], machine: target.Target, threads: int) -> int:
+def _gated_scratch(node: Node, shapes: dict[str, tuple], machine: target.Target) -> int:
     """Bytes of what gates have scaled: a packed weight for each image, or the input."""
     if not node.attributes.get("gated"):
         return 0
@@ -232,8 +234,8 @@ def _attention(node: Node, context: Context) -> list[Step]:
     fields = dict(
         qkv=x.address, image=x.image, token=x.pixel, y=y.address, y_image=y.image, y_token=y.pixel,
         images=y.shape[0], heads=heads, tokens=tokens, depth=depth,
-        padded=attention.padded_tokens(tokens, vectors, lanes), scratch=context.scratch[node.output],
-        scratch_thread=4 * attention.scratch_floats(tokens, depth, rows, vectors, lanes), scale=bits(depth**-0.5),
+        padded=attention.padded_tokens(tokens, vectors, lanes), scratch=context.private,
+        scratch_thread=context.private_bytes, scale=bits(depth**-0.5),
     )  # fmt: skip
     return [Step(("attention", rows, vectors, lanes), fields, node, 4 * y.shape[0] * tokens * tokens * y.channels)]
 
@@ -258,5 +260,6 @@ STEPS: dict[str, Callable[[Node, Context], list[Step]]] = {
     "attention": _attention,
     "global_average_pool": _global_average_pool,
 }
-# Memory that a node needs beside its output: bytes by (node, shapes, machine, threads).
-SCRATCH: dict[str, Callable] = {"attention": _attention_scratch, "conv2d": _gated_scratch}
+# Memory that a node needs beside its output, in all and for each thread: bytes by (node, shapes, machine).
+SCRATCH: dict[str, Callable] = {"conv2d": _gated_scratch}
+PRIVATE: dict[str, Callable] = {"attention": _attention_private}

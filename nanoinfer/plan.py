@@ -18,13 +18,14 @@ from .kernels import KERNELS, kernel_name, library, program, target
 from .kernels.convolution import REGION
 from .kernels.limits import cache_sizes
 from .layout import VIEWS, Packed, Place, aligned_empty, nchw, nhwc
-from .lowering import Context, Step
+from .lowering import SCRATCH, Context, Step
 
+PAGE = 4096  # no cache line, nor the one that comes with it, is in the private memory of two threads
 L3_SHARE = 0.3  # of the L3 cache for activations; the rest is for weights, and for others
 PACK_BYTES = 64 << 20  # read and written between two releases
 INPUT = 1 + KERNELS["convolution"].fields.index("x")
 LOWER = {**lowering.STEPS, **product.STEPS, **bands.STEPS}
-SCRATCH = {**lowering.SCRATCH, **bands.SCRATCH}
+PRIVATE = {**lowering.PRIVATE, **bands.PRIVATE}
 Progress = Callable[[int, int], None]
 
 
@@ -120,13 +121,14 @@ def make_program(
     shapes = ops.infer_shapes(graph, (input_shape[0] // ways, *input_shape[1:]), sizes)
     in_place = _reads_input_in_place(graph, input_shape)
     graph = bands.group(graph, shapes, tensors, machine, threads // ways)
-    offsets, scratch, total = _memory(graph, shapes, machine, threads // ways, in_place)
+    offsets, scratch, (private, private_bytes), total = _memory(graph, shapes, machine, threads // ways, in_place)
     arena = aligned_empty(ways * total // 4)
-    context = Context(machine, threads // ways, {}, shapes, tensors, packed, {})
+    context = Context(machine, threads // ways, {}, shapes, tensors, packed, {}, private_bytes)
     plans = []
     for way in range(ways)[::-1]:  # the first way's places are those that stay
         base = arena.ctypes.data + way * total
         context.scratch.update({name: base + offset for name, offset in scratch.items()})
+        context.private = base + private
         x = way * 4 * math.prod(shapes[graph.input])
         places = {graph.input: nchw(shapes[graph.input], x) if in_place else None}
         for name, offset in offsets.items():
@@ -186,10 +188,11 @@ def images_at_a_time(
     shapes = ops.infer_shapes(graph, (1, *input_shape[1:]), {name: tensor.shape for name, tensor in tensors.items()})
     machine, in_place = target.host(), _reads_input_in_place(graph, input_shape)
     graph = bands.group(graph, shapes, tensors, machine, 1)
-    *_, total = _memory(graph, shapes, machine, threads, in_place)
+    *_, (_, private), total = _memory(graph, shapes, machine, threads, in_place)
     images = input_shape[0]
     unit = threads if images >= threads else 1  # a whole number of images for each thread
-    most = max(1, int(L3_SHARE * cache_sizes()[2] / total) // unit)
+    room, each = L3_SHARE * cache_sizes()[2] - threads * private, total - threads * private
+    most = max(1, int(room / each) // unit)
     units = images // unit
     return -(-units // -(-units // most)) * unit
 
@@ -210,11 +213,16 @@ def _reads_input_in_place(graph: Graph, input_shape: tuple[int, ...]) -> bool:
 
 
 def _memory(graph, shapes, machine, threads, in_place):
-    """({value: offset}, {node: offset of its scratch memory}, bytes of the arena)."""
+    """({value: offset}, {node: offset of its scratch memory}, (offset, bytes of each) of the threads' private memory,
+    bytes of the arena).
+
+    Private memory stays where it is from the first step to the last: what a thread wrote there is in its own cache,
+    while memory that another thread wrote last has to be fetched from that one's.
+    """
     owner = {graph.input: graph.input}  # a view lives in its owner's memory
     lifetimes: dict[str, tuple[int, int]] = {graph.input: (-1, -1)}
     sizes: dict[str, int] = {} if in_place else {graph.input: nhwc(shapes[graph.input], 0, machine.lanes).bytes}
-    scratch_sizes = {}
+    scratch_sizes, private = {}, 0
     for number, node in enumerate(graph.nodes):
         for name in node.inputs:
             first, _ = lifetimes[owner[name]]
@@ -223,15 +231,19 @@ def _memory(graph, shapes, machine, threads, in_place):
         if node.op not in VIEWS:
             lifetimes[node.output] = (number, number)
             sizes[node.output] = nhwc(shapes[node.output], 0, machine.lanes).bytes
-        if node.op in SCRATCH and (scratch_bytes := SCRATCH[node.op](node, shapes, machine, threads)):
+        if node.op in SCRATCH and (scratch_bytes := SCRATCH[node.op](node, shapes, machine)):
             lifetimes[f"{node.output} scratch"] = (number, number)
             scratch_sizes[f"{node.output} scratch"] = scratch_bytes
+        if node.op in PRIVATE:
+            private = max(private, -(-PRIVATE[node.op](node, shapes, machine) // PAGE) * PAGE)
     for name in graph.outputs:
         first, _ = lifetimes[owner[name]]
         lifetimes[owner[name]] = (first, len(graph.nodes))
-    offsets, total = memory.place({**sizes, **scratch_sizes}, lifetimes)
+    lifetimes["private"] = (-1, len(graph.nodes))
+    offsets, total = memory.place({**sizes, **scratch_sizes, "private": threads * private}, lifetimes)
     scratch = {name.removesuffix(" scratch"): offsets[name] for name in scratch_sizes}
-    return {name: offsets[name] for name in sizes}, scratch, -(-total // memory.ALIGNMENT) * memory.ALIGNMENT
+    total = -(-total // memory.ALIGNMENT) * memory.ALIGNMENT
+    return {name: offsets[name] for name in sizes}, scratch, (offsets["private"], private), total
 
 
 def _assemble(ways: list[list[Step]], progress: Progress | None = None, x: str | None = None):
