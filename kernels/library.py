@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from . import KERNELS, cache, kernel_name, linking
 
@@ -34,16 +36,29 @@ def addresses(specifications: Iterable[tuple], progress: Callable[[int, int], No
         missing = [specification for specification in wanted if specification not in _addresses]
         objects = {specification: _read(specification) for specification in missing}
         absent = [specification for specification in missing if objects[specification] is None]
-        for done, specification in enumerate(absent):
-            if progress:
-                progress(done, len(absent))
-            objects[specification] = symbol, code = _compile(specification)
-            _write(specification, symbol, code)
+        with _no_collection():
+            for done, specification in enumerate(absent):
+                if progress:
+                    progress(done, len(absent))
+                objects[specification] = symbol, code = _compile(specification)
+                _write(specification, symbol, code)
         if absent and progress:
             progress(len(absent), len(absent))
         if objects:
             _load(objects)
         return {specification: _addresses[specification] for specification in wanted}
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """A compilation leaves many objects and few cycles: looking for those takes an eighth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def function(specification: tuple) -> Callable[..., int]:

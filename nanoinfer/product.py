@@ -116,11 +116,15 @@ def _regions(product: Product) -> tuple[int, list[dict[str, int]]]:
 
 
 def _tile_rows(most: int, images: int, lines: int, length: int, threads: int) -> int:
-    """Rows of the tiles that a line of pixels is cut into: as even as they come, and a share for every thread."""
+    """Rows of the tiles that a line of pixels is cut into: as even as they come, and a share for every thread.
+
+    Somewhat smaller tiles are better than one tile of another size at the end, which is one more kernel to compile.
+    """
     tiles = -(-length // most)
     if images * lines == 1 and tiles < 8 * threads:
         tiles = min(-(-tiles // threads) * threads, length)
-    return -(-length // tiles)
+    rows = -(-length // tiles)
+    return next((even for even in range(rows, 3 * rows // 4 - 1, -1) if length % even == 0), rows)
 
 
 def _record(product: Product, region: dict[str, int], images: int, vectors: int, lanes: int, threads: int) -> dict:
