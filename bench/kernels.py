@@ -79,7 +79,7 @@ class Bench:
         self.run()
 
     def run(self) -> None:
-        """The whole network: makes every value right again after steps that used their scratch memory out of turn."""
+        """The whole network: makes every value right again after steps that used scratch memory out of turn."""
         self.program.take(self.x)
         self.team.run(self.program.table)
 

@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -45,10 +46,12 @@ def prepare(name: str, folder: Path, batches: list[int], onnx: bool) -> np.ndarr
     x = np.random.default_rng(SEED).standard_normal((max(batches), 3, 224, 224), np.float32)
     np.save(folder / "input.npy", x)
     for batch in batches if onnx else []:
-        torch.onnx.export(
-            module, (torch.from_numpy(x[:batch]),), folder / f"batch{batch}.onnx", input_names=["input"],
-            dynamo=False, opset_version=17,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter warns of itself; what comes out is compared below
+            torch.onnx.export(
+                module, (torch.from_numpy(x[:batch]),), folder / f"batch{batch}.onnx", input_names=["input"],
+                dynamo=False, opset_version=17,
+            )  # fmt: skip
     with torch.inference_mode():
         return module.double()(torch.from_numpy(x).double()).numpy()
 
@@ -106,7 +109,7 @@ def compare(name, folder, expected, batch, threads, engines, rounds, seconds) ->
 
 
 def show(row: dict) -> None:
-    print(f"\n{row['model']}, batch {row['batch']}, {row['threads']} threads")
+    print(f"\n{row['model']}, batch {row['batch']}, {_threads(row)}")
     print(f"  {'engine':14} {'version':12} {'median':>9} {'p95':>9} {'min':>9} {'time/ours':>10} {'error':>9}")
     for engine, result in row["engines"].items():
         print(
@@ -119,6 +122,10 @@ def best_peer(row: dict) -> float:
     """How many times as long the faster of onnxruntime and openvino takes; nan if neither ran."""
     ratios = [row["engines"][peer]["times_as_long"] for peer in ("onnxruntime", "openvino") if peer in row["engines"]]
     return min(ratios, default=float("nan"))
+
+
+def _threads(row: dict) -> str:
+    return f"{row['threads']} thread{'s' if row['threads'] > 1 else ''}"
 
 
 def plot(rows: list[dict], machine: str, path: str) -> None:
@@ -137,7 +144,7 @@ def plot(rows: list[dict], machine: str, path: str) -> None:
         for index, engine in enumerate(engines):
             heights = [row["engines"][engine]["median_ms"] / row["batch"] for row in mine]
             axis.bar([at + index * width for at in range(len(mine))], heights, width, label=engine)
-        names = [f"batch {row['batch']}\n{row['threads']} threads" for row in mine]
+        names = [f"batch {row['batch']}\n{_threads(row)}" for row in mine]
         axis.set_xticks([at + 0.4 for at in range(len(mine))], names)
         axis.set_title(model)
         axis.set_ylabel("milliseconds per image, median")

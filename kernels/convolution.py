@@ -16,7 +16,7 @@ along the longer side of a region: a left or right border column is walked downw
 
 *Order of work.* Panels outside, pixels inside: a panel of weights stays in L1 while the pixels stream past it.
 Pixels come in chunks that fit L2, so that the next panel finds them there. Threads split pixels, or panels where an
-output has more channels than pixels. While a tile works it asks for weights, a cache line a step: the first few tiles
+output has more channels than pixels. While a tile works it asks for memory, a cache line a step: the first few tiles
 of a panel for the next panel, those after them for what a later step needs (`later`).
 """
 
@@ -45,8 +45,8 @@ FIELDS = (
     "region_count",
     "split_panels",  # 1: threads split panels; 0: they split pixels
     "chunk",  # tiles between changes of panel
-    "later",  # weights of a later step to ask for meanwhile
-    "later_bytes",  # as many by each thread
+    "later",  # memory that a later step needs, to ask for meanwhile
+    "later_bytes",  # so much by each thread
 )
 
 # A record of the region table: what the loop nest needs, then what the tile reads.
@@ -64,7 +64,7 @@ REGION = (
     "y_tile",
     "w_offset",  # the first valid tap
     "w_tile",  # bytes of weights that a tile asks for while it works
-    "next_tiles",  # tiles that ask for the next panel; all after them ask for weights of a later step
+    "next_tiles",  # tiles that ask for the next panel; all after them ask for what a later step needs
     "x_step",  # from a pixel of the tile to the next
     "y_step",
     "taps_y",

@@ -30,8 +30,8 @@ def oracle(x, weight, bias, activation=None):
 def build(rows: int, vectors: int, lanes: int, activation: str):
     """The micro-kernel for `rows` pixels and `vectors` vectors of output channels.
 
-    While a tile works, it asks for the lines from `ahead` on, one a step, unless that has reached `ahead_end`: weights
-    that are needed next, or later, stream from memory while these are in use.
+    While a tile works, it asks for the lines from `ahead` on, one a step, unless that has reached `ahead_end`: what is
+    needed next, or later, streams from memory while these weights are in use.
 
     Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
     y and the residual have room for whole vectors. Unaligned addresses are fine.

@@ -22,8 +22,9 @@ from .layout import Place, nhwc
 from .lowering import Context, Step
 
 Shapes = Mapping[str, tuple[int, ...]]
-WORTHWHILE = 0.35  # of a core's L2 cache: fewer expanded activations of all images stay there anyway
+WORTHWHILE = 0.35  # of a core's L2 cache: a thread's part of less expanded activations stays there anyway
 WEIGHTS = 2  # times an image's expanded activations: more weights had better be read once for all images
+FAR = 0.5  # of a core's L2 cache: an input or output that is larger comes from L3 and goes there
 L2_SHARE = 0.3  # of a core's L2 cache for the ring and the band that leaves the depthwise convolution
 
 
@@ -135,6 +136,7 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
     places = {name: _lines(context.places[name], image) for name in (*node.inputs, node.output)}
     expanded = replace(ring, shape=(*ring.shape[:2], height, width))
     ready, bands = max(0, share.start * stride - padding), -(-len(share) // most)
+    far = {name for name in places if context.places[name].bytes > FAR * context.threads * cache_sizes()[1]}
 
     def own(changed: Mapping[str, Place]) -> Context:
         return replace(context, threads=1, places={**places, **changed})
@@ -146,7 +148,8 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
             slot = ready % slots
             count = min(needed - ready, slots - slot)
             steps = product.conv2d(expand, own({expand.output: _lines(ring, 0, slot, count)}), first=ready)
-            steps[0].streams = _input_lines(expand, context, places[node.inputs[0]], ready, ready + count)
+            if node.inputs[0] in far:
+                steps[0].streams = _input_lines(expand, context, places[node.inputs[0]], ready, ready + count)
             yield from steps
             ready += count
         outer = {name: _lines(places[name], 0, first, end - first) for name in (*node.inputs[1:], node.output)}
@@ -155,7 +158,9 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
         steps = [product.depthwise(depthwise, changed, first=first, ring=slots)]
         for part in project:
             steps += product.conv2d(part, own({depthwise.output: out, **outer}))
-        steps[len(project)].streams = tuple((place.address, place.image) for place in outer.values())
+        steps[len(project)].streams = tuple(
+            (place.address, place.image) for name, place in outer.items() if name in far
+        )
         yield from steps
 
 

@@ -20,7 +20,6 @@ from .kernels.limits import cache_sizes
 from .layout import VIEWS, Packed, Place, aligned_empty, nchw, nhwc
 from .lowering import SCRATCH, Context, Step
 
-PAGE = 4096  # no cache line, nor the one that comes with it, is in the private memory of two threads
 L3_SHARE = 0.3  # of the L3 cache for activations; the rest is for weights, and for others
 PACK_BYTES = 64 << 20  # read and written between two releases
 INPUT = 1 + KERNELS["convolution"].fields.index("x")
@@ -235,10 +234,11 @@ def _memory(graph, shapes, machine, threads, in_place):
             lifetimes[f"{node.output} scratch"] = (number, number)
             scratch_sizes[f"{node.output} scratch"] = scratch_bytes
         if node.op in PRIVATE:
-            private = max(private, -(-PRIVATE[node.op](node, shapes, machine) // PAGE) * PAGE)
+            private = max(private, PRIVATE[node.op](node, shapes, machine))
     for name in graph.outputs:
         first, _ = lifetimes[owner[name]]
         lifetimes[owner[name]] = (first, len(graph.nodes))
+    private = -(-private // memory.ALIGNMENT) * memory.ALIGNMENT
     lifetimes["private"] = (-1, len(graph.nodes))
     offsets, total = memory.place({**sizes, **scratch_sizes, "private": threads * private}, lifetimes)
     scratch = {name.removesuffix(" scratch"): offsets[name] for name in scratch_sizes}

@@ -118,13 +118,15 @@ def _regions(product: Product) -> tuple[int, list[dict[str, int]]]:
 def _tile_rows(most: int, images: int, lines: int, length: int, threads: int) -> int:
     """Rows of the tiles that a line of pixels is cut into: as even as they come, and a share for every thread.
 
-    Somewhat smaller tiles are better than one tile of another size at the end, which is one more kernel to compile.
+    Tiles smaller by up to a fifth are better than one of another size at the end, which is one more kernel to compile.
     """
-    tiles = -(-length // most)
+    tiles, share = -(-length // most), 1
     if images * lines == 1 and tiles < 8 * threads:
-        tiles = min(-(-tiles // threads) * threads, length)
+        share = threads
+        tiles = min(-(-tiles // share) * share, length)
     rows = -(-length // tiles)
-    return next((even for even in range(rows, 3 * rows // 4 - 1, -1) if length % even == 0), rows)
+    even = (fewer for fewer in range(rows, -(-4 * rows // 5) - 1, -1) if length % (fewer * share) == 0)
+    return next(even, rows)
 
 
 def _record(product: Product, region: dict[str, int], images: int, vectors: int, lanes: int, threads: int) -> dict:

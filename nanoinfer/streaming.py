@@ -2,8 +2,8 @@
 
 A network's head and its squeeze-and-excite layers are as fast as their weights arrive, while the convolutions before
 them compute and hardly read. So those ask for the weights that come later, a cache line with each step of a tile,
-wherever a tile has no lines of its own next panel left to ask for. Within bands, whose lines all come from L3 and go
-there, they ask for those: the lines that the next product reads or, no less important, writes.
+wherever a tile has no lines of its own next panel left to ask for. Within bands they first ask for activations too
+large for L2: the lines that the next product reads or, no less important, writes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GAP = 16 << 10  # bytes between two weights (other constants) that are asked for
 def look_ahead(steps: list[Step], threads: int) -> None:
     """Fill the fields `later` and `later_bytes` of convolutions, from the last step to the first.
 
-    Each takes the weights nearest to its own time, as much as it has room for.
+    Each takes what is nearest to its own time, as much as it has room for.
     """
     waiting: list[tuple[int, int]] = []  # (address, bytes) of weights that no step has asked for
     for step in reversed(steps):

@@ -77,11 +77,11 @@ def test_a_step_can_be_run_again_alone():
 
 
 def test_no_row_spoils_another():
-    # Attention's scratch memory, used again when it is timed, holds a later layer's output here.
-    model = create_model("vit_b_32", "random", threads=2, num_layers=1)
-    sources = [("vit", *passes.optimise(model.graph, model.tensors), (1, 3, 224, 224))]
+    # Weights that gates have scaled, scaled again when a product is timed, lie where a later layer's output is by then.
+    model = create_model("mobilenetv3_small_100", "random", threads=2)
+    sources = [("mobilenetv3", *passes.optimise(model.graph, model.tensors), (1, 3, 64, 64))]
     rows = list(kernels.results(sources, 2, 1, "", {}))
-    assert len(rows) > 8 and all(row.passed for row in rows)
+    assert len(rows) > 40 and all(row.passed for row in rows)
 
 
 def test_products(monkeypatch, capsys):
