@@ -67,7 +67,8 @@ def _panels(product: Product, machine: target.Target) -> list[tuple[int, int, in
     """(vectors in a panel, lanes of a vector, number of panels).
 
     Two vectors a panel (four in a head), and three or one where a vector is left over. On a machine with half vectors,
-    channels that end within the first half of a vector end with a panel of three or five half vectors.
+    channels that end within the first half of a vector end with a panel of three or five half vectors, unless there is
+    only one pixel to compute.
     """
     lanes, channels = machine.lanes, product.y.channels
     vectors = padded(channels, lanes) // lanes
@@ -80,7 +81,7 @@ def _panels(product: Product, machine: target.Target) -> list[tuple[int, int, in
     last = 0 if vectors % 2 == 0 else 1 if product.weight is None or vectors == 1 else 3
     panels = [(2, lanes, (vectors - last) // 2), (last, lanes, 1)]
     halves = padded(channels, lanes // 2) // (lanes // 2)
-    if machine.halves and product.weight is not None and halves % 2:
+    if machine.halves and product.weight is not None and halves % 2 and product.y.pixels > 1:
         last = halves if halves < 4 else 3 if halves % 4 == 3 else 5
         panels = [(2, lanes, (halves - last) // 4), (last, lanes // 2, 1)]
     return [(wide, lanes, count) for wide, lanes, count in panels if wide and count]
