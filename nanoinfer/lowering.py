@@ -68,7 +68,7 @@ class Context:
 
     def packed_weight(self, key: tuple, weight: np.ndarray, width: int, node: Node) -> int:
         """Address of a weight (O, K, KH, KW) in panels of `width` output channels; see kernels/packing.py."""
-        key = (*key, width)
+        key = (*key, len(weight), width)
         if key not in self.packed and key not in self.fresh:
             weight = np.ascontiguousarray(weight)
             self.fresh[key] = self.packed.empty(packing.packed_size(weight, width))
