@@ -51,7 +51,7 @@ def addresses(specifications: Iterable[tuple], progress: Callable[[int, int], No
 
 @contextmanager
 def _rare_collection() -> Iterator[None]:
-    """A compilation makes so many objects that looking for cycles after every 700 takes a tenth of its time."""
+    """A compilation makes so many objects that looking for cycles as often as usual takes a tenth of its time."""
     before = gc.get_threshold()
     gc.set_threshold(max(before[0], 10_000) if before[0] else 0, *before[1:])  # 0 is off
     try:

@@ -239,11 +239,11 @@ def _memory(graph, shapes, machine, threads, in_place):
         first, _ = lifetimes[owner[name]]
         lifetimes[owner[name]] = (first, len(graph.nodes))
     private = -(-private // memory.ALIGNMENT) * memory.ALIGNMENT
-    lifetimes["private"] = (-1, len(graph.nodes))
-    offsets, total = memory.place({**sizes, **scratch_sizes, "private": threads * private}, lifetimes)
+    lifetimes["private memory"] = (-1, len(graph.nodes))  # like those of scratch memory, no value's name: it has a space
+    offsets, total = memory.place({**sizes, **scratch_sizes, "private memory": threads * private}, lifetimes)
     scratch = {name.removesuffix(" scratch"): offsets[name] for name in scratch_sizes}
     total = -(-total // memory.ALIGNMENT) * memory.ALIGNMENT
-    return {name: offsets[name] for name in sizes}, scratch, (offsets["private"], private), total
+    return {name: offsets[name] for name in sizes}, scratch, (offsets["private memory"], private), total
 
 
 def _assemble(ways: list[list[Step]], progress: Progress | None = None, x: str | None = None):
