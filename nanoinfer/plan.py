@@ -239,7 +239,7 @@ def _memory(graph, shapes, machine, threads, in_place):
         first, _ = lifetimes[owner[name]]
         lifetimes[owner[name]] = (first, len(graph.nodes))
     private = -(-private // memory.ALIGNMENT) * memory.ALIGNMENT
-    lifetimes["private memory"] = (-1, len(graph.nodes))  # like those of scratch memory, no value's name: it has a space
+    lifetimes["private memory"] = (-1, len(graph.nodes))  # with a space: the name of no value
     offsets, total = memory.place({**sizes, **scratch_sizes, "private memory": threads * private}, lifetimes)
     scratch = {name.removesuffix(" scratch"): offsets[name] for name in scratch_sizes}
     total = -(-total // memory.ALIGNMENT) * memory.ALIGNMENT
