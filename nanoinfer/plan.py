@@ -20,6 +20,8 @@ from .kernels.limits import cache_sizes
 from .layout import VIEWS, Packed, Place, aligned_empty, nchw, nhwc
 from .lowering import SCRATCH, Context, Step
 
+REST = 2  # steps for which memory that threads share is left alone after its last use, if it is small
+SMALL = 0.5  # of a core's L2 cache: larger values are not in it any more when they are overwritten
 L3_SHARE = 0.3  # of the L3 cache for activations; the rest is for weights, and for others
 PACK_BYTES = 64 << 20  # read and written between two releases
 INPUT = 1 + KERNELS["convolution"].fields.index("x")
@@ -216,7 +218,8 @@ def _memory(graph, shapes, machine, threads, in_place):
     bytes of the arena).
 
     Private memory stays where it is from the first step to the last: what a thread wrote there is in its own cache,
-    while memory that another thread wrote last has to be fetched from that one's.
+    while memory that another thread wrote last has to be fetched from that one's. The same goes for memory that another
+    thread has just read; so a small value's rests before it is used again.
     """
     owner = {graph.input: graph.input}  # a view lives in its owner's memory
     lifetimes: dict[str, tuple[int, int]] = {graph.input: (-1, -1)}
@@ -238,6 +241,10 @@ def _memory(graph, shapes, machine, threads, in_place):
     for name in graph.outputs:
         first, _ = lifetimes[owner[name]]
         lifetimes[owner[name]] = (first, len(graph.nodes))
+    if threads > 1:
+        for name, size in (sizes | scratch_sizes).items():
+            if size <= SMALL * cache_sizes()[1]:
+                lifetimes[name] = (lifetimes[name][0], lifetimes[name][1] + REST)
     private = -(-private // memory.ALIGNMENT) * memory.ALIGNMENT
     lifetimes["private memory"] = (-1, len(graph.nodes))  # with a space: the name of no value
     offsets, total = memory.place({**sizes, **scratch_sizes, "private memory": threads * private}, lifetimes)

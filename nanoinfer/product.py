@@ -276,10 +276,15 @@ def conv2d(node: Node, context: Context, first: int = 0) -> list[Step]:
 
 def _band(lines: int, line_bytes: int, context: Context) -> int:
     """Lines that all panels pass over before the next band is begun: few enough to stay in cache, and an equal part of
-    every thread's share."""
-    share = -(-lines // context.threads)
-    most = max(1, CHUNK_BYTES // line_bytes)
-    return max(band for band in range(1, min(share, most) + 1) if share % band == 0)
+    every thread's share.
+
+    All of them where each thread's part stays in cache anyway. Threads then split panels: at the end of a run of
+    lines, the hardware would prefetch those that another thread is writing, once for every panel.
+    """
+    share, most = -(-lines // context.threads), max(1, CHUNK_BYTES // line_bytes)
+    if share <= most:
+        return lines
+    return max(band for band in range(1, most + 1) if share % band == 0)
 
 
 def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> Step:
