@@ -20,7 +20,7 @@ declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 
 # Most rows of a register tile by its number of vectors, for 32 and for 16 vector registers: accumulators, one
 # vector of weights per column and one broadcast have to fit.
-MATMUL_ROWS = {32: {1: 14, 2: 14, 3: 8, 4: 6, 5: 5}, 16: {1: 12, 2: 6, 3: 4, 4: 2}}
+MATMUL_ROWS = {32: {1: 14, 2: 14, 3: 7, 4: 6, 5: 5}, 16: {1: 12, 2: 6, 3: 4, 4: 2}}
 # Rows of a depthwise tile by the width of its groups: accumulators, a line of taps, a pixel and what it is spread to.
 DEPTHWISE_ROWS = {32: {1: 14, 2: 14, 4: 14, 8: 7}, 16: {1: 8, 2: 6, 4: 4}}
 # Max pooling tiles: accumulators only.

@@ -28,6 +28,10 @@ SUM_BLOCK, VECTOR_SUM_BLOCK = 256, 64
 HEAD = 48
 
 
+# Input channels of a convolution whose border is so little work that it takes no kernels of its own.
+FEW = 4
+
+
 @dataclass(frozen=True)
 class Product:
     """One convolution, linear layer or max pooling.
@@ -130,11 +134,24 @@ def _tile_rows(most: int, images: int, lines: int, length: int, threads: int) ->
     return next(even, rows)
 
 
-def _record(product: Product, region: dict[str, int], images: int, vectors: int, lanes: int, threads: int) -> dict:
-    """A region as the loop nest reads it: its lines cut into tiles."""
+def _parts(product: Product, region: dict[str, int], most: int) -> list[tuple[dict[str, int], int]]:
+    """(part of a region, most rows of its tiles): a stem's border columns have whole tiles and then single pixels,
+    rather than a kernel to compile for each number of pixels that may be left."""
+    if region["taps_x"] == product.window[1] or product.depth > FEW:
+        return [(region, most)]
+    whole, rest = region["length"] - region["length"] % most, region["length"] % most
+    after = dict(region, length=rest, x_offset=region["x_offset"] + whole * region["x_step"],
+                 y_offset=region["y_offset"] + whole * region["y_step"])  # fmt: skip
+    return [part for part in ((dict(region, length=whole), most), (after, 1)) if part[0]["length"]]
+
+
+def _record(
+    product: Product, region: dict[str, int], most: int, images: int, vectors: int, lanes: int, threads: int
+) -> dict:
+    """A region as the loop nest reads it: its lines cut into tiles of at most so many rows."""
     length, x, tap_bytes = region["length"], product.x, product.depth * 4 * vectors * lanes
     low, high = activation.limits(product.node.attributes.get("activation"))
-    rows = _tile_rows(product.most_rows[vectors], images, region["lines"], length, threads)
+    rows = _tile_rows(most, images, region["lines"], length, threads)
     w_tile = region["taps_y"] * region["taps_x"] * product.depth * CACHE_LINE
     full, edge = divmod(length, rows)
     return dict(
@@ -203,7 +220,8 @@ def _step(
     A panel is (vectors, lanes), w is (address, bytes from an image's to the next's).
     """
     node, x, y, (vectors, lanes) = product.node, product.x, product.y, panel
-    images, regions = _regions(product)
+    (images, regions), most = _regions(product), product.most_rows[vectors]
+    parts = [part for region in regions for part in _parts(product, region, most)]
     panel_bytes, bias, own = 4 * vectors * lanes, 0, product.weight is None
     group_bytes = 4 * padded(y.channels, context.machine.lanes) // product.groups
     if not own:
@@ -216,12 +234,12 @@ def _step(
         w=w[0], w_image=w[1], w_panel=product.taps * product.depth * panel_bytes, bias=bias,
         y=y.address + 4 * first, y_image=y.image, panel_bytes=panel_bytes, images=images, panels=panels,
         group_panels=1 if own else group_bytes // panel_bytes,
-        regions=[_record(product, region, images, vectors, lanes, threads) for region in regions],
-        region_count=len(regions), split_panels=int(by_panel),
+        regions=[_record(product, *part, images, vectors, lanes, threads) for part in parts],
+        region_count=len(parts), split_panels=int(by_panel),
         # Panels that are split come from memory: each is used for all pixels before the next.
         chunk=1 << 40
         if by_panel
-        else max(1, CHUNK_BYTES // (4 * x.channels * product.stride**2 * product.most_rows[vectors])),
+        else max(1, CHUNK_BYTES // (4 * x.channels * product.stride**2 * most)),
         later=0, later_bytes=0,  # see streaming.py
     )  # fmt: skip
     channels = min(panels * vectors * lanes, y.channels - first)
