@@ -57,8 +57,20 @@ def hard_swish(x: Vector) -> Vector:
 
 
 def gelu(x: Vector) -> Vector:
-    """The exact GELU, torch.nn.GELU()."""
-    return x * 0.5 * (erf(x * math.sqrt(0.5)) + 1.0)
+    """The exact GELU, torch.nn.GELU(): x P(x), P the normal distribution, to within 1 ulp of x.
+
+    P(-|x|) = 2 ** (g(|x|) - x^2 log2(e) / 2), and g is a polynomial up to 5, beyond which it makes no difference.
+    """
+    size = x.absolute()
+    g = size.minimum(5.0).polynomial(
+        -1.7850051e-06, 2.7698065e-05, -0.00013544747, -0.00024720133, 0.007190993, -0.052573286, 0.26216146,
+        -1.1511075, -0.99999994,
+    )  # fmt: skip
+    power = (size * -0.7213475).fma(size, g).maximum(-127.0)
+    n = power.round()
+    mantissa = (power - n).polynomial(0.0013276472, 0.009675541, 0.05550713, 0.2402212, 0.69314694, 1.0000001)
+    below = mantissa * n.power_of_two()
+    return x * below.where(x.less(0.0), -below + 1.0)
 
 
 # Activations that are a clamp: low and high travel in the instruction, so they share one variant of every kernel.
