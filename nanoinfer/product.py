@@ -1,20 +1,20 @@
-"""Planning of everything that runs in the convolution's loop nest: convolution, linear layers and max pooling.
+"""Lowering of everything that runs in the convolution's loop nest: convolution, linear layers and max pooling.
 
-Three decisions are made here: how output channels are cut into panels, which tile each line of pixels gets, and
-what the threads split.
+How an output is cut into panels and tiles is decided in tiling.py; here, what the threads split, and what every step
+reads.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from . import tiling
 from .graph import Node
-from .kernels import activation, convolution, target
+from .kernels import activation, target
 from .kernels.matmul import CACHE_LINE
 from .layout import Place, nhwc, padded
 from .lowering import Context, Step, Unsupported, bits, gates_weights, scale, splits_channels
+from .tiling import Product
 
 # Pixels between changes of panel: as many as fit this much of L2.
 CHUNK_BYTES = 256 * 1024
@@ -23,127 +23,6 @@ CHUNK_BYTES = 256 * 1024
 # squeeze-and-excite) torch multiplies a matrix by a vector, with many short sums; there, accuracy costs nothing.
 SUM_BLOCK, VECTOR_SUM_BLOCK = 256, 64
 
-# A head, one row times so many vectors of channels or more, has panels of four vectors: it is as fast as its weights
-# arrive, and four streams of sums hide more of the latency of a multiply-add than two.
-HEAD = 48
-
-
-# Input channels of a convolution whose border is so little work that it takes no kernels of its own.
-FEW = 4
-
-
-@dataclass(frozen=True)
-class Product:
-    """One convolution, linear layer or max pooling.
-
-    `tile` is the kernel of its tiles and `most_rows` their most rows by vectors. Without a weight (max pooling) each
-    output channel reads its own input channel.
-    """
-
-    node: Node
-    x: Place
-    y: Place
-    tile: str
-    most_rows: dict[int, int]
-    window: tuple[int, int] = (1, 1)
-    stride: int = 1
-    padding: int = 0
-    groups: int = 1
-    depth: int = 1
-    weight: np.ndarray | None = None
-    bias: np.ndarray | None = None
-    residual: Place | None = None
-    gate: Place | None = None
-    first: int = 0  # y is lines of the output from this one on
-
-    @property
-    def taps(self) -> int:
-        return self.window[0] * self.window[1]
-
-    def tile_kernel(self, rows: int, vectors: int, lanes: int) -> tuple:
-        """The specification of its micro-kernel for `rows` pixels."""
-        if self.weight is None:
-            return self.tile, rows, vectors, lanes
-        return self.tile, rows, vectors, lanes, activation.variant(self.node.attributes.get("activation"))
-
-
-def _panels(product: Product, machine: target.Target) -> list[tuple[int, int, int]]:
-    """(vectors in a panel, lanes of a vector, number of panels).
-
-    Two vectors a panel (four in a head), and three or one where a vector is left over. On a machine with half vectors,
-    channels that end within the first half of a vector end with a panel of three or five half vectors, unless there is
-    only one pixel to compute.
-    """
-    lanes, channels = machine.lanes, product.y.channels
-    vectors = padded(channels, lanes) // lanes
-    if product.groups > 1:  # panels must not cross groups
-        group = vectors // product.groups
-        wide = 2 if group % 2 == 0 else 3 if group % 3 == 0 else 1
-        return [(wide, lanes, vectors // wide)]
-    if product.y.pixels == 1 and vectors >= HEAD:
-        return [(wide, lanes, count) for wide, count in ((4, vectors // 4), (vectors % 4, 1)) if wide and count]
-    last = 0 if vectors % 2 == 0 else 1 if product.weight is None or vectors == 1 else 3
-    panels = [(2, lanes, (vectors - last) // 2), (last, lanes, 1)]
-    halves = padded(channels, lanes // 2) // (lanes // 2)
-    if machine.halves and product.weight is not None and halves % 2 and product.y.pixels > 1:
-        last = halves if halves < 4 else 3 if halves % 4 == 3 else 5
-        panels = [(2, lanes, (halves - last) // 4), (last, lanes // 2, 1)]
-    return [(wide, lanes, count) for wide, lanes, count in panels if wide and count]
-
-
-def _regions(product: Product) -> tuple[int, list[dict[str, int]]]:
-    """(images, regions): rectangles of outputs that see the same taps, as lines of pixels. See convolution.py."""
-    x, y, stride, padding = product.x, product.y, product.stride, product.padding
-    kernel_h, kernel_w = product.window
-    if (kernel_h, kernel_w, stride, padding) == (1, 1, 1, 0):
-        point = dict(first_tap=0, taps_y=1, taps_x=1, x_offset=product.first * x.line, y_offset=0)
-        if x.contiguous and y.contiguous:  # one line of all pixels, of all images if they share their weights
-            images = y.shape[0] if product.gate else 1
-            return images, [dict(point, lines=1, length=y.shape[0] // images * y.pixels, x_line=0, y_line=0,
-                                 x_step=x.pixel, y_step=y.pixel)]  # fmt: skip
-        if y.pixels == 1:
-            return 1, [dict(point, lines=1, length=y.shape[0], x_line=0, y_line=0, x_step=x.image, y_step=y.image)]
-    regions = []
-    (height, width), first, (out_h, out_w) = x.size, product.first, y.size
-    for top, bottom, ky, ky_end in convolution.border_groups(height, first, first + out_h, kernel_h, stride, padding):
-        for left, right, kx, kx_end in convolution.border_groups(width, 0, out_w, kernel_w, stride, padding):
-            down = (bottom - top, stride * x.line, y.line)
-            along = (right - left, stride * x.pixel, y.pixel)
-            outer, inner = (down, along) if along[0] >= down[0] else (along, down)
-            (lines, x_line, y_line), (length, x_step, y_step) = outer, inner
-            regions.append(dict(
-                lines=lines, length=length, x_line=x_line, y_line=y_line, x_step=x_step, y_step=y_step,
-                x_offset=(top * stride - padding + ky) * x.line + (left * stride - padding + kx) * x.pixel,
-                y_offset=(top - first) * y.line + left * y.pixel,
-                first_tap=ky * kernel_w + kx, taps_y=ky_end - ky, taps_x=kx_end - kx,
-            ))  # fmt: skip
-    return y.shape[0], regions
-
-
-def _tile_rows(most: int, images: int, lines: int, length: int, threads: int) -> int:
-    """Rows of the tiles that a line of pixels is cut into: as even as they come, and a share for every thread.
-
-    Tiles smaller by up to a fifth are better than one of another size at the end, which is one more kernel to compile.
-    """
-    tiles, share = -(-length // most), 1
-    if images * lines == 1 and tiles < 8 * threads:
-        share = threads
-        tiles = min(-(-tiles // share) * share, length)
-    rows = -(-length // tiles)
-    even = (fewer for fewer in range(rows, -(-4 * rows // 5) - 1, -1) if length % (fewer * share) == 0)
-    return next(even, rows)
-
-
-def _parts(product: Product, region: dict[str, int], most: int) -> list[tuple[dict[str, int], int]]:
-    """(part of a region, most rows of its tiles): a stem's border columns have whole tiles and then single pixels,
-    rather than a kernel to compile for each number of pixels that may be left."""
-    if region["taps_x"] == product.window[1] or product.depth > FEW:
-        return [(region, most)]
-    whole, rest = region["length"] - region["length"] % most, region["length"] % most
-    after = dict(region, length=rest, x_offset=region["x_offset"] + whole * region["x_step"],
-                 y_offset=region["y_offset"] + whole * region["y_step"])  # fmt: skip
-    return [part for part in ((dict(region, length=whole), most), (after, 1)) if part[0]["length"]]
-
 
 def _record(
     product: Product, region: dict[str, int], most: int, images: int, vectors: int, lanes: int, threads: int
@@ -151,7 +30,7 @@ def _record(
     """A region as the loop nest reads it: its lines cut into tiles of at most so many rows."""
     length, x, tap_bytes = region["length"], product.x, product.depth * 4 * vectors * lanes
     low, high = activation.limits(product.node.attributes.get("activation"))
-    rows = _tile_rows(most, images, region["lines"], length, threads)
+    rows = tiling.tile_rows(most, images, region["lines"], length, threads)
     w_tile = region["taps_y"] * region["taps_x"] * product.depth * CACHE_LINE
     full, edge = divmod(length, rows)
     return dict(
@@ -174,7 +53,7 @@ def _record(
 def _steps(product: Product, context: Context) -> list[Step]:
     """One step per panel width and way of splitting; they write different channels, so the threads meet at the end."""
     node, y, steps, gating, first, w = product.node, product.y, [], [], 0, 0
-    for vectors, lanes, panels in _panels(product, context.machine):
+    for vectors, lanes, panels in tiling.panels(product, context.machine):
         width, w_image = vectors * lanes, 0
         if product.weight is not None:
             part = product.weight[first : first + panels * width]
@@ -220,8 +99,7 @@ def _step(
     A panel is (vectors, lanes), w is (address, bytes from an image's to the next's).
     """
     node, x, y, (vectors, lanes) = product.node, product.x, product.y, panel
-    (images, regions), most = _regions(product), product.most_rows[vectors]
-    parts = [part for region in regions for part in _parts(product, region, most)]
+    images, regions = tiling.regions(product, product.most_rows[vectors])
     panel_bytes, bias, own = 4 * vectors * lanes, 0, product.weight is None
     group_bytes = 4 * padded(y.channels, context.machine.lanes) // product.groups
     if not own:
@@ -234,12 +112,12 @@ def _step(
         w=w[0], w_image=w[1], w_panel=product.taps * product.depth * panel_bytes, bias=bias,
         y=y.address + 4 * first, y_image=y.image, panel_bytes=panel_bytes, images=images, panels=panels,
         group_panels=1 if own else group_bytes // panel_bytes,
-        regions=[_record(product, *part, images, vectors, lanes, threads) for part in parts],
-        region_count=len(parts), split_panels=int(by_panel),
+        regions=[_record(product, *region, images, vectors, lanes, threads) for region in regions],
+        region_count=len(regions), split_panels=int(by_panel),
         # Panels that are split come from memory: each is used for all pixels before the next.
         chunk=1 << 40
         if by_panel
-        else max(1, CHUNK_BYTES // (4 * x.channels * product.stride**2 * most)),
+        else max(1, CHUNK_BYTES // (4 * x.channels * product.stride**2 * product.most_rows[vectors])),
         later=0, later_bytes=0,  # see streaming.py
     )  # fmt: skip
     channels = min(panels * vectors * lanes, y.channels - first)

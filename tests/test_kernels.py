@@ -750,6 +750,18 @@ def test_same_bits_with_any_tile(name, monkeypatch):
         np.testing.assert_array_equal(run(net, machine, 2), expected)
 
 
+@pytest.mark.parametrize("machine", X86)
+def test_plans_that_cut_a_weight_differently_share_what_they_can(machine):
+    """88 channels are five vectors and a half: with half vectors, one pixel takes other panels than many."""
+    net, packed = product((1, 8, 4, 4), 88, 1), layout.Packed()
+    for size in (4, 1, 4):
+        x = np.ascontiguousarray(net.x[:, :, :size, :size])
+        planned = plan.make_program(net.graph, net.tensors, x.shape, 1, packed, machine=machine)
+        planned.take(x)
+        runtime.team(1).run(planned.table)
+        np.testing.assert_array_equal(planned.give(net.output), run(net, machine, x=x))
+
+
 # NaN, inf, denormals and the accuracy of exp and erf
 
 

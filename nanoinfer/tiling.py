@@ -1,0 +1,140 @@
+"""How the output of a product is cut: its channels into panels, its pixels into regions and these into tiles.
+
+Shapes in, numbers out; what a product is, and what all of it means, says kernels/convolution.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .graph import Node
+from .kernels import activation, convolution, target
+from .layout import Place, padded
+
+# A head, one row times so many vectors of channels or more, has panels of four vectors: it is as fast as its weights
+# arrive, and four streams of sums hide more of the latency of a multiply-add than two.
+HEAD = 48
+
+# Input channels of a stem: its border is too little work for kernels of its own.
+FEW = 4
+
+
+@dataclass(frozen=True)
+class Product:
+    """One convolution, linear layer or max pooling.
+
+    `tile` is the kernel of its tiles and `most_rows` their most rows by vectors. Without a weight (max pooling) each
+    output channel reads its own input channel.
+    """
+
+    node: Node
+    x: Place
+    y: Place
+    tile: str
+    most_rows: dict[int, int]
+    window: tuple[int, int] = (1, 1)
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    depth: int = 1
+    weight: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    residual: Place | None = None
+    gate: Place | None = None
+    first: int = 0  # y is lines of the output from this one on
+
+    @property
+    def taps(self) -> int:
+        return self.window[0] * self.window[1]
+
+    def tile_kernel(self, rows: int, vectors: int, lanes: int) -> tuple:
+        """The specification of its micro-kernel for `rows` pixels."""
+        if self.weight is None:
+            return self.tile, rows, vectors, lanes
+        return self.tile, rows, vectors, lanes, activation.variant(self.node.attributes.get("activation"))
+
+
+def panels(product: Product, machine: target.Target) -> list[tuple[int, int, int]]:
+    """(vectors in a panel, lanes of a vector, number of panels).
+
+    Two vectors a panel (four in a head), and three or one where a vector is left over. On a machine with half vectors,
+    channels that end within the first half of a vector end with a panel of three or five half vectors, unless there is
+    only one pixel to compute.
+    """
+    lanes, channels = machine.lanes, product.y.channels
+    vectors = padded(channels, lanes) // lanes
+    if product.groups > 1:  # panels must not cross groups
+        group = vectors // product.groups
+        wide = 2 if group % 2 == 0 else 3 if group % 3 == 0 else 1
+        return [(wide, lanes, vectors // wide)]
+    if product.y.pixels == 1 and vectors >= HEAD:
+        return [(wide, lanes, count) for wide, count in ((4, vectors // 4), (vectors % 4, 1)) if wide and count]
+    last = 0 if vectors % 2 == 0 else 1 if product.weight is None or vectors == 1 else 3
+    panels = [(2, lanes, (vectors - last) // 2), (last, lanes, 1)]
+    halves = padded(channels, lanes // 2) // (lanes // 2)
+    if machine.halves and product.weight is not None and halves % 2 and product.y.pixels > 1:
+        last = halves if halves < 4 else 3 if halves % 4 == 3 else 5
+        panels = [(2, lanes, (halves - last) // 4), (last, lanes // 2, 1)]
+    return [(wide, lanes, count) for wide, lanes, count in panels if wide and count]
+
+
+def regions(product: Product, most: int) -> tuple[int, list[tuple[dict[str, int], int]]]:
+    """(images, [(region, most rows of its tiles)]): rectangles of outputs that see the same taps, as lines of pixels.
+
+    See convolution.py. `most` is the rows that a tile of the panel's vectors can have.
+    """
+    x, y, stride, padding = product.x, product.y, product.stride, product.padding
+    kernel_h, kernel_w = product.window
+    if (kernel_h, kernel_w, stride, padding) == (1, 1, 1, 0):
+        point = dict(first_tap=0, taps_y=1, taps_x=1, x_offset=product.first * x.line, y_offset=0)
+        if x.contiguous and y.contiguous:  # one line of all pixels, of all images if they share their weights
+            images = y.shape[0] if product.gate else 1
+            line = dict(point, lines=1, length=y.shape[0] // images * y.pixels, x_line=0, y_line=0,
+                        x_step=x.pixel, y_step=y.pixel)  # fmt: skip
+            return images, [(line, most)]
+        if y.pixels == 1:
+            line = dict(point, lines=1, length=y.shape[0], x_line=0, y_line=0, x_step=x.image, y_step=y.image)
+            return 1, [(line, most)]
+    found = []
+    (height, width), first, (out_h, out_w) = x.size, product.first, y.size
+    for top, bottom, ky, ky_end in convolution.border_groups(height, first, first + out_h, kernel_h, stride, padding):
+        for left, right, kx, kx_end in convolution.border_groups(width, 0, out_w, kernel_w, stride, padding):
+            down = (bottom - top, stride * x.line, y.line)
+            along = (right - left, stride * x.pixel, y.pixel)
+            outer, inner = (down, along) if along[0] >= down[0] else (along, down)
+            (lines, x_line, y_line), (length, x_step, y_step) = outer, inner
+            region = dict(
+                lines=lines, length=length, x_line=x_line, y_line=y_line, x_step=x_step, y_step=y_step,
+                x_offset=(top * stride - padding + ky) * x.line + (left * stride - padding + kx) * x.pixel,
+                y_offset=(top - first) * y.line + left * y.pixel,
+                first_tap=ky * kernel_w + kx, taps_y=ky_end - ky, taps_x=kx_end - kx,
+            )  # fmt: skip
+            found += _parts(product, region, most)
+    return y.shape[0], found
+
+
+def _parts(product: Product, region: dict[str, int], most: int) -> list[tuple[dict[str, int], int]]:
+    """[(part of a region, most rows of its tiles)]: the whole, but a stem's border columns have full tiles and then
+    single pixels, rather than a kernel to compile for each number of pixels that may be left."""
+    if region["taps_x"] == product.window[1] or product.depth > FEW or product.weight is None:
+        return [(region, most)]
+    whole, rest = region["length"] - region["length"] % most, region["length"] % most
+    after = dict(region, length=rest, x_offset=region["x_offset"] + whole * region["x_step"],
+                 y_offset=region["y_offset"] + whole * region["y_step"])  # fmt: skip
+    return [part for part in ((dict(region, length=whole), most), (after, 1)) if part[0]["length"]]
+
+
+def tile_rows(most: int, images: int, lines: int, length: int, threads: int) -> int:
+    """Rows of the tiles that a line of pixels is cut into: as even as they come, and a share for every thread.
+
+    Tiles smaller by up to a fifth are better than one of another size at the end, which is one more kernel to compile.
+    """
+    tiles, share = -(-length // most), 1
+    if images * lines == 1 and tiles < 8 * threads:
+        share = threads
+        tiles = min(-(-tiles // share) * share, length)
+    rows = -(-length // tiles)
+    even = (fewer for fewer in range(rows, -(-4 * rows // 5) - 1, -1) if length % (fewer * share) == 0)
+    return next(even, rows)
