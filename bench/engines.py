@@ -108,7 +108,7 @@ def turn(run: Run, x: np.ndarray, seconds: float) -> list[float]:
 
 def main() -> None:
     engine, folder, batch, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
     package, load = ENGINES[engine]
     name = (folder / "name").read_text()
     x = np.load(folder / "input.npy")[:batch]

@@ -33,7 +33,7 @@ from nanoinfer.layout import Packed
 from nanoinfer.plan import Program, make_program, tile_name
 from nanoinfer.profiling import kind, level
 
-from .models import MODELS
+from .models import MODELS, positive
 
 # (rows, depth, columns): pixels or tokens, input and output channels of pointwise convolutions and linear layers.
 GEMM = (
@@ -277,13 +277,13 @@ def show(result: Result, header: bool) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1])
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=ARCHITECTURES, metavar="MODEL")
+    parser.add_argument("--batch-sizes", nargs="+", type=positive, default=[1], metavar="N")
+    parser.add_argument("--threads", nargs="+", type=positive, default=[1, 2], metavar="T")
     parser.add_argument("--against", nargs="+", default=[], choices=("torch", "onnxruntime"))
     parser.add_argument("--gemm", action="store_true", help="matrix products instead of networks")
     parser.add_argument("--filter", default="", metavar="TEXT", help="rows with TEXT in kernel, kind or layer")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=positive, default=9)
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args(argv)
     rows: list[Result] = []

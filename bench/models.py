@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nanoinfer.architectures import MODELS as ARCHITECTURES
 from nanoinfer.runtime import default_threads
 
 from .engines import ENGINES
@@ -154,13 +155,20 @@ def plot(rows: list[dict], machine: str, path: str) -> None:
     figure.savefig(path, dpi=120)
 
 
+def positive(text: str) -> int:
+    """A whole number above 0, as an argument."""
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.models", description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[1])
-    parser.add_argument("--threads", nargs="+", type=int, default=[2])
+    parser.add_argument("--models", nargs="+", default=MODELS, choices=ARCHITECTURES, metavar="MODEL")
+    parser.add_argument("--batch-sizes", nargs="+", type=positive, default=[1])
+    parser.add_argument("--threads", nargs="+", type=positive, default=[2])
     parser.add_argument("--peers", nargs="*", default=["onnxruntime", "openvino", "torch"], choices=list(ENGINES)[1:])
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one turn")
     parser.add_argument("--tolerance", type=float, default=1e-3, help="largest error, relative to the largest logit")
     parser.add_argument("--json", metavar="FILE")

@@ -42,9 +42,10 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
     """Taps size x size; tiles of `rows` pixels, at most the width of the output; groups of `width` channels.
 
     The last tile of a line starts early enough to be a full one; what it computes again comes out the same. Threads
-    split units of one panel (a vector of channels) and one band (`band` lines, few enough to stay in cache while
-    all panels pass over them). The input may be a ring of lines, line n at n modulo `ring`, and y some lines of the
-    output from line `first` on. Assumes: the channels of a pixel are contiguous with room for whole vectors.
+    split units of one panel (a vector of channels) and one band (`band` lines: few enough to stay in cache while all
+    panels pass over them, or all there are). The input may be a ring of lines, line n at n modulo `ring`, and y some
+    lines of the output from line `first` on. Assumes: the channels of a pixel are contiguous with room for whole
+    vectors.
     """
     from .intrinsics import arguments, float_from_bits
     from .simd import block

@@ -103,7 +103,7 @@ class Vector:
         return self.maximum(low).minimum(high)
 
     def power_of_two(self) -> Vector:
-        """2 ** self for integers -126..127 held as floats: the exponent field, written directly."""
+        """2 ** self for integers -126..127 held as floats, and 0 for -127: the exponent field, written directly."""
         ints = ir.VectorType(i32, self.lanes)
         exponent = self.builder.fptosi(self.value, ints)
         biased = self.builder.add(exponent, ir.Constant(ints, [127] * self.lanes))

@@ -20,6 +20,7 @@ from pathlib import Path
 from . import __version__, cli_profile, cli_reports
 from .weights.errors import InputError, shown
 
+MOST = 1_000_000_000  # of anything that is counted
 DEFAULT_MODEL = "digits"  # the one network whose weights and sample images ship with the package
 
 WARMUP_MODELS = (
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except InputError as error:
         return _fail(str(error))
+    except MemoryError as error:
+        return _fail(f"{error or 'not enough memory'}; choose a smaller size")
     except OSError as error:
         name = f"{shown(error.filename)}: " if error.filename else ""
         return _fail(f"{name}{error.strerror or error}")
@@ -108,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0 and up to {MOST:,}")
     return int(text)
 
 

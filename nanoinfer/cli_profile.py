@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from .tables import FORMATS
@@ -93,4 +94,7 @@ def _shape(arguments: argparse.Namespace, crop: tuple[int, int]) -> tuple[int, .
         raise InputError(f"--batch-size {arguments.batch_size} is not that of --input-size; give one of them")
     if len(size) not in (2, 4):
         raise InputError("--input-size takes the four numbers N C H W, such as 1 3 224 224, or two, H W")
-    return size if len(size) == 4 else (arguments.batch_size or 1, 3, *size)
+    shape = size if len(size) == 4 else (arguments.batch_size or 1, 3, *size)
+    if math.prod(shape) > 1 << 40:
+        raise InputError(f"--input-size: {'x'.join(map(str, shape))} is more than memory holds; choose a smaller one")
+    return shape

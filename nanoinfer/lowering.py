@@ -115,7 +115,7 @@ def splits_channels(y: Place) -> bool:
     """Whether threads split the channels of an output rather than its pixels: whichever there are more of.
 
     For a pointwise product that is the split by which the larger of weights and activations is read only once; and
-    where all steps follow one rule, a thread finds most of what it reads in its own cache.
+    where most steps follow one rule, a thread finds most of what it reads in its own cache.
     """
     return y.channels > y.shape[0] * y.pixels
 

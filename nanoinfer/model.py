@@ -284,6 +284,8 @@ class Model:
         return self._part_sizes[key]
 
     def _refused(self, shape: tuple[int, ...], error: ValueError) -> InputError:
+        if isinstance(error, Unsupported):
+            return InputError(f"{self.name} with these arguments cannot run on this machine: {error}")
         return InputError(f"{self.name} cannot take an input of shape {shape}: {error}")
 
     def _checked(self, x: np.ndarray, start: str) -> np.ndarray:
@@ -315,8 +317,6 @@ class Model:
                             graph, tensors, shape, self.threads, self._packed, progress, release=release
                         )
                     self._programs[key] = made
-                except Unsupported as error:
-                    raise InputError(f"{self.name} with these arguments cannot run on this machine: {error}") from None
                 except ValueError as error:
                     raise self._refused(shape, error) from None
                 while len(self._programs) > PROGRAMS_KEPT:

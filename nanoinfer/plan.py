@@ -20,7 +20,7 @@ from .kernels.limits import cache_sizes
 from .layout import VIEWS, Packed, Place, aligned_empty, nchw, nhwc
 from .lowering import SCRATCH, Context, Step
 
-REST = 2  # steps for which memory that threads share is left alone after its last use, if it is small
+REST = 2  # nodes for which memory that threads share is left alone after its last use, if it is small
 SMALL = 0.5  # of a core's L2 cache: larger values are not in it any more when they are overwritten
 L3_SHARE = 0.3  # of the L3 cache for activations; the rest is for weights, and for others
 PACK_BYTES = 64 << 20  # read and written between two releases
@@ -189,10 +189,11 @@ def images_at_a_time(
     shapes = ops.infer_shapes(graph, (1, *input_shape[1:]), {name: tensor.shape for name, tensor in tensors.items()})
     machine, in_place = target.host(), _reads_input_in_place(graph, input_shape)
     graph = bands.group(graph, shapes, tensors, machine, 1)
-    *_, (_, private), total = _memory(graph, shapes, machine, threads, in_place)
     images = input_shape[0]
     unit = threads if images >= threads else 1  # a whole number of images for each thread
-    room, each = L3_SHARE * cache_sizes()[2] - threads * private, total - threads * private
+    sharing = threads // unit
+    *_, (_, private), total = _memory(graph, shapes, machine, sharing, in_place)
+    room, each = L3_SHARE * cache_sizes()[2] - threads * private, total - sharing * private
     most = max(1, int(room / each) // unit)
     units = images // unit
     return -(-units // -(-units // most)) * unit

@@ -24,13 +24,10 @@ CHUNK_BYTES = 256 * 1024
 SUM_BLOCK, VECTOR_SUM_BLOCK = 256, 64
 
 
-def _record(
-    product: Product, region: dict[str, int], most: int, images: int, vectors: int, lanes: int, threads: int
-) -> dict:
-    """A region as the loop nest reads it: its lines cut into tiles of at most so many rows."""
+def _record(product: Product, region: dict[str, int], rows: int, vectors: int, lanes: int) -> dict:
+    """A region as the loop nest reads it: its lines cut into tiles of so many rows."""
     length, x, tap_bytes = region["length"], product.x, product.depth * 4 * vectors * lanes
     low, high = activation.limits(product.node.attributes.get("activation"))
-    rows = tiling.tile_rows(most, images, region["lines"], length, threads)
     w_tile = region["taps_y"] * region["taps_x"] * product.depth * CACHE_LINE
     full, edge = divmod(length, rows)
     return dict(
@@ -99,20 +96,20 @@ def _step(
     A panel is (vectors, lanes), w is (address, bytes from an image's to the next's).
     """
     node, x, y, (vectors, lanes) = product.node, product.x, product.y, panel
-    images, regions = tiling.regions(product, product.most_rows[vectors])
+    threads = 1 if by_panel else context.threads
+    images, regions = tiling.regions(product, product.most_rows[vectors], threads)
     panel_bytes, bias, own = 4 * vectors * lanes, 0, product.weight is None
     group_bytes = 4 * padded(y.channels, context.machine.lanes) // product.groups
     if not own:
         values = np.zeros(y.channels) if product.bias is None else product.bias
         bias = context.channel_vector((node.tensors["weight"], "bias"), values) + 4 * first
-    threads = 1 if by_panel else context.threads
     fields = dict(
         x=x.address + (4 * first if own else 4 * first // group_bytes * 4 * product.depth), x_image=x.image,
         x_group=panel_bytes if own else 4 * product.depth,
-        w=w[0], w_image=w[1], w_panel=product.taps * product.depth * panel_bytes, bias=bias,
+        w=w[0], w_image=w[1], w_panel=0 if own else product.taps * product.depth * panel_bytes, bias=bias,
         y=y.address + 4 * first, y_image=y.image, panel_bytes=panel_bytes, images=images, panels=panels,
         group_panels=1 if own else group_bytes // panel_bytes,
-        regions=[_record(product, *region, images, vectors, lanes, threads) for region in regions],
+        regions=[_record(product, *region, vectors, lanes) for region in regions],
         region_count=len(regions), split_panels=int(by_panel),
         # Panels that are split come from memory: each is used for all pixels before the next.
         chunk=1 << 40
@@ -170,17 +167,18 @@ def conv2d(node: Node, context: Context, first: int = 0) -> list[Step]:
     return steps + _steps(Product(node, **inputs, **tile, **attributes), context)
 
 
-def _band(lines: int, line_bytes: int, context: Context) -> int:
+def _band(lines: int, line_bytes: int, panels: int, threads: int) -> int:
     """Lines that all panels pass over before the next band is begun: few enough to stay in cache, and an equal part of
     every thread's share.
 
-    All of them where each thread's part stays in cache anyway. Threads then split panels: at the end of a run of
-    lines, the hardware would prefetch those that another thread is writing, once for every panel.
+    All of them where each thread's part stays in cache anyway and there are panels enough to split: at the end of a
+    run of lines, the hardware would prefetch those that another thread is writing, once for every panel.
     """
-    share, most = -(-lines // context.threads), max(1, CHUNK_BYTES // line_bytes)
-    if share <= most:
+    share, most = -(-lines // threads), max(1, CHUNK_BYTES // line_bytes)
+    longest = -(-panels // threads) * threads
+    if share <= most and longest <= 1.125 * panels:
         return lines
-    return max(band for band in range(1, most + 1) if share % band == 0)
+    return max(band for band in range(1, min(share, most) + 1) if share % band == 0)
 
 
 def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> Step:
@@ -205,7 +203,7 @@ def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> St
         y_line=y.line, y_pixel=y.pixel, residual=residual.address - y.address if residual else 0, images=y.shape[0],
         height=in_height, width=in_width, out_height=out_height, out_width=out_width,
         first=first, ring=ring or in_height,
-        band=lines if ring or splits_channels(y) else _band(lines, stride * x.line, context),
+        band=lines if ring or splits_channels(y) else _band(lines, stride * x.line, panels, context.threads),
         panels=panels, low=bits(low), high=bits(high),
     )  # fmt: skip
     rows = -(-out_width // -(-out_width // target.DEPTHWISE_ROWS[context.machine.registers][width]))

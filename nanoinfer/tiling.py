@@ -1,6 +1,6 @@
-"""How the output of a product is cut: its channels into panels, its pixels into regions and these into tiles.
+"""What a product is, and how its output is cut: channels into panels, pixels into regions and these into tiles.
 
-Shapes in, numbers out; what a product is, and what all of it means, says kernels/convolution.py.
+kernels/convolution.py says what panels, regions and tiles are for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .layout import Place, padded
 # arrive, and four streams of sums hide more of the latency of a multiply-add than two.
 HEAD = 48
 
-# Input channels of a stem: its border is too little work for kernels of its own.
+# Input channels of a stem. Its border columns are too little work for kernels of their own.
 FEW = 4
 
 
@@ -69,21 +69,21 @@ def panels(product: Product, machine: target.Target) -> list[tuple[int, int, int
         group = vectors // product.groups
         wide = 2 if group % 2 == 0 else 3 if group % 3 == 0 else 1
         return [(wide, lanes, vectors // wide)]
-    if product.y.pixels == 1 and vectors >= HEAD:
+    if product.y.pixels == 1 and vectors >= HEAD and product.weight is not None:
         return [(wide, lanes, count) for wide, count in ((4, vectors // 4), (vectors % 4, 1)) if wide and count]
     last = 0 if vectors % 2 == 0 else 1 if product.weight is None or vectors == 1 else 3
-    panels = [(2, lanes, (vectors - last) // 2), (last, lanes, 1)]
+    cut = [(2, lanes, (vectors - last) // 2), (last, lanes, 1)]
     halves = padded(channels, lanes // 2) // (lanes // 2)
     if machine.halves and product.weight is not None and halves % 2 and product.y.pixels > 1:
         last = halves if halves < 4 else 3 if halves % 4 == 3 else 5
-        panels = [(2, lanes, (halves - last) // 4), (last, lanes // 2, 1)]
-    return [(wide, lanes, count) for wide, lanes, count in panels if wide and count]
+        cut = [(2, lanes, (halves - last) // 4), (last, lanes // 2, 1)]
+    return [(wide, lanes, count) for wide, lanes, count in cut if wide and count]
 
 
-def regions(product: Product, most: int) -> tuple[int, list[tuple[dict[str, int], int]]]:
-    """(images, [(region, most rows of its tiles)]): rectangles of outputs that see the same taps, as lines of pixels.
+def regions(product: Product, most: int, threads: int) -> tuple[int, list[tuple[dict[str, int], int]]]:
+    """(images, [(region, rows of its tiles)]): rectangles of outputs that see the same taps, as lines of pixels.
 
-    See convolution.py. `most` is the rows that a tile of the panel's vectors can have.
+    `most` is the rows that a tile of the panel's vectors can have, `threads` how many split the pixels.
     """
     x, y, stride, padding = product.x, product.y, product.stride, product.padding
     kernel_h, kernel_w = product.window
@@ -93,10 +93,10 @@ def regions(product: Product, most: int) -> tuple[int, list[tuple[dict[str, int]
             images = y.shape[0] if product.gate else 1
             line = dict(point, lines=1, length=y.shape[0] // images * y.pixels, x_line=0, y_line=0,
                         x_step=x.pixel, y_step=y.pixel)  # fmt: skip
-            return images, [(line, most)]
+            return images, [(line, _tile_rows(most, images, 1, line["length"], threads))]
         if y.pixels == 1:
             line = dict(point, lines=1, length=y.shape[0], x_line=0, y_line=0, x_step=x.image, y_step=y.image)
-            return 1, [(line, most)]
+            return 1, [(line, _tile_rows(most, 1, 1, line["length"], threads))]
     found = []
     (height, width), first, (out_h, out_w) = x.size, product.first, y.size
     for top, bottom, ky, ky_end in convolution.border_groups(height, first, first + out_h, kernel_h, stride, padding):
@@ -111,22 +111,24 @@ def regions(product: Product, most: int) -> tuple[int, list[tuple[dict[str, int]
                 y_offset=(top - first) * y.line + left * y.pixel,
                 first_tap=ky * kernel_w + kx, taps_y=ky_end - ky, taps_x=kx_end - kx,
             )  # fmt: skip
-            found += _parts(product, region, most)
+            few = product.weight is not None and product.depth <= FEW
+            if few and region["taps_x"] < kernel_w:
+                found += _tiles_and_pixels(region, most)
+            else:
+                found.append((region, _tile_rows(most, y.shape[0], region["lines"], region["length"], threads)))
     return y.shape[0], found
 
 
-def _parts(product: Product, region: dict[str, int], most: int) -> list[tuple[dict[str, int], int]]:
-    """[(part of a region, most rows of its tiles)]: the whole, but a stem's border columns have full tiles and then
-    single pixels, rather than a kernel to compile for each number of pixels that may be left."""
-    if region["taps_x"] == product.window[1] or product.depth > FEW or product.weight is None:
-        return [(region, most)]
+def _tiles_and_pixels(region: dict[str, int], most: int) -> list[tuple[dict[str, int], int]]:
+    """[(part of a region, rows of its tiles)]: full tiles and then single pixels, rather than a kernel to compile for
+    each number of pixels that may be left."""
     whole, rest = region["length"] - region["length"] % most, region["length"] % most
     after = dict(region, length=rest, x_offset=region["x_offset"] + whole * region["x_step"],
                  y_offset=region["y_offset"] + whole * region["y_step"])  # fmt: skip
     return [part for part in ((dict(region, length=whole), most), (after, 1)) if part[0]["length"]]
 
 
-def tile_rows(most: int, images: int, lines: int, length: int, threads: int) -> int:
+def _tile_rows(most: int, images: int, lines: int, length: int, threads: int) -> int:
     """Rows of the tiles that a line of pixels is cut into: as even as they come, and a share for every thread.
 
     Tiles smaller by up to a fifth are better than one of another size at the end, which is one more kernel to compile.

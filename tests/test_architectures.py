@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nanoinfer.weights.errors import InputError
 
 from bench import references
-from nanoinfer import ops
+from nanoinfer import create_model, ops
 from nanoinfer.architectures import MODELS, list_models
 
 TABLES = json.loads((Path(__file__).parent / "data" / "parameters.json").read_text())
@@ -217,3 +218,10 @@ def test_wrong_arguments(name, arguments, message):
 def test_vit_takes_no_other_image_size(size):
     with pytest.raises(ValueError, match="do not fit 7 x 7 position embeddings"):
         ops.infer_shapes(MODELS["vit_b_32"].graph(), (1, 3, *size))
+
+
+def test_what_no_kernel_takes_is_not_blamed_on_the_input():
+    small = dict(image_size=64, patch_size=8, num_layers=1, hidden_dim=128, mlp_dim=128, num_heads=64)
+    model = create_model("vit_b_32", "random", **small)
+    with pytest.raises(InputError, match="cannot run on this machine: attention heads of 2 channels"):
+        model(np.zeros((1, 3, 64, 64), np.float32))

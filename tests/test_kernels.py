@@ -28,6 +28,7 @@ from nanoinfer.kernels import (
 )
 
 from nanoinfer import bands, layout, memory, ops, passes, plan, runtime
+from nanoinfer import product as products
 from nanoinfer.graph import Builder
 
 HOST = target.host()
@@ -237,6 +238,18 @@ def test_dense_convolution(machine, case):
         assert_product(net, machine, threads)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("size", [(3, 112), (7, 111), (3, 30)], ids=str)
+def test_border_columns_of_a_stem_take_no_kernels_of_their_own(size, threads):
+    kernel, side = size
+    net = product((1, 3, side, side), 32, kernel, stride=2)
+    (step,) = plan.make_program(net.graph, net.tensors, net.x.shape, threads, layout.Packed(), machine=WIDE).steps
+    columns = [region for region in step.fields["regions"] if region["taps_x"] < kernel]
+    most = target.MATMUL_ROWS[WIDE.registers][2]
+    assert columns and {region["tile"][1] for region in columns} <= {most, 1}
+    assert not any(region["edge"] for region in columns)
+
+
 @pytest.mark.parametrize("case", [WINDOWS[n] for n in (1, 2, 4, 6, 7, 8, 9)], ids=window_id)
 @pytest.mark.parametrize("machine", X86)
 def test_depthwise_convolution(machine, case):
@@ -244,6 +257,27 @@ def test_depthwise_convolution(machine, case):
     for batch, channels, threads in ((1, machine.lanes - 1, 1), (3, 2 * machine.lanes, 2), (1, 3 * machine.lanes, 3)):
         options = dict(stride=stride, padding=padding, groups=channels, bias=True)
         assert_product(product((batch, channels, *size), channels, kernel, **options), machine, threads)
+
+
+@pytest.mark.parametrize("name", ["depthwise", "groups4", "groups8"])
+def test_depthwise_bits_do_not_depend_on_what_threads_split(name, monkeypatch):
+    """Panels, or where a thread's part would not stay in cache, bands of lines."""
+    net = NETWORKS[name]
+    expected = run(net, WIDE)
+    for most in (1, 2000, 1 << 20):
+        monkeypatch.setattr(products, "CHUNK_BYTES", most)
+        for machine, threads in ((WIDE, 1), (WIDE, 2), (MIDDLE, 3), (NARROW, 5)):
+            np.testing.assert_array_equal(run(net, machine, threads), expected)
+            np.testing.assert_array_equal(run(net, machine, threads, net.x[:1])[0], expected[0])
+
+
+def test_few_panels_of_a_depthwise_convolution_leave_no_thread_idle():
+    for channels, threads, by_panel in ((32, 2, True), (16, 2, False), (48, 2, False), (144, 2, True), (192, 8, False)):
+        net = product((1, channels, 16, 16), channels, 3, groups=channels)
+        (step,) = plan.make_program(net.graph, net.tensors, net.x.shape, threads, layout.Packed(), machine=WIDE).steps
+        assert (step.fields["band"] == 16) == by_panel
+        units = -(-16 // step.fields["band"]) * step.fields["panels"]
+        assert -(-units // threads) * threads <= 1.125 * units
 
 
 @pytest.mark.parametrize("machine", X86)
@@ -300,6 +334,8 @@ def test_max_pool_is_exact(machine):
             )
             net.x.flat[::7] = -np.inf
             np.testing.assert_array_equal(run(net, machine, batch), net.exact())
+    wide = network((1, 50 * machine.lanes, 2, 2), lambda b, x: b.max_pool2d(x, "p", 2, 2, 0))
+    np.testing.assert_array_equal(run(wide, machine), wide.exact())
 
 
 def test_residual_that_is_a_view():
@@ -753,13 +789,15 @@ def test_same_bits_with_any_tile(name, monkeypatch):
 @pytest.mark.parametrize("machine", X86)
 def test_plans_that_cut_a_weight_differently_share_what_they_can(machine):
     """88 channels are five vectors and a half: with half vectors, one pixel takes other panels than many."""
-    net, packed = product((1, 8, 4, 4), 88, 1), layout.Packed()
+    net, packed, sizes = product((1, 8, 4, 4), 88, 1), layout.Packed(), []
     for size in (4, 1, 4):
         x = np.ascontiguousarray(net.x[:, :, :size, :size])
         planned = plan.make_program(net.graph, net.tensors, x.shape, 1, packed, machine=machine)
         planned.take(x)
         runtime.team(1).run(planned.table)
         np.testing.assert_array_equal(planned.give(net.output), run(net, machine, x=x))
+        sizes.append(len(packed))
+    assert sizes[2] == sizes[1] <= 2 * sizes[0]
 
 
 # NaN, inf, denormals and the accuracy of exp and erf
@@ -849,6 +887,15 @@ def test_exp_and_erf_within_two_ulp(kind):
     x = np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32).view(np.float32)
     near = np.random.default_rng(0).uniform(-105, 90, 200_000).astype(np.float32)
     assert max(worst_ulp(kind, part) for part in (x, near, near / 25, SPECIAL)) <= 2
+
+
+def test_gelu_within_three_ulp_of_its_argument():
+    far = np.arange(0, 2**32, 4099, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    near = np.random.default_rng(0).uniform(-15, 10, 500_000).astype(np.float32)
+    for x in (far[np.isfinite(far)], near):
+        wide = x.astype(np.float64)
+        exact = wide / 2 * torch.special.erfc(torch.from_numpy(-wide * math.sqrt(0.5))).numpy()
+        assert np.max(np.abs(apply("gelu", x) - exact) / np.spacing(np.abs(x)).astype(np.float64)) <= 3
 
 
 @pytest.mark.slow

@@ -201,6 +201,8 @@ def test_command_writes_every_file(run, tmp_path):
         (["no_such_network"], "no_such_network"),
         (["digits", "--input-size", "1", "3", "64", "64", "--batch-size", "2"], "--batch-size"),
         (["digits", "--input-size", "3", "64", "64"], "N C H W"),
+        (["digits", "--input-size", "100000000", "100000000"], "choose a smaller one"),
+        (["digits", "--batch-size", "10000000000"], "up to 1,000,000,000"),
         (["digits", "--input-size", "1", "4", "64", "64"], "4 channels"),
         (["digits", "--repeat", "0"], "--repeat"),
         (["digits", "--compare", "nowhere.json"], "nowhere.json"),

@@ -29,6 +29,7 @@ def test_what_is_used_once_is_asked_for_before_its_step(name, threads, monkeypat
                 assert end - 64 < places[owner] + _bytes(program.shapes[owner])
                 (written if owner == step.node.output else read).add(owner)
             elif size:
+                assert part.fields["w_panel"], "max pooling asks for nothing"
                 assert any(part.fields["w"] - GAP < first < _end(part) for part in later)
                 assert end - threads * 64 < max(_end(part) for part in later)
                 asked.append((first, end))
