@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from nanoinfer.reference import import_torchvision
+
 LIBRARIES = {
     "mobilenetv2_article": "article",
     "mobilenetv2_050": "timm",
@@ -44,8 +46,6 @@ LIBRARIES = {
 }
 """Model name -> the library whose definition of that name is meant (timm has a resnext50_32x4d as well)."""
 
-_operators = []  # torch forgets operators whose Library object is gone
-
 
 def reference(name, seed=None, **arguments):
     """The torch module `name` in eval mode; every parameter and statistic random by `seed`, if one is given.
@@ -60,30 +60,12 @@ def reference(name, seed=None, **arguments):
     if library == "article":
         module = ArticleMobileNetV2(**arguments)
     elif library == "timm":
-        import_torchvision()  # timm imports it, and would meet the missing operators
+        import_torchvision(torch)  # timm imports it, and would meet the missing operators
         module = importlib.import_module("timm").create_model(name, pretrained=False, **arguments)
     else:
-        module = getattr(import_torchvision().models, name)(weights=None, **arguments)
+        module = getattr(import_torchvision(torch).models, name)(weights=None, **arguments)
     module.eval()
     return module if seed is None else randomise(module, seed)
-
-
-def import_torchvision():
-    """The torchvision package, also where its compiled operators cannot load.
-
-    Beside a CPU-only torch the wheel's operators are absent, and the import stops while it describes nms and qnms. The
-    models need neither, so in that case alone the two are declared (not implemented) and the import is repeated.
-    """
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "operator torchvision::nms does not exist" not in str(error):
-            raise
-    library = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _operators.append(library)
-    return importlib.import_module("torchvision")
 
 
 def state_arrays(module):

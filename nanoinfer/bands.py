@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from . import product
+from . import ops, product
 from .graph import Graph, Node
 from .kernels import target
 from .kernels.limits import cache_sizes
@@ -45,7 +45,7 @@ def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target
         if expand.attributes["groups"] != 1 or not product.is_narrow(depthwise, weight, machine.lanes):
             continue
         project = sole(depthwise.output)
-        if project is None or project.inputs[0] != depthwise.output or not _is_pointwise(project, tensors):
+        if project is not None and not _projects(project, depthwise.output, tensors):
             project = None
         nodes = (expand, depthwise, project) if project else (expand, depthwise)
         images, *_, width = shapes[expand.output]
@@ -78,10 +78,9 @@ def _is_plain(node: Node | None) -> bool:
     return node is not None and node.op == "conv2d" and len(node.inputs) == 1
 
 
-def _is_pointwise(node: Node, tensors: Mapping) -> bool:
-    if node.op != "conv2d" or node.attributes.get("gated") or tensors[node.tensors["weight"]].shape[2:] != (1, 1):
-        return False
-    return (node.attributes["stride"], node.attributes["padding"], node.attributes["groups"]) == (1, 0, 1)
+def _projects(node: Node, x: str, tensors: Mapping) -> bool:
+    """Whether it is a pointwise convolution of x, and x is not scaled by a gate before."""
+    return node.inputs[0] == x and not node.attributes.get("gated") and ops.is_pointwise(node, tensors)
 
 
 def _buffers(node: Node, shapes: Shapes, lanes: int) -> tuple[Place, Place]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .graph import Node
+from .kernels.matmul import CACHE_LINE
 from .memory import ALIGNMENT
 
 # The pixels of a tile are read side by side. At a distance that is a multiple of this many bytes they fall into so few
 # sets of an L1 cache (8 ways, 64 sets) that they push each other out; one cache line more, and they do not.
-CONFLICT, CACHE_LINE = 2048, 64
+CONFLICT = 2048
 
 HUGE_PAGE = 2 << 20
 RESERVE = 64 << 20  # address space that constants are taken from; only what is written to becomes memory

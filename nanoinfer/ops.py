@@ -7,7 +7,7 @@ same rows give a float64 reference. `infer_shapes` and `evaluate` walk a graph w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -192,6 +192,13 @@ OPS: dict[str, Op] = {
     "attention": Op(lambda s, t, a: (*s[0][:2], s[0][2] // 3), _attention),
     "select_token": Op(_select_token_shape, lambda x, t, a: x[0][:, a["index"]]),
 }
+
+
+def is_pointwise(node: Node, tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether it is a convolution of single pixels, all channels with all."""
+    if node.op != "conv2d" or tensors[node.tensors["weight"]].shape[2:] != (1, 1):
+        return False
+    return (node.attributes["stride"], node.attributes["padding"], node.attributes["groups"]) == (1, 0, 1)
 
 
 def infer_shapes(graph: Graph, input_shape: tuple[int, ...], tensors: dict[str, tuple] | None = None) -> dict:

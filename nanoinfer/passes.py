@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from .graph import Graph, Node
+from .ops import is_pointwise
 
 Tensors = dict[str, np.ndarray]
 
@@ -84,7 +85,7 @@ def fuse_gate(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     sole, nodes, gated = _sole_consumer(graph), [], {}
     for node in graph.nodes:
         follower = sole.get(node.output)
-        if node.op == "scale" and follower is not None and _is_pointwise(follower, tensors):
+        if node.op == "scale" and follower is not None and is_pointwise(follower, tensors):
             if follower.inputs[0] == node.output and not follower.attributes.get("gated"):
                 gated[node.output] = node
                 continue
@@ -95,12 +96,6 @@ def fuse_gate(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
             node = replace(node, inputs=(x, *node.inputs[1:], gate), attributes=attributes)
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes)), tensors
-
-
-def _is_pointwise(node: Node, tensors: Tensors) -> bool:
-    if node.op != "conv2d" or tensors[node.tensors["weight"]].shape[2:] != (1, 1):
-        return False
-    return (node.attributes["stride"], node.attributes["padding"], node.attributes["groups"]) == (1, 0, 1)
 
 
 PASSES: tuple[Callable[[Graph, Tensors], tuple[Graph, Tensors]], ...] = (

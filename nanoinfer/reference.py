@@ -58,7 +58,7 @@ def reference_module(model):
             "nanoinfer.compare(model, module, x)"
         )
     torch = _import("torch")
-    torchvision = _import_torchvision(torch)  # timm imports it, and would meet the missing operators
+    torchvision = import_torchvision(torch)  # timm imports it, and would meet the missing operators
     if library == "timm":
         module = _import("timm").create_model(model.name, pretrained=False, num_classes=model.classes)
     else:
@@ -105,7 +105,7 @@ def _import(name: str):
         ) from None
 
 
-def _import_torchvision(torch):
+def import_torchvision(torch):
     """torchvision, also where its compiled operators cannot load.
 
     Beside a CPU-only torch the wheel's operators are absent, and the import stops while it describes nms and qnms. The

@@ -25,9 +25,10 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import nanoinfer
-from bench.references import import_torchvision, reference, state_arrays
+from bench.references import reference, state_arrays
 from nanoinfer import ops, passes
 from nanoinfer.architectures import MODELS
+from nanoinfer.reference import import_torchvision
 
 SEEDS = [int(seed) for seed in os.environ.get("NANOINFER_TEST_SEED", "2025").split(",")]
 NETWORKS = (
@@ -415,7 +416,8 @@ def test_vit_takes_one_image_size(vit, size):
         vit(x)
     assert "\n" not in str(error.value)
     with pytest.raises(AssertionError), torch.no_grad():
-        import_torchvision().models.vision_transformer.VisionTransformer(224, 32, 1, 12, 768, 3072)(torch.from_numpy(x))
+        torchvision = import_torchvision(torch)
+        torchvision.models.vision_transformer.VisionTransformer(224, 32, 1, 12, 768, 3072)(torch.from_numpy(x))
 
 
 def test_vit_of_another_image_size():
