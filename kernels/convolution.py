@@ -132,8 +132,9 @@ def build():
              w_tile, next_tiles) = region_fields(region)  # fmt: skip
             first_panel, end_panel = 0, panels
             first, end = 0, images * lines * line_tiles
-            if split_panels:
-                first_panel, end_panel = panels * thread // threads, panels * (thread + 1) // threads
+            if split_panels:  # the first threads have one more, the last thread what a next step leaves it
+                first_panel = (panels * thread + threads - 1) // threads
+                end_panel = (panels * (thread + 1) + threads - 1) // threads
             else:
                 first, end = end * thread // threads, end * (thread + 1) // threads
             while first < end:

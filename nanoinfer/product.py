@@ -60,10 +60,11 @@ def _steps(product: Product, context: Context) -> list[Step]:
             scaled = context.scratch[node.output] + y.shape[0] * 4 * first * product.depth
             gating.append(_gating(product, w, scaled, panels, vectors, lanes))
             w, w_image = scaled, 4 * panels * width * product.depth
-        # Panels that do not divide among the threads are left for a step in which the threads split pixels; that
-        # step must begin with a group.
+        # Panels that do not divide among the threads are left for a step in which the threads split pixels, if there
+        # are pixels to split; that step must begin with a group.
         group = panels // product.groups if product.groups > 1 else 1
-        split = (panels - panels % context.threads) // group * group if splits_channels(y) else 0
+        rest = panels % context.threads if y.shape[0] * y.pixels > 1 else 0
+        split = (panels - rest) // group * group if splits_channels(y) else 0
         for count, by_panel in ((split, True), (panels - split, False)):
             if count:
                 steps.append(_step(product, context, (vectors, lanes), count, first, (w, w_image), by_panel))
