@@ -132,7 +132,7 @@ def build():
              w_tile, next_tiles) = region_fields(region)  # fmt: skip
             first_panel, end_panel = 0, panels
             first, end = 0, images * lines * line_tiles
-            if split_panels:  # the first threads have one more, the last thread what a next step leaves it
+            if split_panels:  # rounded up: where they do not come out even, the first threads have one more
                 first_panel = (panels * thread + threads - 1) // threads
                 end_panel = (panels * (thread + 1) + threads - 1) // threads
             else:

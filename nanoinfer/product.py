@@ -50,7 +50,8 @@ def _record(product: Product, region: dict[str, int], rows: int, vectors: int, l
 def _steps(product: Product, context: Context) -> list[Step]:
     """One step per panel width and way of splitting; they write different channels, so the threads meet at the end."""
     node, y, steps, gating, first, w = product.node, product.y, [], [], 0, 0
-    for vectors, lanes, panels in tiling.panels(product, context.machine):
+    widths = tiling.panels(product, context.machine)
+    for number, (vectors, lanes, panels) in enumerate(widths, 1):
         width, w_image = vectors * lanes, 0
         if product.weight is not None:
             part = product.weight[first : first + panels * width]
@@ -60,10 +61,12 @@ def _steps(product: Product, context: Context) -> list[Step]:
             scaled = context.scratch[node.output] + y.shape[0] * 4 * first * product.depth
             gating.append(_gating(product, w, scaled, panels, vectors, lanes))
             w, w_image = scaled, 4 * panels * width * product.depth
-        # Panels that do not divide among the threads are left for a step in which the threads split pixels, if there
-        # are pixels to split; that step must begin with a group.
+        # Panels that do not divide among the threads are left for a step in which the threads split pixels; that step
+        # must begin with a group. A single pixel is the last thread's; so of its panels only the very last is left,
+        # if it has its own width. The others are split as they come, the last thread having the fewest.
         group = panels // product.groups if product.groups > 1 else 1
-        rest = panels % context.threads if y.shape[0] * y.pixels > 1 else 0
+        left = y.shape[0] * y.pixels > 1 or (number == len(widths) and panels == 1)
+        rest = panels % context.threads if left else 0
         split = (panels - rest) // group * group if splits_channels(y) else 0
         for count, by_panel in ((split, True), (panels - split, False)):
             if count:
