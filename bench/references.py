@@ -60,10 +60,10 @@ def reference(name, seed=None, **arguments):
     if library == "article":
         module = ArticleMobileNetV2(**arguments)
     elif library == "timm":
-        import_torchvision(torch)  # timm imports it, and would meet the missing operators
+        import_torchvision()  # timm imports it, and would meet the missing operators
         module = importlib.import_module("timm").create_model(name, pretrained=False, **arguments)
     else:
-        module = getattr(import_torchvision(torch).models, name)(weights=None, **arguments)
+        module = getattr(import_torchvision().models, name)(weights=None, **arguments)
     module.eval()
     return module if seed is None else randomise(module, seed)
 

@@ -58,7 +58,7 @@ def reference_module(model):
             "nanoinfer.compare(model, module, x)"
         )
     torch = _import("torch")
-    torchvision = import_torchvision(torch)  # timm imports it, and would meet the missing operators
+    torchvision = import_torchvision()  # timm imports it, and would meet the missing operators
     if library == "timm":
         module = _import("timm").create_model(model.name, pretrained=False, num_classes=model.classes)
     else:
@@ -105,7 +105,7 @@ def _import(name: str):
         ) from None
 
 
-def import_torchvision(torch):
+def import_torchvision():
     """torchvision, also where its compiled operators cannot load.
 
     Beside a CPU-only torch the wheel's operators are absent, and the import stops while it describes nms and qnms. The
@@ -116,7 +116,7 @@ def import_torchvision(torch):
     except RuntimeError as error:
         if "operator torchvision::nms does not exist" not in str(error):
             raise
-    library = torch.library.Library("torchvision", "DEF")
+    library = _import("torch").library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _operators.append(library)

@@ -416,7 +416,7 @@ def test_vit_takes_one_image_size(vit, size):
         vit(x)
     assert "\n" not in str(error.value)
     with pytest.raises(AssertionError), torch.no_grad():
-        torchvision = import_torchvision(torch)
+        torchvision = import_torchvision()
         torchvision.models.vision_transformer.VisionTransformer(224, 32, 1, 12, 768, 3072)(torch.from_numpy(x))
 
 
