@@ -1,5 +1,6 @@
 """The cache of compiled kernels: a warm start compiles nothing, a broken cache changes no result."""
 
+import gc
 import json
 import os
 import platform
@@ -261,3 +262,18 @@ def test_8_lanes_without_avx512(host_bits, tmp_path):
 @pytest.mark.skipif(target.host().lanes < 8, reason="compares with wider vectors")
 def test_4_lanes_without_fma(host_bits, tmp_path):
     assert as_other_cpu("generic", tmp_path) == {"lanes": 4, "bits": host_bits}
+
+
+@pytest.mark.parametrize("level", [None, "3"])
+def test_what_is_set_for_compilation_is_set_back(level, monkeypatch):
+    from numba import config
+
+    monkeypatch.delenv("NUMBA_OPT", raising=False)
+    if level:
+        monkeypatch.setenv("NUMBA_OPT", level)
+    monkeypatch.setattr(config, "OPT", type(config.OPT)(3))
+    before = config.OPT, gc.get_threshold()
+    with pytest.raises(KeyboardInterrupt), library._quick_compilation():
+        assert config.OPT == (3 if level else 2) and gc.get_threshold()[0] >= 10_000
+        raise KeyboardInterrupt
+    assert (config.OPT, gc.get_threshold()) == before
