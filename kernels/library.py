@@ -51,7 +51,7 @@ def addresses(specifications: Iterable[tuple], progress: Callable[[int, int], No
 
 @contextmanager
 def _quick_compilation() -> Iterator[None]:
-    """Settings under which Numba takes almost a fifth less time.
+    """Settings under which Numba takes about a sixth less time.
 
     A compilation makes so many objects that looking for cycles as often as usual takes a tenth of it. LLVM's third
     level of optimisation takes another, and has nothing to add to explicit vectors; a level that is set by the user
