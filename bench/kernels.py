@@ -28,12 +28,13 @@ from nanoinfer.kernels import library, limits, peak, program, target
 
 from nanoinfer import create_model, ops, passes, runtime
 from nanoinfer.architectures import MODELS as ARCHITECTURES
+from nanoinfer.cli import positive
 from nanoinfer.graph import Builder, Graph, Node
 from nanoinfer.layout import Packed
 from nanoinfer.plan import Program, make_program, tile_name
 from nanoinfer.profiling import kind, level
 
-from .models import MODELS, positive
+from .models import MODELS
 
 # (rows, depth, columns): pixels or tokens, input and output channels of pointwise convolutions and linear layers.
 GEMM = (

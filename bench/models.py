@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from nanoinfer.architectures import MODELS as ARCHITECTURES
+from nanoinfer.cli import positive
 from nanoinfer.runtime import default_threads
 
 from .engines import ENGINES
@@ -153,13 +154,6 @@ def plot(rows: list[dict], machine: str, path: str) -> None:
     figure.suptitle(f"{datetime.date.today()}, {machine}")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
-
-
-def positive(text: str) -> int:
-    """A whole number above 0, as an argument."""
-    if not text.isascii() or not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def main() -> int:

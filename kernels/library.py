@@ -51,11 +51,11 @@ def addresses(specifications: Iterable[tuple], progress: Callable[[int, int], No
 
 @contextmanager
 def _quick_compilation() -> Iterator[None]:
-    """Settings under which Numba takes about a sixth less time.
+    """Settings under which Numba takes less time.
 
-    A compilation makes so many objects that looking for cycles as often as usual takes a tenth of it. LLVM's third
-    level of optimisation takes another, and has nothing to add to explicit vectors; a level that is set by the user
-    (NUMBA_OPT) stays.
+    A compilation makes so many objects that looking for cycles as often as usual costs time. So does LLVM's third
+    level of optimisation, which has nothing to add to explicit vectors; a level that is set by the user (NUMBA_OPT)
+    stays.
     """
     from numba import config
     from numba.core.registry import cpu_target

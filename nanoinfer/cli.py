@@ -84,9 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("images", nargs="*", metavar="IMAGE", help="image files; without any, the ten sample digits")
     command.add_argument("-m", "--model", help=f"see 'nanoinfer models' (default: {DEFAULT_MODEL})")
     command.add_argument("--weights", metavar="W", help=".safetensors or .pth file, hub:OWNER/NAME or random[:SEED]")
-    command.add_argument("--num-classes", type=_positive, metavar="C", help="of fine-tuned weights")
-    command.add_argument("--topk", type=_positive, metavar="K", help="labels for each image (default: 5)")
-    command.add_argument("--threads", type=_positive, metavar="N", help="default: every core this process may use")
+    command.add_argument("--num-classes", type=positive, metavar="C", help="of fine-tuned weights")
+    command.add_argument("--topk", type=positive, metavar="K", help="labels for each image (default: 5)")
+    command.add_argument("--threads", type=positive, metavar="N", help="default: every core this process may use")
     command.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
     command.set_defaults(run=predict)
 
@@ -94,8 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'mobilenet*'")
     command.set_defaults(run=models)
 
-    cli_reports.add_commands(commands, _positive)
-    cli_profile.add_command(commands, _positive)
+    cli_reports.add_commands(commands, positive)
+    cli_profile.add_command(commands, positive)
 
     text = "Copy the tensors of a .pth file to a .safetensors file, without torch."
     command = commands.add_parser("convert", help=".pth to .safetensors", description=text)
@@ -110,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """A whole number above 0, as an argument."""
     if not text.isascii() or not text.isdigit() or not 0 < int(text) <= MOST:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0 and up to {MOST:,}")
     return int(text)
