@@ -22,15 +22,15 @@ from .layout import Place, nhwc
 from .lowering import Context, Step
 
 Shapes = Mapping[str, tuple[int, ...]]
-WORTHWHILE = 0.35  # of a core's L2 cache: a thread's part of less expanded activations stays there anyway
-WEIGHTS = 2  # times an image's expanded activations: more weights had better be read once for all images
+# What a thread's part of an image's expanded activations is held against: bytes for a whole batch, since less is had as
+# soon from the cache, and a share of the weights for each image, since in bands every image reads them again.
+WORTHWHILE, REREAD = 128 << 10, 0.22
 FAR = 0.5  # of a core's L2 cache: an input or output that is larger comes from L3 and goes there
 L2_SHARE = 0.3  # of a core's L2 cache for the ring and the band that leaves the depthwise convolution
 
 
 def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target, threads: int) -> Graph:
     """The graph with one node for every expand, depthwise and, if any, project with much to pass between them."""
-    least = WORTHWHILE * cache_sizes()[1]
     consumers, producers, parts, taken = graph.consumers(), graph.producers(), {}, set()
 
     def sole(name: str) -> Node | None:
@@ -54,7 +54,8 @@ def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target
         # A line of one pixel would be taken for an output of one pixel, whose sums are made in another order.
         one = min(width, shapes[depthwise.output][3]) == 1
         free = taken.isdisjoint(node.output for node in nodes)  # a pointwise one may stand between two depthwise ones
-        if size * images / threads > least and weights <= WEIGHTS * size and free and not one:
+        worthwhile = size / threads > WORTHWHILE / images + REREAD * weights
+        if worthwhile and free and not one:
             parts[nodes[-1].output] = nodes
             taken.update(node.output for node in nodes)
     inner = taken - parts.keys()

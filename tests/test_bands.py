@@ -11,7 +11,7 @@ def logits(monkeypatch, model, shape, threads, l2_bytes, worthwhile=0.0):
     """(logits, number of steps that go in bands) on a machine with an L2 cache of so many bytes."""
     monkeypatch.setattr(bands, "cache_sizes", lambda: (1 << 15, l2_bytes, 1 << 25))
     monkeypatch.setattr(bands, "WORTHWHILE", worthwhile)
-    monkeypatch.setattr(bands, "WEIGHTS", np.inf)
+    monkeypatch.setattr(bands, "REREAD", 0.0)
     network = create_model(model, "random:5", threads=threads)
     x = np.random.default_rng(7).standard_normal(shape, np.float32)
     return network(x), sum(step.kernel[0] == "bands" for step in network.program(shape).steps)

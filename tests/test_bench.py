@@ -18,7 +18,8 @@ def short(monkeypatch):
     monkeypatch.setattr(kernels, "SECONDS", 1e-5)
 
 
-def test_rows_are_those_of_the_plan(tmp_path, capsys):
+def test_rows_are_those_of_the_plan(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(bands, "WORTHWHILE", np.inf)
     path = tmp_path / "rows.json"
     assert kernels.main(["--models", "digits", *FAST, "--json", str(path)]) == 0
     rows = json.loads(path.read_text())

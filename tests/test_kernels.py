@@ -667,7 +667,7 @@ def test_bands_of_every_width(add, shape, l2_bytes, monkeypatch):
     plain = run(net, WIDE)
     np.testing.assert_allclose(plain, net.exact(), atol=1e-5 * np.abs(plain).max())
     monkeypatch.setattr(bands, "WORTHWHILE", 0.0)
-    monkeypatch.setattr(bands, "WEIGHTS", np.inf)
+    monkeypatch.setattr(bands, "REREAD", 0.0)
     monkeypatch.setattr(bands, "cache_sizes", lambda: (1 << 15, l2_bytes, 1 << 25))
     for machine, threads in ((WIDE, 1), (HALVED, 2), (WIDE, 4), (MIDDLE, 2), (NARROW, 5), (ARM, 1)):
         np.testing.assert_array_equal(run(net, machine, threads), plain, f"{machine.lanes} lanes, {threads} threads")
