@@ -1,7 +1,7 @@
 """Numba-compiled kernels for NHWC float32 activations. Knows no graph: addresses and int64 tables only.
 
 KERNELS is the list of everything that is compiled. A *specification* names one variant: the kernel's name, then the
-arguments of its `build` function, as in ("matmul", 14, 2, 16, "clamp"). `library.addresses` turns specifications
+arguments of its `build` function, as in ("matmul", 14, 2, 16, "hard"). `library.addresses` turns specifications
 into addresses of native code.
 """
 
@@ -63,7 +63,7 @@ KERNELS: dict[str, Kernel] = {
 
 
 def kernel_name(specification: tuple) -> str:
-    """("matmul", 14, 2, 16, "clamp") -> "matmul_14x2x16_clamp_f32"."""
+    """("matmul", 14, 2, 16, "hard") -> "matmul_14x2x16_hard_f32"."""
     name, *variant = specification
     sizes = "x".join(str(part) for part in variant if isinstance(part, int))
     return "_".join([name, *filter(None, [sizes]), *(part for part in variant if isinstance(part, str)), "f32"])

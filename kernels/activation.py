@@ -73,33 +73,38 @@ def gelu(x: Vector) -> Vector:
     return x * below.where(x.less(0.0), -below + 1.0)
 
 
-# Activations that are a clamp: low and high travel in the instruction, so they share one variant of every kernel.
+# Activations without a transcendental function share one variant of every kernel, "hard": which one it is, and the
+# limits of a clamp, travel in the instruction. A branch for each tile costs nothing, a kernel to compile does.
 LIMITS = {None: (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
-FUNCTIONS = {"hard_sigmoid": hard_sigmoid, "hard_swish": hard_swish, "gelu": gelu, "exp": exp, "erf": erf}
+HARD = {**dict.fromkeys(LIMITS, 0), "hard_sigmoid": 1, "hard_swish": 2}
+FUNCTIONS = {"gelu": gelu, "exp": exp, "erf": erf}
+
+FIELDS = ("activation", "low", "high")  # of an instruction
 
 
 def variant(activation: str | None) -> str:
-    """The kernel variant that an activation needs: "clamp" or the name of a function."""
-    return "clamp" if activation in LIMITS else activation
+    """The kernel variant that an activation needs: "hard" or the name of a function."""
+    return "hard" if activation in HARD else activation
 
 
-def limits(activation: str | None) -> tuple[float, float]:
-    """low and high of a clamp; for the other activations they are not read."""
-    return LIMITS.get(activation, LIMITS[None])
+def fields(activation: str | None) -> dict[str, int]:
+    """What an instruction carries for an activation."""
+    low, high = (int(np.float32(limit).view(np.int32)) for limit in LIMITS.get(activation, LIMITS[None]))
+    return dict(activation=HARD.get(activation, 0), low=low, high=high)
 
 
 def finish(block, name: str):
-    """Numba function (block, low, high) -> block: the last step of an epilogue, for one variant."""
-    from numba import njit
+    """An intrinsic (block, and the words of FIELDS) -> block: the last step of an epilogue, for one variant."""
 
-    if name == "clamp":
-        return block.clamp
-    function = block.map(FUNCTIONS[name])
+    def clamp(x, low, high):
+        return x.clamp(low, high)
 
-    def apply(acc, low, high):
-        return function(acc)
+    def without_limits(function):
+        return lambda x, low, high: function(x)
 
-    return njit(apply, error_model="numpy", inline="always")
+    if name == "hard":
+        return block.choose([clamp, without_limits(hard_sigmoid), without_limits(hard_swish)])
+    return block.choose([without_limits(FUNCTIONS[name])])
 
 
 def oracle(x: np.ndarray, activation: str | None) -> np.ndarray:

@@ -26,6 +26,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from .activation import FIELDS as ACTIVATION
+
 # An instruction of `convolution_f32`; addresses and strides in bytes.
 FIELDS = (
     "x",  # first input pixel
@@ -76,8 +78,7 @@ REGION = (
     "sum_block",  # input channels in one chain of multiply-adds
     "w_skip",  # bytes of invalid taps between the end of one row of taps and the start of the next
     "residual",  # 0, or the distance in bytes from an output element to the element that is added to it
-    "low",
-    "high",
+    *ACTIVATION,
 )
 TILE_START = REGION.index("x_step")
 

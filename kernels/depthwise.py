@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from .activation import FIELDS as ACTIVATION
 from .activation import finish
 
 FIELDS = (
     "x", "x_image", "x_line", "x_pixel", "w", "bias", "zeros", "y", "y_image", "y_line", "y_pixel", "residual",
-    "images", "height", "width", "out_height", "out_width", "first", "ring", "band", "panels", "low", "high",
+    "images", "height", "width", "out_height", "out_width", "first", "ring", "band", "panels", *ACTIVATION,
 )  # fmt: skip
 
 
@@ -47,7 +48,7 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
     lines of the output from line `first` on. Assumes: the channels of a pixel are contiguous with room for whole
     vectors.
     """
-    from .intrinsics import arguments, float_from_bits
+    from .intrinsics import arguments
     from .simd import block
 
     t = block(rows, 1, lanes)
@@ -58,8 +59,7 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
 
     def depthwise(instruction, thread, threads):
         (x, x_image, x_line, x_pixel, w, bias, zeros, y, y_image, y_line, y_pixel, residual, images, height, width,
-         out_height, out_width, first_row, ring, band, panels, low, high) = fields(instruction)  # fmt: skip
-        low, high = float_from_bits(low), float_from_bits(high)
+         out_height, out_width, first_row, ring, band, panels, kind, low, high) = fields(instruction)  # fmt: skip
         lines = images * out_height
         units = -(-lines // band) * panels
         for unit in range(units * thread // threads, units * (thread + 1) // threads):
@@ -85,6 +85,6 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
                     out = target + start * y_pixel
                     if residual != 0:
                         acc = add(acc, out + residual, y_pixel)
-                    store(activate(acc, low, high), out, y_pixel)
+                    store(activate(acc, kind, low, high), out, y_pixel)
 
     return depthwise

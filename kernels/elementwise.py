@@ -8,12 +8,13 @@ channel, `other` a second activation of the same shape (residual); each may be a
 
 from __future__ import annotations
 
+from .activation import FIELDS as ACTIVATION
 from .activation import finish
 from .activation import oracle as activate
 
 FIELDS = (
     "x", "x_image", "x_pixel", "factor", "factor_image", "shift", "other", "other_image", "other_pixel",
-    "y", "y_image", "y_pixel", "images", "pixels", "vectors", "split_channels", "low", "high",
+    "y", "y_image", "y_pixel", "images", "pixels", "vectors", "split_channels", *ACTIVATION,
 )  # fmt: skip
 
 
@@ -24,7 +25,7 @@ def oracle(x, factor=1, shift=0, other=0, activation=None):
 
 def build(lanes: int, activation: str):
     """Threads split pixels or channels; the channels of a pixel are contiguous with room for whole vectors."""
-    from .intrinsics import arguments, float_from_bits
+    from .intrinsics import arguments
     from .simd import block
 
     t = block(1, 1, lanes)
@@ -33,7 +34,7 @@ def build(lanes: int, activation: str):
 
     def elementwise(instruction, thread, threads):
         (x, x_image, x_pixel, factor, factor_image, shift, other, other_image, other_pixel, y, y_image, y_pixel,
-         images, pixels, vectors, split_channels, low, high) = fields(instruction)  # fmt: skip
+         images, pixels, vectors, split_channels, kind, low, high) = fields(instruction)  # fmt: skip
         first, end = 0, images * pixels
         first_vector, end_vector = 0, vectors
         if split_channels:
@@ -54,6 +55,6 @@ def build(lanes: int, activation: str):
                     acc = add(acc, shift + at, 0)
                 if other != 0:
                     acc = add(acc, second + at, 0)
-                store(activate(acc, float_from_bits(low), float_from_bits(high)), target + at, 0)
+                store(activate(acc, kind, low, high), target + at, 0)
 
     return elementwise

@@ -36,7 +36,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
     Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
     y and the residual have room for whole vectors. Unaligned addresses are fine.
     """
-    from .intrinsics import arguments, float_from_bits, prefetch
+    from .intrinsics import arguments, prefetch
     from .simd import block
 
     t = block(rows, vectors, lanes)
@@ -45,8 +45,8 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
     step = 4 * vectors * lanes
 
     def matmul(region, x, w, bias, y, count, ahead, ahead_end):
-        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, sum_block, w_skip, residual, low,
-         high) = fields(region)  # fmt: skip
+        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, sum_block, w_skip, residual,
+         kind, low, high) = fields(region)  # fmt: skip
         for _ in range(count):
             acc = load_row(bias)
             weight = w
@@ -69,7 +69,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
                 weight += w_skip
             if residual != 0:
                 acc = add(acc, y + residual, y_step)
-            store(activate(acc, float_from_bits(low), float_from_bits(high)), y, y_step)
+            store(activate(acc, kind, low, high), y, y_step)
             x += rows * x_step
             y += rows * y_step
             ahead += taps_y * taps_x * depth * CACHE_LINE

@@ -122,7 +122,6 @@ def splits_channels(y: Place) -> bool:
 
 def _elementwise(node, context, x, y, *, factor=0, factor_image=0, shift=0, other=None, pixels=None) -> Step:
     kind = node.attributes.get("kind" if node.op == "activation" else "activation")
-    low, high = activation.limits(kind)
     lanes = context.machine.lanes
     pixels = pixels or y.pixels
     fields = dict(
@@ -130,7 +129,7 @@ def _elementwise(node, context, x, y, *, factor=0, factor_image=0, shift=0, othe
         other=other.address if other else 0, other_image=other.image if other else 0,
         other_pixel=other.pixel if other else 0, y=y.address, y_image=y.image, y_pixel=y.pixel, images=y.shape[0],
         pixels=pixels, vectors=padded(y.channels, lanes) // lanes, split_channels=int(splits_channels(y)),
-        low=bits(low), high=bits(high),
+        **activation.fields(kind),
     )  # fmt: skip
     return Step(("elementwise", lanes, activation.variant(kind)), fields, node, 2 * y.shape[0] * pixels * y.channels)
 

@@ -13,7 +13,7 @@ from .graph import Node
 from .kernels import activation, target
 from .kernels.matmul import CACHE_LINE
 from .layout import Place, nhwc, padded
-from .lowering import Context, Step, Unsupported, bits, gates_weights, scale, splits_channels
+from .lowering import Context, Step, Unsupported, gates_weights, scale, splits_channels
 from .tiling import Product
 
 # Pixels between changes of panel: as many as fit this much of L2.
@@ -27,7 +27,6 @@ SUM_BLOCK, VECTOR_SUM_BLOCK = 256, 64
 def _record(product: Product, region: dict[str, int], rows: int, vectors: int, lanes: int) -> dict:
     """A region as the loop nest reads it: its lines cut into tiles of so many rows."""
     length, x, tap_bytes = region["length"], product.x, product.depth * 4 * vectors * lanes
-    low, high = activation.limits(product.node.attributes.get("activation"))
     w_tile = region["taps_y"] * region["taps_x"] * product.depth * CACHE_LINE
     full, edge = divmod(length, rows)
     return dict(
@@ -43,7 +42,7 @@ def _record(product: Product, region: dict[str, int], rows: int, vectors: int, l
         x_depth=x.channel, sum_block=SUM_BLOCK if product.y.pixels > 1 else VECTOR_SUM_BLOCK,
         w_skip=(product.window[1] - region["taps_x"]) * tap_bytes,
         residual=product.residual.address - product.y.address if product.residual else 0,
-        low=bits(low), high=bits(high),
+        **activation.fields(product.node.attributes.get("activation")),
     )  # fmt: skip
 
 
@@ -195,7 +194,6 @@ def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> St
     x, y, residual, _ = _inputs(node, context).values()
     lanes, (_, width, size, _) = context.machine.lanes, weight.shape
     stride, padding = node.attributes["stride"], node.attributes["padding"]
-    low, high = activation.limits(node.attributes.get("activation"))
     (in_height, in_width), (out_height, out_width) = x.size, y.size
     lines, panels = y.shape[0] * out_height, padded(y.channels, lanes) // lanes
     values = np.zeros(y.channels) if bias is None else bias
@@ -208,7 +206,7 @@ def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> St
         height=in_height, width=in_width, out_height=out_height, out_width=out_width,
         first=first, ring=ring or in_height,
         band=lines if ring or splits_channels(y) else _band(lines, stride * x.line, panels, context.threads),
-        panels=panels, low=bits(low), high=bits(high),
+        panels=panels, **activation.fields(node.attributes.get("activation")),
     )  # fmt: skip
     rows = -(-out_width // -(-out_width // target.DEPTHWISE_ROWS[context.machine.registers][width]))
     variant = activation.variant(node.attributes.get("activation"))

@@ -478,7 +478,7 @@ def test_a_tile_is_chains_of_multiply_adds(lanes):
         depth=depth, sum_block=block, x_depth=4 * x_depth, w_skip=4 * skipped * depth * width,
         residual=residual.ctypes.data - y.ctypes.data, low=bits(low), high=bits(high),
     )  # fmt: skip
-    tile = library.function(("matmul", rows, vectors, lanes, "clamp"))
+    tile = library.function(("matmul", rows, vectors, lanes, "hard"))
     tile(region.ctypes.data, *(array.ctypes.data for array in (x, w, bias, y)), count, 0, 0)
 
     weights = w.reshape(taps_y, taps_x + skipped, depth, width)
@@ -522,11 +522,11 @@ def test_loop_nest_by_hand():
     packed, bias = packing.oracle(weight, lanes), np.arange(2 * lanes, dtype=np.float32)
     y = guarded_empty(2 * lines * length * 2 * lanes)
     pixel, row = 4 * 2 * lanes, 4 * k
-    tiles = [library.addresses([spec])[spec] for spec in (("matmul", n, 1, lanes, "clamp") for n in (rows, 1))]
+    tiles = [library.addresses([spec])[spec] for spec in (("matmul", n, 1, lanes, "hard") for n in (rows, 1))]
     region = record(
         tile=tiles[0], edge=tiles[1], line_tiles=3, full_tiles=2, lines=lines, x_line=length * row, x_tile=rows * row,
         y_line=length * pixel, y_tile=rows * pixel, x_step=row, y_step=pixel, taps_y=1, taps_x=1, depth=k, x_depth=4,
-        sum_block=k, low=bits(-np.inf), high=bits(np.inf),
+        sum_block=k, **activation.fields(None),
     )  # fmt: skip
     exact = convolution.oracle(x, weight, bias, 1, 0, 1).ravel()
     nest = library.function(("convolution",))
@@ -554,14 +554,14 @@ def test_loop_nest_by_hand():
 def test_program_meets_between_steps(threads):
     """Each step reads what its neighbour wrote: y[p] = x[p + 1] + 1, 60 times over; then the time stamps."""
     steps, pixels = 60, 40
-    kernel, fields = ("elementwise", 16, "clamp"), KERNELS["elementwise"].fields
+    kernel, fields = ("elementwise", 16, "hard"), KERNELS["elementwise"].fields
     table = np.zeros((steps, program.WORDS), np.int64)
     values, one = np.zeros((steps + 1, pixels + steps, 16), np.float32), np.ones(16, np.float32)
     values[0] = np.arange(pixels + steps)[:, None]
     for step in range(steps):
         row = dict(
             x=values[step, 1:].ctypes.data, x_pixel=64, shift=one.ctypes.data, y=values[step + 1].ctypes.data,
-            y_pixel=64, images=1, pixels=pixels + steps - step - 1, vectors=1, low=bits(-np.inf), high=bits(np.inf),
+            y_pixel=64, images=1, pixels=pixels + steps - step - 1, vectors=1, **activation.fields(None),
         )  # fmt: skip
         table[step, 0] = library.addresses([kernel])[kernel]
         table[step, 1 : 1 + len(fields)] = [row.get(name, 0) for name in fields]
@@ -852,10 +852,9 @@ def apply(kind, x, lanes=HOST.lanes):
     size = -(-x.size // 16) * 16
     source, y = np.zeros(size, np.float32), np.empty(size, np.float32)
     source[: x.size] = x
-    low, high = activation.limits(kind)
     row = dict(
         x=source.ctypes.data, x_pixel=64, y=y.ctypes.data, y_pixel=64, images=1, pixels=size // 16,
-        vectors=16 // lanes, low=bits(low), high=bits(high),
+        vectors=16 // lanes, **activation.fields(kind),
     )  # fmt: skip
     instruction = np.array([0, *(row.get(name, 0) for name in elementwise.FIELDS)], np.int64)
     library.function(("elementwise", lanes, activation.variant(kind)))(instruction.ctypes.data, 0, 1)

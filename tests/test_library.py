@@ -238,7 +238,7 @@ def test_key_follows_sources_and_cpu(tmp_path, monkeypatch):
 
 def test_names_tell_variants_apart():
     for first, second in (
-        (("depthwise", 3, 1, 1, 7, 8, "clamp", 4), ("depthwise", 3, 1, 1, 7, 8, "clamp", 8)),
+        (("depthwise", 3, 1, 1, 7, 8, "hard", 4), ("depthwise", 3, 1, 1, 7, 8, "hard", 8)),
         (("a", 1, 12), ("a", 11, 2)),
     ):
         assert library.kernel_name(first) != library.kernel_name(second)
