@@ -35,7 +35,9 @@ def cpu() -> str:
         import llvmlite.binding as llvm
 
         lines = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
-    overrides = (os.environ.get(name, "") for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"))
+    # Set to nothing is not the same as not set: no features rather than the host's.
+    names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+    overrides = (f"{name}={os.environ[name]}" for name in names if name in os.environ)
     return "\n".join([*lines, *overrides])
 
 

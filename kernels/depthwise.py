@@ -3,14 +3,16 @@
     y[p, c] = activation(bias[c] + sum over ky, kx, k of x[p stride + (ky, kx) - padding, first(c) + k] w[c, k, ky, kx])
 
 first(c) is the first channel of c's group. k runs over the `width` channels of a group: one in a depthwise convolution,
-4 or 8 in ResNeXt, where a vector holds several whole groups and each input channel is spread over its group's lanes by
-a shuffle inside the register.
+4 or 8 in ResNeXt, where a vector holds several whole groups and shuffles inside the register bring each input channel
+to all lanes of its group. In step k, lane l meets input channel l ^ k: these shuffles are half as many instructions as
+those that spread channel k over its group, since they swap neighbours, pairs of lanes and quadruples and no more.
+Weights are packed in the same order (`crossed`).
 
 A tile is a run of `rows` output pixels of one line, one vector of channels wide. For each line of taps the input
-pixels under the tile are loaded (and spread) once, from left to right, and each is multiplied into every output that
+pixels under the tile are loaded (and shuffled) once, from left to right, and each is multiplied into every output that
 it belongs to: (rows - 1) stride + size loads for rows * size * width multiply-adds. An output still receives its
-taps in the order (ky, kx, k), so its bits do not depend on where its tile starts. Pixels beyond the border are read
-from a vector of zeros; lines beyond it are left out.
+taps in the order (ky, kx, k), so its bits do not depend on where its tile starts or on how many lanes there are. Pixels
+beyond the border are read from a vector of zeros; lines beyond it are left out.
 """
 
 from __future__ import annotations
@@ -37,6 +39,13 @@ def oracle(x, weight, bias, stride, padding):
         np.einsum("nhwcij,cij->nhwc", windows[:, :, :, first + k], weight[:, k].astype(x.dtype)) for k in range(width)
     )
     return y + bias.astype(x.dtype)
+
+
+def crossed(weight: np.ndarray) -> np.ndarray:
+    """(O, width, K, K) with the weights of input channel k ^ (o mod width) in place of those of channel k."""
+    out, width, *_ = weight.shape
+    channels = np.arange(width) ^ np.arange(out)[:, None] % width
+    return np.take_along_axis(weight, channels[..., None, None], 1)
 
 
 def build(size: int, stride: int, padding: int, rows: int, lanes: int, activation: str, width: int):

@@ -11,10 +11,10 @@ Numba code; addresses and strides are int64, in bytes. Their names:
     store(acc, y, stride)           row r to y + r * stride
     fma_outer(acc, a, stride, b)    acc[r][v] += a[r] * b[v]: one step of a matrix product, a[r] a single float
     fma_window(size, stride, padding, width)(acc, x, pixel, w, missing_left, missing_right, zeros)
-                                    acc[r] += sum over kx, k of spread(x[r * stride + kx], k) * w[kx][k]: a line of taps
-                                    of a convolution whose groups have `width` channels; spread puts channel k of each
-                                    group in all lanes of the group. `missing` many of the first and last pixels (up to
-                                    `padding`) are read from `zeros` instead
+                                    acc[r] += sum over kx, k of crossed(x[r * stride + kx], k) * w[kx][k]: a line of
+                                    taps of a convolution whose groups have `width` channels; crossed puts lane l ^ k
+                                    in lane l. `missing` many of the first and last pixels (up to `padding`) are read
+                                    from `zeros` instead
     add(acc, x, stride)             acc[r] += x[r]
     mul(acc, x, stride)             acc[r] *= x[r]
     max(acc, x, stride)             acc[r] = max(acc[r], x[r]); NaN stays
@@ -126,11 +126,10 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
     def fma_window(size, window_stride, padding, width):
         columns = (rows - 1) * window_stride + size
 
-        def spread(builder, value, k):
-            """Channel k of each group in all lanes of the group."""
-            if width == 1:
+        def crossed(builder, value, k):
+            if k == 0:
                 return value
-            order = [lane // width * width + k for lane in range(lanes)]
+            order = [lane ^ k for lane in range(lanes)]
             return builder.shuffle_vector(value, value, ir.Constant(ir.VectorType(i32, lanes), order))
 
         # A row's chain of multiply-adds walks along the columns; rows far apart take turns, so that it need not wait.
@@ -158,7 +157,7 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
                 memory = {column: row(builder, pixel_address(builder, *arguments, column)) for column, _ in turn}
                 for k in range(width):
                     for column, those in turn:
-                        parts = [spread(builder, value, k) for value in memory[column]]
+                        parts = [crossed(builder, value, k) for value in memory[column]]
                         for kx in range(size):
                             r, rest = divmod(column - kx, window_stride)
                             if rest == 0 and r in those:

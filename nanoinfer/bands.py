@@ -42,7 +42,7 @@ def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target
         if not (_is_plain(expand) and _is_plain(depthwise) and sole(expand.output) is depthwise):
             continue
         weight = tensors[depthwise.tensors["weight"]]
-        if expand.attributes["groups"] != 1 or not product.is_narrow(depthwise, weight, machine.lanes):
+        if expand.attributes["groups"] != 1 or not product.is_narrow(depthwise, weight):
             continue
         project = sole(depthwise.output)
         if project is not None and not _projects(project, depthwise.output, tensors):

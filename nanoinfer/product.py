@@ -11,6 +11,7 @@ import numpy as np
 from . import tiling
 from .graph import Node
 from .kernels import activation, target
+from .kernels.depthwise import crossed
 from .kernels.matmul import CACHE_LINE
 from .layout import Place, nhwc, padded
 from .lowering import Context, Step, Unsupported, gates_weights, scale, splits_channels
@@ -22,6 +23,8 @@ CHUNK_BYTES = 256 * 1024
 # Input channels in one chain of multiply-adds. Where an output is a single pixel (a network's head, the gates of
 # squeeze-and-excite) torch multiplies a matrix by a vector, with many short sums; there, accuracy costs nothing.
 SUM_BLOCK, VECTOR_SUM_BLOCK = 256, 64
+
+NARROW = (1, 2, 4, 8)  # channels of a group that the kernel in depthwise.py takes
 
 
 def _record(product: Product, region: dict[str, int], rows: int, vectors: int, lanes: int) -> dict:
@@ -135,11 +138,11 @@ def _weight(node: Node, context: Context) -> tuple[np.ndarray, np.ndarray | None
     return tuple(context.tensors[node.tensors[role]] if role in node.tensors else None for role in ("weight", "bias"))
 
 
-def is_narrow(node: Node, weight: np.ndarray, lanes: int) -> bool:
-    """Whether depthwise.py takes it: several groups, each as wide as a power of two below a vector."""
+def is_narrow(node: Node, weight: np.ndarray) -> bool:
+    """Whether depthwise.py takes it: several narrow groups. Not a matter of the machine's lanes, on which bits must not
+    depend: where they are fewer than a group's channels, LLVM makes several registers of what the kernel calls one."""
     groups = node.attributes["groups"]
-    group = weight.shape[0] // groups
-    return groups > 1 and group == weight.shape[1] and group < lanes and lanes % group == 0
+    return groups > 1 and weight.shape[1] in NARROW and weight.shape[0] == groups * weight.shape[1]
 
 
 def conv2d(node: Node, context: Context, first: int = 0) -> list[Step]:
@@ -150,14 +153,14 @@ def conv2d(node: Node, context: Context, first: int = 0) -> list[Step]:
     weight, bias = _weight(node, context)
     (out, depth, *window), groups = weight.shape, node.attributes["groups"]
     registers, lanes, group = context.machine.registers, context.machine.lanes, out // groups
+    if is_narrow(node, weight):
+        return [depthwise(node, context)]
     if groups == 1 or group % lanes == 0:
         tile = dict(tile="matmul", most_rows=target.MATMUL_ROWS[registers])
-    elif is_narrow(node, weight, lanes):
-        return [depthwise(node, context)]
     else:
         raise Unsupported(
             f"{node.output}: groups of {depth} input and {group} output channels do not fit {lanes} lanes; supported "
-            f"are depthwise, groups as wide as a power of two, and groups of whole vectors"
+            f"are depthwise, groups of 2, 4 or 8 to as many, and groups of whole vectors"
         )
     attributes = {name: node.attributes[name] for name in ("stride", "padding", "groups")}
     attributes.update(window=tuple(window), depth=depth, weight=weight, bias=bias, first=first)
@@ -192,16 +195,17 @@ def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> St
     """
     weight, bias = _weight(node, context)
     x, y, residual, _ = _inputs(node, context).values()
-    lanes, (_, width, size, _) = context.machine.lanes, weight.shape
+    _, width, size, _ = weight.shape
+    lanes = max(context.machine.lanes, width)
     stride, padding = node.attributes["stride"], node.attributes["padding"]
     (in_height, in_width), (out_height, out_width) = x.size, y.size
     lines, panels = y.shape[0] * out_height, padded(y.channels, lanes) // lanes
     values = np.zeros(y.channels) if bias is None else bias
     fields = dict(
         x=x.address, x_image=x.image, x_line=x.line, x_pixel=x.pixel,
-        w=context.packed_weight((node.tensors["weight"], 0), weight, lanes, node),
+        w=context.packed_weight((node.tensors["weight"], 0), crossed(weight), lanes, node),
         bias=context.channel_vector((node.tensors["weight"], "bias"), values),
-        zeros=context.constant(("zeros",), lambda: np.zeros(lanes, np.float32)), y=y.address, y_image=y.image,
+        zeros=context.constant(("zeros", lanes), lambda: np.zeros(lanes, np.float32)), y=y.address, y_image=y.image,
         y_line=y.line, y_pixel=y.pixel, residual=residual.address - y.address if residual else 0, images=y.shape[0],
         height=in_height, width=in_width, out_height=out_height, out_width=out_width,
         first=first, ring=ring or in_height,

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from nanoinfer.kernels import target
 
 from nanoinfer import bands, create_model
 
@@ -20,8 +19,6 @@ def logits(monkeypatch, model, shape, threads, l2_bytes, worthwhile=0.0):
 @pytest.mark.parametrize("model", ["mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d"])
 @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (3, 3, 75, 49)])
 def test_bits_do_not_depend_on_bands(monkeypatch, model, shape):
-    if model == "resnext50_32x4d" and target.host().lanes == 4:
-        pytest.skip("four lanes are a group of their own")
     plain, none = logits(monkeypatch, model, shape, 1, 1 << 20, worthwhile=np.inf)
     assert none == 0
     for threads in (1, 2, 3):
@@ -33,8 +30,6 @@ def test_bits_do_not_depend_on_bands(monkeypatch, model, shape):
 
 def test_what_goes_together(monkeypatch):
     """A stem, an inverted residual with and without its project (a gate stands between), a narrow grouped block."""
-    if target.host().lanes == 4:
-        pytest.skip("four lanes are a group of their own")
     monkeypatch.setattr(bands, "cache_sizes", lambda: (1 << 15, 1 << 20, 1 << 25))
     found = {
         name: [

@@ -304,6 +304,27 @@ def test_depthwise_is_one_chain_of_multiply_adds(machine):
     np.testing.assert_array_equal(run(net, machine, 2), y + net.x)
 
 
+@pytest.mark.parametrize("width", [2, 4, 8])
+@pytest.mark.parametrize("machine", X86)
+def test_narrow_groups_are_one_chain_of_multiply_adds(machine, width):
+    """In step k an output meets input channel k ^ (its own place in the group): those bits exactly."""
+    channels = 24
+    net = product((1, channels, 3, 5), channels, 3, groups=channels // width, bias=True)
+    x = np.pad(net.x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    y = np.broadcast_to(net.tensors["c.bias"][:, None, None], net.x.shape)
+    out = np.arange(channels)
+    for ky in range(3):
+        for kx in range(3):
+            for k in range(width):
+                met = k ^ out % width
+                y = chained(
+                    x[:, out // width * width + met, ky : ky + 3, kx : kx + 5],
+                    net.tensors["c.weight"][out, met, ky, kx, None, None],
+                    y,
+                )
+    np.testing.assert_array_equal(run(net, machine), y)
+
+
 @pytest.mark.parametrize("per_group", [4, 8, 16, 32])
 @pytest.mark.parametrize("machine", X86)
 def test_grouped_convolution(machine, per_group):

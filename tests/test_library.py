@@ -231,9 +231,12 @@ def test_key_follows_sources_and_cpu(tmp_path, monkeypatch):
     source.write_text(text, encoding="utf-8")
     assert folder() == original
     monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
+    monkeypatch.delenv("NUMBA_CPU_FEATURES", raising=False)
     other = folder()
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", "")
+    featureless = folder()
     monkeypatch.setattr(files, "cpu", lambda: "another")
-    assert len({original, other, folder()}) == 3
+    assert len({original, other, featureless, folder()}) == 4
 
 
 def test_names_tell_variants_apart():
