@@ -183,7 +183,7 @@ class Machine:
         return size / timed(self.team, table) / 1e9
 
 
-def measure(bench: Bench, machine: Machine, node: Node, rows: list[int], rounds: int) -> dict:
+def measure(bench: Bench, machine: Machine, rows: list[int], rounds: int) -> dict:
     """Times and limit of one node's steps."""
     steps = [bench.program.steps[row] for row in rows]
     flops, moved = sum(step.flops for step in steps), sum(step.bytes for step in steps)
@@ -239,7 +239,7 @@ def results(sources, threads: int, rounds: int, text: str, peers: dict[str, Call
             seen.add(key)
             bench.run()
             error = bench.error(node)
-            times = measure(bench, machine, node, rows, rounds)
+            times = measure(bench, machine, rows, rounds)
             others = {name: peer(node, bench.tensors, bench.inputs(node)) for name, peer in peers.items()}
             yield Result(
                 network, node.output, kernel, bench.shapes(node), threads, shape[0], **times, error=error,

@@ -13,38 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from nanoinfer.architectures import MODELS
 from nanoinfer.reference import import_torchvision
 
-LIBRARIES = {
-    "mobilenetv2_article": "article",
-    "mobilenetv2_050": "timm",
-    "mobilenetv2_100": "timm",
-    "mobilenetv2_110d": "timm",
-    "mobilenetv2_120d": "timm",
-    "mobilenetv2_140": "timm",
-    "mobilenetv3_small_050": "timm",
-    "mobilenetv3_small_075": "timm",
-    "mobilenetv3_small_100": "timm",
-    "mobilenetv3_large_100": "timm",
-    "tf_mobilenetv3_small_100": "timm",
-    "tf_mobilenetv3_large_100": "timm",
-    "mobilenet_v2": "torchvision",
-    "resnet18": "torchvision",
-    "resnet34": "torchvision",
-    "resnet50": "torchvision",
-    "resnet101": "torchvision",
-    "resnet152": "torchvision",
-    "resnext50_32x4d": "torchvision",
-    "resnext101_32x8d": "torchvision",
-    "resnext101_64x4d": "torchvision",
-    "wide_resnet50_2": "torchvision",
-    "wide_resnet101_2": "torchvision",
-    "vit_b_16": "torchvision",
-    "vit_b_32": "torchvision",
-    "vit_l_16": "torchvision",
-    "vit_l_32": "torchvision",
-}
-"""Model name -> the library whose definition of that name is meant (timm has a resnext50_32x4d as well)."""
+ARTICLE = "mobilenetv2_article"
 
 
 def reference(name, seed=None, **arguments):
@@ -52,14 +24,13 @@ def reference(name, seed=None, **arguments):
 
     `arguments` go to the library's own constructor (num_classes, width_mult, drop_rate ...); mobilenetv2_article takes
     width and num_classes. Without a seed the module keeps the library's initialisation, which depends on torch's
-    global generator. Raises ValueError for a name outside LIBRARIES.
+    global generator. The architecture says which library's definition is meant; ValueError where it names none.
     """
-    library = LIBRARIES.get(name)
-    if library is None:
-        raise ValueError(f"no reference model {name!r}; known: {', '.join(sorted(LIBRARIES))}")
-    if library == "article":
+    if name == ARTICLE:
         module = ArticleMobileNetV2(**arguments)
-    elif library == "timm":
+    elif name not in MODELS or MODELS[name].library is None:
+        raise ValueError(f"no library has a model {name!r} that nanoinfer has too")
+    elif MODELS[name].library == "timm":
         import_torchvision()  # timm imports it, and would meet the missing operators
         module = importlib.import_module("timm").create_model(name, pretrained=False, **arguments)
     else:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .program import bits
+
 if TYPE_CHECKING:
     from .vector import Vector
 
@@ -89,8 +91,8 @@ def variant(activation: str | None) -> str:
 
 def fields(activation: str | None) -> dict[str, int]:
     """What an instruction carries for an activation."""
-    low, high = (int(np.float32(limit).view(np.int32)) for limit in LIMITS.get(activation, LIMITS[None]))
-    return dict(activation=HARD.get(activation, 0), low=low, high=high)
+    low, high = LIMITS.get(activation, LIMITS[None])
+    return dict(activation=HARD.get(activation, 0), low=bits(low), high=bits(high))
 
 
 def finish(block, name: str):

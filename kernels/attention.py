@@ -12,11 +12,12 @@ import math
 
 import numpy as np
 
+from .target import PARTIALS
+
 FIELDS = (
     "qkv", "image", "token", "y", "y_image", "y_token", "images", "heads", "tokens", "depth", "padded",
     "scratch", "scratch_thread", "scale",
 )  # fmt: skip
-PARTIALS = 16
 
 
 def oracle(qkv, heads):

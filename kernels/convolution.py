@@ -120,7 +120,7 @@ def build():
     from .intrinsics import arguments, call_tile
 
     instruction_fields = arguments(len(FIELDS))
-    region_fields = arguments(REGION.index("x_step"), first=0)
+    region_fields = arguments(TILE_START, first=0)
     region_bytes = 8 * len(REGION)
 
     def convolution(instruction, thread, threads):

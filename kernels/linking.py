@@ -2,8 +2,9 @@
 
 A kernel's object code is an ELF file with one function, its constants and jump tables, and no relocation but 64-bit
 absolute addresses. So the sections of all kernels are laid side by side in memory, the addresses filled in, and the
-memory made executable. That takes a few milliseconds where importing llvmlite, whose library is 100 MB, takes 50 and
-40 MB of memory. On other systems, and for anything unexpected in a file, `load` returns None and LLVM does it.
+memory made executable. That takes a few milliseconds, where importing llvmlite, a library of more than 100 MB, takes
+50 and about as many MB of memory. On other systems, and for anything unexpected in a file, `load` returns None and
+LLVM does it.
 
 Format: System V ABI, ELF-64, and its supplement for x86-64.
 """

@@ -1,7 +1,7 @@
 """The matrix-product tile: every input channel of a pixel meets every output channel of a panel.
 
 Used for pointwise and dense convolution, linear layers, patch embedding, and grouped convolution whose groups are
-at least a vector wide. Within a tile of R pixels and V vectors of output channels,
+whole vectors and not depthwise.py's. Within a tile of R pixels and V vectors of output channels,
 
     acc[r][v] = bias[v];   for each tap, for each k:   acc[r][v] = fma(x[r][k], w[tap][k][v], acc[r][v])
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .convolution import REGION, TILE_START
+from .target import PARTIALS
 
 AVERAGE_FIELDS = ("x", "x_image", "x_pixel", "pixels", "y", "y_image", "images", "vectors", "reciprocal")
-PARTIALS = 16
 
 
 def max_oracle(x, kernel, stride, padding):

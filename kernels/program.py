@@ -8,6 +8,8 @@ no other thread's counter disturbs.
 
 from __future__ import annotations
 
+import numpy as np
+
 WORDS = 32
 LINE = 128
 # Offsets in a team's memory. Followers' own lines, with the number of jobs they have done, start at FOLLOWERS.
@@ -16,6 +18,11 @@ TABLE, OWN, STEPS, CLOCKS_AT = 3 * LINE, 3 * LINE + 8, 3 * LINE + 16, 3 * LINE +
 CLOCKS = 3  # time stamps per step
 # Few: where another process has one of the cores, the thread that is waited for may need this one.
 SPINS_BEFORE_YIELD = 100
+
+
+def bits(value: float) -> int:
+    """The int64 that carries a float32 in an instruction."""
+    return int(np.float32(value).view(np.int32))
 
 
 def team_bytes(threads: int) -> int:

@@ -252,7 +252,6 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         return reduce
 
     return SimpleNamespace(
-        type=kind,
         zeros=operation(lambda builder: ir.Constant(array, None)),
         splat=operation(splat, types.float32),
         load=operation(load, types.int64, types.int64),

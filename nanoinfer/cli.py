@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{error or 'not enough memory'}; choose a smaller size")
     except OSError as error:
         name = f"{shown(error.filename)}: " if error.filename else ""
-        return _fail(f"{name}{error.strerror or error}")
+        return _fail(f"{name}{error.strerror or error}; check the path, its permissions and the disk")
 
 
 def _fail(message: str) -> int:

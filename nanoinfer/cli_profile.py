@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from pathlib import Path
 
 from .tables import FORMATS
@@ -35,6 +36,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from .model import create_model
 
+    for path in filter(None, (arguments.trace, arguments.plot, arguments.html)):
+        if not os.path.isdir(os.path.dirname(path) or "."):
+            raise InputError(f"{shown(path)}: no such folder; make it first")
     before = None if arguments.compare is None else _read(arguments.compare)
     model = create_model(arguments.model, arguments.weights, threads=arguments.threads)
     shape = _shape(arguments, model.architecture.preprocessing.crop)
@@ -96,5 +100,5 @@ def _shape(arguments: argparse.Namespace, crop: tuple[int, int]) -> tuple[int, .
         raise InputError("--input-size takes the four numbers N C H W, such as 1 3 224 224, or two, H W")
     shape = size if len(size) == 4 else (arguments.batch_size or 1, 3, *size)
     if math.prod(shape) > 1 << 40:
-        raise InputError(f"--input-size: {'x'.join(map(str, shape))} is more than memory holds; choose a smaller one")
+        raise InputError(f"an input of {'x'.join(map(str, shape))} is more than memory holds; choose a smaller one")
     return shape

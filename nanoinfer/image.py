@@ -39,7 +39,7 @@ def open_image(source) -> Image.Image:
         with open(source, "rb") as file:
             return _decode(file, name)
     except FileNotFoundError:
-        raise InputError(f"{name}: no such file") from None
+        raise InputError(f"{name}: no such file; check the path") from None
     except IsADirectoryError:
         raise InputError(f"{name}: is a folder; name the images in it") from None
     except InputError:

@@ -6,7 +6,7 @@ from functools import cache
 from importlib import resources
 
 
-def labels(name: str | None, count: int) -> list[str]:
+def labels(name: str, count: int) -> list[str]:
     """`count` class names of label set "imagenet1k" or "digits".
 
     A network with another number of classes was trained for something else: its classes are "class 0", "class 1" ...
@@ -16,10 +16,8 @@ def labels(name: str | None, count: int) -> list[str]:
 
 
 @cache
-def _names(name: str | None) -> tuple[str, ...]:
+def _names(name: str) -> tuple[str, ...]:
     if name == "digits":
         return tuple("0123456789")
-    if name == "imagenet1k":
-        text = (resources.files("nanoinfer.data") / "imagenet1k.txt").read_text(encoding="utf-8")
-        return tuple(text.splitlines())
-    return ()
+    text = (resources.files("nanoinfer.data") / f"{name}.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())

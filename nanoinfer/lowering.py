@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .graph import Node
-from .kernels import activation, attention, normalization, packing, target
+from .kernels import activation, attention, packing, target
+from .kernels.program import bits
 from .layout import Packed, Place, nhwc, padded
 
 
@@ -106,11 +107,6 @@ def count_bytes(node: Node, context: Context, steps: list[Step]) -> list[Step]:
     return steps
 
 
-def bits(value: float) -> int:
-    """The int64 that carries a float32 in an instruction."""
-    return int(np.float32(value).view(np.int32))
-
-
 def splits_channels(y: Place) -> bool:
     """Whether threads split the channels of an output rather than its pixels: whichever there are more of.
 
@@ -179,8 +175,8 @@ def _tokens(node: Node, context: Context) -> list[Step]:
 
 def _layer_norm(node: Node, context: Context) -> list[Step]:
     x, y = context.places[node.inputs[0]], context.places[node.output]
-    if y.channels % normalization.PARTIALS:
-        raise Unsupported(f"{node.output}: layer norm takes a multiple of {normalization.PARTIALS} channels")
+    if y.channels % target.PARTIALS:
+        raise Unsupported(f"{node.output}: layer norm takes a multiple of {target.PARTIALS} channels")
     tensors = {role: context.tensors[name] for role, name in node.tensors.items()}
     fields = dict(
         x=x.address, x_row=x.image if x.pixels == 1 else x.pixel,

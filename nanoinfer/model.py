@@ -136,7 +136,7 @@ def _check(source, expected: dict[str, tuple], found: dict[str, tuple]) -> None:
 def _random(graph: Graph, source: str) -> dict[str, np.ndarray]:
     """Weights for shapes and timing: sane scales, batch norms near the identity; the same for the same seed."""
     _, _, seed = source.partition(":")
-    if seed and not seed.isdigit():
+    if seed and not (seed.isascii() and seed.isdigit()):
         raise InputError(f"weights={source!r}: a seed is a whole number, as in 'random:7'")
     generator = np.random.default_rng(int(seed or 0))
     tensors = {}

@@ -151,9 +151,7 @@ class ParameterReport(Report):
         try:
             from matplotlib.figure import Figure
         except ImportError:
-            raise InputError(
-                "a plot needs matplotlib: pip install matplotlib, or nanoinfer with its extra 'plot'"
-            ) from None
+            raise InputError("a plot needs matplotlib: pip install matplotlib") from None
         colours = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")
         figure = Figure(figsize=(9, 4), layout="constrained")
         figure.suptitle(f"{self.name}: {len(self.layers)} layers, {self.parameters:,} parameters")
@@ -171,7 +169,7 @@ class ParameterReport(Report):
         try:
             figure.savefig(path)
         except ValueError as error:  # an unknown suffix
-            raise InputError(f"{shown(path)}: {error}") from None
+            raise InputError(f"{shown(path)}: {error}; name the plot .png, .svg or .pdf") from None
 
 
 def inspect(source) -> ParameterReport:

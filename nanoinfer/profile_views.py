@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from .profile_report import Profile
 from .tables import Report
-from .weights import InputError
+from .weights.errors import InputError, shown
 
 LEVELS = (("L2", "l2_read"), ("L3", "l3_read"), ("memory", "memory_read"))
 
@@ -70,7 +70,7 @@ def plot_roofline(profile: Profile, path: str) -> None:
     try:
         figure.savefig(path, dpi=130)
     except ValueError as error:  # an ending that matplotlib does not know
-        raise InputError(f"{path}: {error}; name the plot .png, .svg or .pdf") from None
+        raise InputError(f"{shown(path)}: {error}; name the plot .png, .svg or .pdf") from None
 
 
 @dataclass(frozen=True)

@@ -86,9 +86,9 @@ def read_dump(path) -> dict[str, np.ndarray]:
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("one array without a name")
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError):
         raise InputError(
-            f"{shown(path)}: is no .npz file of activations ({error}); docs/compare.md shows how to write one"
+            f"{shown(path)}: is no .npz file of activations; docs/compare.md shows how to write one"
         ) from None
     wrong = [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]
     if wrong:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 from .kernels import library, linking, program
 
+OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # Looks at the job counter before a follower parks: about a millisecond.
 PATIENCE = 5000
 
@@ -34,19 +36,27 @@ def most_threads() -> int:
 
 
 def _quota() -> int:
-    """Cores that the cgroup's CPU quota amounts to, rounded up; as good as unlimited where there is none."""
-    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):  # cgroup version 2, then 1
-        try:
-            words = []
-            for name in files:
-                with open(f"/sys/fs/cgroup/{name}") as file:
-                    words += file.read().split()
-            quota, period = map(int, words)
-            if quota > 0:
-                return -(-quota // period)
-        except (OSError, ValueError):  # not there, or "max"
+    """Cores that CPU quotas amount to, rounded up: of this process's cgroup and of all above it, the least. As good as
+    unlimited where there is none."""
+    least = 1 << 20
+    try:
+        lines = OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        return least
+    for line in lines:  # hierarchy:controllers:/path; no controllers are named in version 2
+        _, controllers, group = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
             continue
-    return 1 << 20
+        files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+        own = CGROUPS / ("cpu" if controllers else "") / group[1:]
+        for place in (own, *own.parents):
+            try:
+                quota, period = map(int, " ".join((place / name).read_text() for name in files).split())
+            except (OSError, ValueError):  # not there, or "max"
+                continue
+            if quota > 0:
+                least = min(least, -(-quota // period))
+    return least
 
 
 class Team:

@@ -144,7 +144,9 @@ def test_a_bad_image_does_not_stop_the_others(run, models, photo, tmp_path):
     for form in ("table", "csv", "json"):
         code, out, err = run("predict", tmp_path / "bad.png", photo, tmp_path / "none.png", "--format", form)
         assert code == 2 and "photo.jpg" in out and "bad.png" not in out
-        assert re.fullmatch(r"nanoinfer: \S*bad\.png: not an image.*\nnanoinfer: \S*none\.png: no such file\n", err)
+        assert re.fullmatch(
+            r"nanoinfer: \S*bad\.png: not an image.*\nnanoinfer: \S*none\.png: no such file; check the path\n", err
+        )
 
 
 def test_bad_images_alone_print_no_table(run, models, tmp_path):

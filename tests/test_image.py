@@ -248,7 +248,7 @@ def test_labels():
     assert len(names) == len(set(names)) == 1000
     assert (names[0], names[207], names[999]) == ("tench", "golden retriever", "toilet tissue")
     assert labels("digits", 10) == list("0123456789")
-    assert labels("imagenet1k", 3) == labels("digits", 3) == labels(None, 3) == ["class 0", "class 1", "class 2"]
+    assert labels("imagenet1k", 3) == labels("digits", 3) == ["class 0", "class 1", "class 2"]
 
 
 def test_labels_equal_torchvisions():

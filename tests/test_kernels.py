@@ -26,6 +26,7 @@ from nanoinfer.kernels import (
     program,
     target,
 )
+from nanoinfer.kernels.program import bits
 
 from nanoinfer import bands, layout, memory, ops, passes, plan, runtime
 from nanoinfer import product as products
@@ -466,10 +467,6 @@ def test_tokens(machine):
 def record(**fields):
     """A region record of the convolution's loop nest."""
     return np.array([fields.get(name, 0) for name in convolution.REGION], np.int64)
-
-
-def bits(value):
-    return int(np.float32(value).view(np.int32))
 
 
 def chained(a, w, acc):

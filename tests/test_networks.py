@@ -466,6 +466,7 @@ def test_bad_tokens(vit, shape):
         (("vit_b_32", None), ["vit_b_32 has no default weights", ".safetensors", "'random'"]),
         (("resnext50_32x4d", "random:x"), ["'random:x'", "a seed is a whole number, as in 'random:7'"]),
         (("resnext50_32x4d", "random:-1"), ["'random:-1'", "'random:7'"]),
+        (("resnext50_32x4d", "random:\u00b2"), ["a seed is a whole number"]),
         (("resnext50_32x4d", "missing.safetensors"), ["missing.safetensors: no such file"]),
         (("resnext50_32x4d", 7), ["weights cannot be a int", "give a path"]),
     ],

@@ -1,6 +1,5 @@
 """The thread team: any size gives the same bits, callers may be many, parked threads wake, a fork starts afresh."""
 
-import io
 import random
 import subprocess
 import sys
@@ -142,21 +141,20 @@ def test_exit_while_threads_wait():
 
 
 @pytest.fixture
-def machine(monkeypatch):
-    """Sets environment, affinity and cgroup quota; returns the team's size."""
+def machine(monkeypatch, tmp_path):
+    """Sets environment, affinity and cgroups, as {file: content} and the process's own; returns the team's size."""
+    monkeypatch.setattr(runtime, "CGROUPS", tmp_path)
+    monkeypatch.setattr(runtime, "OWN_CGROUPS", tmp_path / "own")
 
-    def size(cores=8, quota=None, **environment):
+    def size(cores=8, quotas=None, own="0::/\n", **environment):
         for variable in ("NANOINFER_NUM_THREADS", "OMP_NUM_THREADS"):
             monkeypatch.delenv(variable, raising=False)
         for variable, value in environment.items():
             monkeypatch.setenv(f"{variable}_NUM_THREADS", value)
 
-        def cgroup(path, *arguments, **options):
-            if quota is None:
-                raise FileNotFoundError(path)
-            return io.StringIO(quota)
-
-        monkeypatch.setattr(runtime, "open", cgroup, raising=False)
+        for name, content in {"own": own, **(quotas or {})}.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(content)
         monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
         return runtime.default_threads()
 
@@ -175,12 +173,21 @@ def test_team_size_from_the_environment(machine):
 
 def test_team_size_from_affinity_and_quota(machine):
     assert machine(cores=3) == 3
-    assert machine(cores=8, quota="max 100000\n") == 8
-    assert machine(cores=8, quota="200000 100000\n") == 2
-    assert machine(cores=8, quota="150000 100000\n") == 2
-    assert machine(cores=8, quota="1000 100000\n") == 1
-    assert machine(cores=2, quota="400000 100000\n") == 2
-    assert machine(cores=2, quota="strange\n") == 2
+    for cores, quota, size in (
+        (8, "max 100000\n", 8), (8, "200000 100000\n", 2), (8, "150000 100000\n", 2), (8, "1000 100000\n", 1),
+        (2, "400000 100000\n", 2), (2, "strange\n", 2),
+    ):  # fmt: skip
+        assert machine(cores, {"cpu.max": quota}) == size
+
+
+def test_team_size_from_the_quotas_of_nested_groups(machine):
+    """The least of the process's own group and of those above it, in both versions of cgroups."""
+    assert machine(8, {"a/b/cpu.max": "300000 100000\n"}, "0::/a/b\n") == 3
+    assert machine(8, {"a/cpu.max": "200000 100000\n"}, "0::/a/b\n") == 2
+    assert machine(8, {"c/cpu.max": "100000 100000\n"}, "0::/a/b\n") == 2
+    first = "5:memory:/m\n4:cpu,cpuacct:/old\n"
+    assert machine(8, {"cpu/old/cpu.cfs_quota_us": "500000\n", "cpu/old/cpu.cfs_period_us": "100000\n"}, first) == 5
+    assert machine(8, {"cpu/old/cpu.cfs_quota_us": "-1\n"}, first) == 8
 
 
 def test_argument_beats_the_environment(monkeypatch):

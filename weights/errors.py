@@ -9,6 +9,11 @@ class InputError(ValueError):
     """
 
 
+def damaged(path, problem):
+    """The error of a file that does not hold what its format promises."""
+    return InputError(f"{shown(path)}: {problem}; the file is damaged: download or save it again")
+
+
 def shown(value, limit=160):
     """``value`` (a path, a tensor name) as it stands in a message: one printable line of at most ``limit`` characters.
 

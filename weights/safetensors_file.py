@@ -16,7 +16,7 @@ import secrets
 import numpy as np
 
 from .arrays import bfloat16_to_float32, is_shape, to_float32
-from .errors import InputError, shown
+from .errors import InputError, damaged, shown
 
 MAX_HEADER = 100_000_000  # the library's own limit
 _DTYPES = {
@@ -107,30 +107,26 @@ def _opened(path):
         raise InputError(f"{shown(path)}: cannot be read ({reason}); check the path and its permissions") from None
 
 
-def _damaged(path, problem):
-    return InputError(f"{shown(path)}: {problem}; the file is damaged: download or save it again")
-
-
 def _read_header(file, path):
     """-> entries {name: (dtype, shape, begin, end)}, metadata, where the data starts, size of the file in bytes."""
     size = os.fstat(file.fileno()).st_size
     if size < 8:
-        raise _damaged(path, f"a safetensors file has at least 8 bytes, this one has {size}")
+        raise damaged(path, f"a safetensors file has at least 8 bytes, this one has {size}")
     length = int.from_bytes(file.read(8), "little")
     if length > size - 8:
-        raise _damaged(path, f"the header says it has {length} bytes, but only {size - 8} follow")
+        raise damaged(path, f"the header says it has {length} bytes, but only {size - 8} follow")
     if length > MAX_HEADER:
-        raise _damaged(path, f"the header has {length} bytes, more than the format's limit of {MAX_HEADER}")
+        raise damaged(path, f"the header has {length} bytes, more than the format's limit of {MAX_HEADER}")
     text = file.read(length)
     if len(text) != length or text[:1] != b"{":
-        raise _damaged(path, "the safetensors header is cut short or does not begin with '{'")
+        raise damaged(path, "the safetensors header is cut short or does not begin with '{'")
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"the safetensors header is not valid ({shown(error)})") from None
+        raise damaged(path, f"the safetensors header is not valid ({shown(error)})") from None
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise _damaged(path, "the safetensors __metadata__ is not a table of text")
+        raise damaged(path, "the safetensors __metadata__ is not a table of text")
     entries = {name: _entry(name, fields, path) for name, fields in header.items()}
     return entries, metadata, 8 + length, size
 
@@ -149,20 +145,20 @@ def _entry(name, fields, path):
     """One tensor of the header -> (dtype, shape, begin, end), each checked on its own and against the others."""
     label = f"tensor {shown(name)!r}"
     if any("\ud800" <= character <= "\udfff" for character in name):
-        raise _damaged(path, f"{label} has a name that is not valid text")
+        raise damaged(path, f"{label} has a name that is not valid text")
     if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= fields.keys():
-        raise _damaged(path, f"{label} lacks dtype, shape or data_offsets")
+        raise damaged(path, f"{label} lacks dtype, shape or data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise InputError(f"{shown(path)}: {label} has dtype {shown(dtype)}, which is not supported; save it as F32")
     if not is_shape(shape):
-        raise _damaged(path, f"{label} has the impossible shape {shown(shape)}")
+        raise damaged(path, f"{label} has the impossible shape {shown(shape)}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(o) is int and o >= 0 for o in offsets):
-        raise _damaged(path, f"{label} has the impossible data_offsets {shown(offsets)}")
+        raise damaged(path, f"{label} has the impossible data_offsets {shown(offsets)}")
     begin, end = offsets
     expected = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
     if end - begin != expected:
-        raise _damaged(path, f"{label} ({dtype} {shape}) needs {expected} bytes, its data_offsets hold {end - begin}")
+        raise damaged(path, f"{label} ({dtype} {shape}) needs {expected} bytes, its data_offsets hold {end - begin}")
     return dtype, tuple(shape), begin, end
 
 
@@ -172,14 +168,14 @@ def _check_layout(entries, size, path):
     for name, (_, _, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
         label = f"tensor {shown(name)!r}"
         if end > size:
-            raise _damaged(path, f"{label} ends at byte {end} of the data, which has only {size} bytes")
+            raise damaged(path, f"{label} ends at byte {end} of the data, which has only {size} bytes")
         if begin < position:
-            raise _damaged(path, f"{label} overlaps the tensor before it")
+            raise damaged(path, f"{label} overlaps the tensor before it")
         if begin > position:
-            raise _damaged(path, f"{label} leaves a hole of {begin - position} bytes before it")
+            raise damaged(path, f"{label} leaves a hole of {begin - position} bytes before it")
         position = end
     if position != size:
-        raise _damaged(path, f"{size - position} bytes follow the last tensor")
+        raise damaged(path, f"{size - position} bytes follow the last tensor")
 
 
 def _array(data, start, dtype, shape):

@@ -13,7 +13,7 @@ import zlib
 import numpy as np
 
 from .arrays import bfloat16_to_float32, to_float32
-from .errors import InputError, shown
+from .errors import InputError, damaged, shown
 from .pickle_data import Tensor, read_pickle
 
 CHUNK = 2**18  # bytes read at a time: the checksum then finds them in the cache
@@ -38,10 +38,6 @@ def read_torch_zip(path):
             return _arrays(state, archive)
     except OSError as error:
         raise InputError(f"{shown(path)}: cannot be read ({shown(error)}); check the file and its disk") from None
-
-
-def _damaged(path, problem):
-    return InputError(f"{shown(path)}: {problem}; the file is damaged: download or save it again")
 
 
 def _state_dict(root, path):
@@ -92,7 +88,7 @@ def _view(flat, tensor, name, path):
     strides = [stride if size > 1 else 0 for size, stride in zip(tensor.shape, tensor.strides, strict=True)]
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
     if last >= flat.size:
-        raise _damaged(path, f"tensor {shown(name)!r} reaches number {last} of a storage of {flat.size}")
+        raise damaged(path, f"tensor {shown(name)!r} reaches number {last} of a storage of {flat.size}")
     item = flat.itemsize
     if strides == [math.prod(tensor.shape[i + 1 :]) if size > 1 else 0 for i, size in enumerate(tensor.shape)]:
         return flat[tensor.offset : last + 1].reshape(tensor.shape)
@@ -109,7 +105,7 @@ class _Archive:
             with zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
         except Exception:  # zipfile raises many kinds on damaged bytes; all mean the same to the user
-            raise _damaged(path, "the zip directory at its end is missing or broken") from None
+            raise damaged(path, "the zip directory at its end is missing or broken") from None
         pickles = [entry.filename for entry in entries if entry.filename.endswith("/data.pkl")]
         if len(pickles) != 1:
             what = "is a zip, but not a checkpoint of torch.save (no single data.pkl)"
@@ -117,14 +113,14 @@ class _Archive:
         folder = pickles[0][: -len("data.pkl")]
         self.entries = {entry.filename[len(folder) :]: entry for entry in entries if entry.filename.startswith(folder)}
         if len({entry.filename for entry in entries}) != len(entries):
-            raise _damaged(path, "the zip holds two entries of one name")
+            raise damaged(path, "the zip holds two entries of one name")
         if "constants.pkl" in self.entries:
             raise InputError(f"{shown(path)}: is a TorchScript archive, which is code; save model.state_dict() instead")
         self.order = "<"
         if "byteorder" in self.entries:
             order = self.read("byteorder").tobytes().strip()
             if order not in (b"little", b"big"):
-                raise _damaged(path, f"its byteorder is {shown(order)}, neither little nor big")
+                raise damaged(path, f"its byteorder is {shown(order)}, neither little nor big")
             self.order = "<" if order == b"little" else ">"
 
     def storage(self, storage):
@@ -140,15 +136,15 @@ class _Archive:
         label = f"entry {shown(name)!r}"
         entry = self.entries.get(name)
         if entry is None:
-            raise _damaged(self.path, f"{label} is missing")
+            raise damaged(self.path, f"{label} is missing")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
             what = f"{label} is compressed or encrypted, which torch.save never does"
             raise InputError(f"{shown(self.path)}: {what}; save the file again with torch.save")
         if expected is not None and entry.file_size != expected:
-            raise _damaged(self.path, f"{label} has {entry.file_size} bytes where its tensors need {expected}")
+            raise damaged(self.path, f"{label} has {entry.file_size} bytes where its tensors need {expected}")
         start = self._data_start(entry, label)
         if start + entry.file_size > self.size:
-            raise _damaged(self.path, f"{label} reaches beyond the end of the file")
+            raise damaged(self.path, f"{label} reaches beyond the end of the file")
         data = np.empty(entry.file_size, np.uint8)
         self.file.seek(start)
         checksum = 0
@@ -157,7 +153,7 @@ class _Archive:
             self.file.readinto(chunk)
             checksum = zlib.crc32(chunk, checksum)
         if checksum != entry.CRC:  # also if the file was cut short meanwhile
-            raise _damaged(self.path, f"{label} does not match its checksum")
+            raise damaged(self.path, f"{label} does not match its checksum")
         return data
 
     def _data_start(self, entry, label):
@@ -167,7 +163,7 @@ class _Archive:
             self.file.seek(entry.header_offset)
             header = self.file.read(30)
         if len(header) != 30 or header[:4] != b"PK\x03\x04":
-            raise _damaged(self.path, f"{label} has no zip header")
+            raise damaged(self.path, f"{label} has no zip header")
         return (
             entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:], "little")
         )

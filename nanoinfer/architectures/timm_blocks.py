@@ -10,10 +10,10 @@ from __future__ import annotations
 from ..graph import Builder, Value
 
 
-def make_divisible(channels: float, divisor: int = 8) -> int:
-    """The nearest multiple of `divisor`, never more than 10 % below `channels`; timm's and torchvision's rule."""
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * channels else rounded
+def make_divisible(channels: float) -> int:
+    """The nearest multiple of 8, never more than 10 % below `channels`; timm's and torchvision's rule."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 def batch_norm_act(net: Builder, x: Value, name: str, kind: str | None = None) -> Value:
