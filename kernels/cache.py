@@ -36,7 +36,7 @@ def cpu() -> str:
 
         lines = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
     # Set to nothing is not the same as not set: no features rather than the host's.
-    names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+    names = ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "NUMBA_OPT")
     overrides = (f"{name}={os.environ[name]}" for name in names if name in os.environ)
     return "\n".join([*lines, *overrides])
 
@@ -108,8 +108,10 @@ def write(name: str, content: bytes) -> None:
             temporary = file.name
             file.write(b"\n".join([MAGIC + _checksum(content), content]))
         os.replace(temporary, path / name)
+        temporary = None
     except OSError as error:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
         folder.cache_clear()
         _warn(f"cannot write to the kernel cache in {path} ({error.strerror or error})")
+    finally:  # also when interrupted
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
     y[p, c] = activation(bias[c] + sum over ky, kx, k of x[p stride + (ky, kx) - padding, first(c) + k] w[c, k, ky, kx])
 
-first(c) is the first channel of c's group. k runs over the `width` channels of a group: one in a depthwise convolution,
+first(c) is the first channel of c's group. k runs over the `group` channels of a group: one in a depthwise convolution,
 4 or 8 in ResNeXt, where a vector holds several whole groups and shuffles inside the register bring each input channel
 to all lanes of its group. In step k, lane l meets input channel l ^ k: these shuffles are half as many instructions as
 those that spread channel k over its group, since they swap neighbours, pairs of lanes and quadruples and no more.
@@ -10,7 +10,7 @@ Weights are packed in the same order (`crossed`).
 
 A tile is a run of `rows` output pixels of one line, one vector of channels wide. For each line of taps the input
 pixels under the tile are loaded (and shuffled) once, from left to right, and each is multiplied into every output that
-it belongs to: (rows - 1) stride + size loads for rows * size * width multiply-adds. An output still receives its
+it belongs to: (rows - 1) stride + size loads for rows * size * group multiply-adds. An output still receives its
 taps in the order (ky, kx, k), so its bits do not depend on where its tile starts or on how many lanes there are. Pixels
 beyond the border are read from a vector of zeros; lines beyond it are left out.
 """
@@ -29,27 +29,27 @@ FIELDS = (
 
 
 def oracle(x, weight, bias, stride, padding):
-    """The definition in NumPy: x (N, H, W, C), weight (C, width, K, K) -> (N, OH, OW, C), in the dtype of x."""
-    channels, width, size, _ = weight.shape
+    """The definition in NumPy: x (N, H, W, C), weight (C, group, K, K) -> (N, OH, OW, C), in the dtype of x."""
+    channels, group, size, _ = weight.shape
     edge = (padding, padding)
     padded = np.pad(x, ((0, 0), edge, edge, (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), (1, 2))[:, ::stride, ::stride]
-    first = np.arange(channels) // width * width
+    first = np.arange(channels) // group * group
     y = sum(
-        np.einsum("nhwcij,cij->nhwc", windows[:, :, :, first + k], weight[:, k].astype(x.dtype)) for k in range(width)
+        np.einsum("nhwcij,cij->nhwc", windows[:, :, :, first + k], weight[:, k].astype(x.dtype)) for k in range(group)
     )
     return y + bias.astype(x.dtype)
 
 
 def crossed(weight: np.ndarray) -> np.ndarray:
-    """(O, width, K, K) with the weights of input channel k ^ (o mod width) in place of those of channel k."""
-    out, width, *_ = weight.shape
-    channels = np.arange(width) ^ np.arange(out)[:, None] % width
+    """(O, group, K, K) with the weights of input channel k ^ (o mod group) in place of those of channel k."""
+    out, group, *_ = weight.shape
+    channels = np.arange(group) ^ np.arange(out)[:, None] % group
     return np.take_along_axis(weight, channels[..., None, None], 1)
 
 
-def build(size: int, stride: int, padding: int, rows: int, lanes: int, activation: str, width: int):
-    """Taps size x size; tiles of `rows` pixels, at most the width of the output; groups of `width` channels.
+def build(size: int, stride: int, padding: int, rows: int, lanes: int, activation: str, group: int):
+    """Taps size x size; tiles of `rows` pixels, at most the width of the output; groups of `group` channels.
 
     The last tile of a line starts early enough to be a full one; what it computes again comes out the same. Threads
     split units of one panel (a vector of channels) and one band (`band` lines: few enough to stay in cache while all
@@ -61,10 +61,10 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
     from .simd import block
 
     t = block(rows, 1, lanes)
-    load_row, add, store, fma_window = t.load_row, t.add, t.store, t.fma_window(size, stride, padding, width)
+    load_row, add, store, fma_window = t.load_row, t.add, t.store, t.fma_window(size, stride, padding, group)
     activate, fields = finish(t, activation), arguments(len(FIELDS))
     vector = 4 * lanes
-    line_of_taps = size * width * vector
+    line_of_taps = size * group * vector
 
     def depthwise(instruction, thread, threads):
         (x, x_image, x_line, x_pixel, w, bias, zeros, y, y_image, y_line, y_pixel, residual, images, height, width,

@@ -138,6 +138,28 @@ def pause(typingctx, give_way):
     return types.void(types.boolean), codegen
 
 
+DEFAULT_MODE = 0x1F80 if X86 else 0  # denormals as they are, to the nearest, ties to even, no traps
+
+
+@intrinsic
+def float_mode(typingctx, mode):
+    """Set this thread's floating-point mode (MXCSR, FPCR on Arm) and return what it was."""
+
+    def codegen(context, builder, sig, args):
+        if not X86:
+            before = builder.asm(ir.FunctionType(i64, []), "mrs $0, fpcr", "=r", [], side_effect=True)
+            builder.asm(ir.FunctionType(ir.VoidType(), [i64]), "msr fpcr, $0", "r", [args[0]], side_effect=True)
+            return before
+        words = [cgutils.alloca_once(builder, i32) for _ in range(2)]
+        builder.store(builder.trunc(args[0], i32), words[1])
+        for name, word in zip(("stmxcsr", "ldmxcsr"), words, strict=True):
+            pointer = builder.bitcast(word, ir.IntType(8).as_pointer())
+            builder.call(declare(builder, f"llvm.x86.sse.{name}", ir.VoidType(), pointer.type), [pointer])
+        return builder.zext(builder.load(words[0], typ=i32), i64)
+
+    return types.int64(types.int64), codegen
+
+
 @intrinsic
 def cycles(typingctx):
     """The core's time stamp counter: constant rate, the same on all cores."""

@@ -55,13 +55,14 @@ def _quick_compilation() -> Iterator[None]:
 
     A compilation makes so many objects that looking for cycles as often as usual costs time. So does LLVM's third
     level of optimisation, which has nothing to add to explicit vectors; a level that is set by the user (NUMBA_OPT)
-    stays.
+    stays. Without compilation (NUMBA_DISABLE_JIT, to debug other code) there would be no kernels.
     """
     from numba import config
     from numba.core.registry import cpu_target
 
     _ = cpu_target.target_context  # made once, at the level that is set: other code of the process shares it
-    threshold, level = gc.get_threshold(), config.OPT
+    threshold, level, disabled = gc.get_threshold(), config.OPT, config.DISABLE_JIT
+    config.DISABLE_JIT = False
     gc.set_threshold(max(threshold[0], 10_000) if threshold[0] else 0, *threshold[1:])  # 0 is off
     if "NUMBA_OPT" not in os.environ:
         config.OPT = type(level)(2)
@@ -69,7 +70,7 @@ def _quick_compilation() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*threshold)
-        config.OPT = level
+        config.OPT, config.DISABLE_JIT = level, disabled
 
 
 def function(specification: tuple) -> Callable[..., int]:

@@ -33,7 +33,18 @@ def team_bytes(threads: int) -> int:
 def _walk():
     from numba import njit
 
-    from .intrinsics import atomic_add, atomic_load, atomic_store, call_kernel, cycles, load_i64, pause, store_i64
+    from .intrinsics import (
+        DEFAULT_MODE,
+        atomic_add,
+        atomic_load,
+        atomic_store,
+        call_kernel,
+        cycles,
+        float_mode,
+        load_i64,
+        pause,
+        store_i64,
+    )
 
     @njit(error_model="numpy", inline="always")
     def barrier(team, threads):
@@ -49,6 +60,7 @@ def _walk():
 
     @njit(error_model="numpy", inline="always")
     def walk(team, table, own, steps, clocks, thread, threads):
+        mode = float_mode(DEFAULT_MODE)  # a caller that flushes denormals must not change a thread's bits
         clock = clocks + thread * steps * CLOCKS * 8
         table += thread * own
         share, shares = (thread, threads) if own == 0 else (0, 1)
@@ -65,6 +77,7 @@ def _walk():
                 clock += CLOCKS * 8
         if clocks != 0 and threads > 1:
             barrier(team, threads)  # the caller reads the time stamps of all threads
+        float_mode(mode)
 
     return walk
 

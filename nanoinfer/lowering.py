@@ -67,11 +67,14 @@ class Context:
             self.fresh[key][...] = values.ravel()
         return self._address(key)
 
-    def packed_weight(self, key: tuple, weight: np.ndarray, width: int, node: Node) -> int:
-        """Address of a weight (O, K, KH, KW) in panels of `width` output channels; see kernels/packing.py."""
+    def packed_weight(
+        self, key: tuple, weight: np.ndarray, width: int, node: Node, order: Callable = np.ascontiguousarray
+    ) -> int:
+        """Address of a weight (O, K, KH, KW), put in order, in panels of `width` output channels; see
+        kernels/packing.py."""
         key = (*key, len(weight), width)
         if key not in self.packed and key not in self.fresh:
-            weight = np.ascontiguousarray(weight)
+            weight = np.ascontiguousarray(order(weight))
             self.fresh[key] = self.packed.empty(packing.packed_size(weight, width))
             channels, depth, *window = weight.shape
             fields = dict(weight=weight.ctypes.data, channels=channels, depth=depth, taps=math.prod(window),

@@ -6,7 +6,8 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
@@ -38,7 +39,7 @@ _models: weakref.WeakSet[Model] = weakref.WeakSet()
 def _renew_locks() -> None:
     """In a forked child: the threads that held models' locks do not exist there."""
     for model in _models:
-        model._lock = threading.RLock()
+        model._lock, model._busy = threading.RLock(), False
 
 
 if hasattr(os, "register_at_fork"):
@@ -165,7 +166,7 @@ class Model:
         self.architecture, self.graph, self.tensors, self.threads = architecture, graph, tensors, threads
         self.pass_count = pass_count
         self.classes = tensors[graph.producers()[graph.outputs[0]].tensors["weight"]].shape[0]
-        self._lock = threading.RLock()
+        self._lock, self._busy = threading.RLock(), False
         self._optimised: OrderedDict[tuple, tuple] = OrderedDict()
         self._programs: OrderedDict[tuple, Program] = OrderedDict()
         self._packed = Packed()
@@ -256,14 +257,26 @@ class Model:
         if not _is_count(repeat):
             raise InputError(f"repeat={repeat!r}: give a whole number from 1 on")
         x = self._checked(x, self.graph.input)
-        with self._lock:
+        with self._call():
             x = x[: self._images_at_a_time(x.shape, self.graph.outputs, self.graph.input)]
             _, tensors = self._optimise(self.graph.outputs, self.graph.input)
             return profile(self.name, self.program(x.shape), tensors, x, self.threads, repeat)
 
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """One call at a time; one from within a call of the same thread, which no lock makes wait, is an error."""
+        with self._lock:
+            if self._busy:
+                raise RuntimeError(f"{self.name} is called from within its own call, such as in a signal handler")
+            self._busy = True
+            try:
+                yield
+            finally:
+                self._busy = False
+
     def _run(self, x: np.ndarray, outputs: tuple[str, ...], start: str) -> dict[str, np.ndarray]:
         x = self._checked(x, start)
-        with self._lock:
+        with self._call():
             parts, size = [], self._images_at_a_time(x.shape, outputs, start)
             for first in range(0, len(x), size):
                 part = x[first : first + size]

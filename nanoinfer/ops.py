@@ -156,6 +156,13 @@ def _flatten_shape(shapes, tensors, attributes):
     return shapes[0][:2]
 
 
+def _scale_shape(shapes, tensors, attributes):
+    x, gate = shapes
+    if gate != (*x[:2], 1, 1):
+        raise ValueError(f"a gate of {gate} cannot scale the channels of {x}")
+    return x
+
+
 def _same(shapes, tensors, attributes):
     return shapes[0]
 
@@ -184,7 +191,7 @@ OPS: dict[str, Op] = {
     "layer_norm": Op(_same, _layer_norm),
     "activation": Op(_same, lambda x, t, a: ACTIVATIONS[a["kind"]](x[0])),
     "add": Op(_add_shape, lambda x, t, a: ACTIVATIONS[a.get("activation")](x[0] + x[1])),
-    "scale": Op(_same, lambda x, t, a: x[0] * x[1]),
+    "scale": Op(_scale_shape, lambda x, t, a: x[0] * x[1]),
     "max_pool2d": Op(lambda s, t, a: _window_shape(s[0], a["kernel"], a["stride"], a["padding"]), _max_pool2d),
     "global_average_pool": Op(_pool_shape, lambda x, t, a: x[0].mean((2, 3), keepdims=True)),
     "flatten": Op(_flatten_shape, lambda x, t, a: x[0].reshape(x[0].shape[:2])),

@@ -188,10 +188,10 @@ def images_at_a_time(
     """
     shapes = ops.infer_shapes(graph, (1, *input_shape[1:]), {name: tensor.shape for name, tensor in tensors.items()})
     machine, in_place = target.host(), _reads_input_in_place(graph, input_shape)
-    graph = bands.group(graph, shapes, tensors, machine, 1)
     images = input_shape[0]
     unit = threads if images >= threads else 1  # a whole number of images for each thread
     sharing = threads // unit
+    graph = bands.group(graph, shapes, tensors, machine, sharing)
     *_, (_, private), total = _memory(graph, shapes, machine, sharing, in_place)
     room, each = L3_SHARE * cache_sizes()[2] - threads * private, total - sharing * private
     most = max(1, int(room / each) // unit)
@@ -285,7 +285,7 @@ def _assemble(ways: list[list[Step]], progress: Progress | None = None, x: str |
     table = np.zeros((len(ways), len(ways[0]), program.WORDS), np.int64)
     for own, steps in zip(table, ways, strict=True):
         fill(own, steps)
-    if len(ways) == 1:
+    if len(ways) == 1 or not ways[0]:
         return table[0], tables, reads
     table[..., -1] = 0
     table[:, -1, -1] = 1  # at the end, all meet

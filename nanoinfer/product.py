@@ -108,7 +108,7 @@ def _step(
     group_bytes = 4 * padded(y.channels, context.machine.lanes) // product.groups
     if not own:
         values = np.zeros(y.channels) if product.bias is None else product.bias
-        bias = context.channel_vector((node.tensors["weight"], "bias"), values) + 4 * first
+        bias = context.channel_vector(_bias_key(node), values) + 4 * first
     fields = dict(
         x=x.address + (4 * first if own else 4 * first // group_bytes * 4 * product.depth), x_image=x.image,
         x_group=panel_bytes if own else 4 * product.depth,
@@ -136,6 +136,11 @@ def _inputs(node: Node, context: Context) -> dict[str, Place | None]:
 
 def _weight(node: Node, context: Context) -> tuple[np.ndarray, np.ndarray | None]:
     return tuple(context.tensors[node.tensors[role]] if role in node.tensors else None for role in ("weight", "bias"))
+
+
+def _bias_key(node: Node) -> tuple[str, str]:
+    """Products may share a weight and not a bias; the zeros of those without one are as many as the weight has rows."""
+    return node.tensors.get("bias", node.tensors["weight"]), "bias"
 
 
 def is_narrow(node: Node, weight: np.ndarray) -> bool:
@@ -203,8 +208,8 @@ def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> St
     values = np.zeros(y.channels) if bias is None else bias
     fields = dict(
         x=x.address, x_image=x.image, x_line=x.line, x_pixel=x.pixel,
-        w=context.packed_weight((node.tensors["weight"], 0), crossed(weight), lanes, node),
-        bias=context.channel_vector((node.tensors["weight"], "bias"), values),
+        w=context.packed_weight((node.tensors["weight"], 0), weight, lanes, node, crossed),
+        bias=context.channel_vector(_bias_key(node), values),
         zeros=context.constant(("zeros", lanes), lambda: np.zeros(lanes, np.float32)), y=y.address, y_image=y.image,
         y_line=y.line, y_pixel=y.pixel, residual=residual.address - y.address if residual else 0, images=y.shape[0],
         height=in_height, width=in_width, out_height=out_height, out_width=out_width,

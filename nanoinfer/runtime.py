@@ -64,7 +64,7 @@ class Team:
 
     def __init__(self, threads: int):
         self.threads = threads
-        self._turn = threading.Lock()
+        self._turn, self._caller = threading.Lock(), None
         self._condition = threading.Condition()
         self._running = False
         self._lead, self._native_follow = library.function(("lead",)), library.function(("follow",))
@@ -83,7 +83,10 @@ class Team:
         steps, own = table.shape[-2], table.strides[0] if table.ndim == 3 else 0
         if not steps:
             return  # followers would still be on their way in while the caller went on
+        if self._caller == threading.get_ident():
+            raise RuntimeError("a network cannot run from within a run of its thread, such as in a signal handler")
         with self._turn:
+            self._caller = threading.get_ident()
             stamps = 0 if clocks is None else clocks.ctypes.data
             try:
                 if self.threads > 1:
@@ -92,7 +95,7 @@ class Team:
                         self._condition.notify_all()
                 self._lead(self._memory.ctypes.data, table.ctypes.data, own, steps, stamps, self.threads)
             finally:  # an interrupt must not leave the followers spinning
-                self._running = False
+                self._running, self._caller = False, None
 
     def _follow(self, thread: int) -> None:
         memory = self._memory.ctypes.data

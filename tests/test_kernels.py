@@ -948,3 +948,23 @@ def test_special_values_pass_as_in_torch(kind):
     if kind == "gelu":
         expected[np.isposinf(x)] = np.inf  # torch's vector code gives NaN here, its scalar code inf
     np.testing.assert_allclose(y, expected, 1e-6, 1e-6)
+
+
+def test_products_may_share_a_weight_and_not_a_bias():
+    def add(net, x):
+        one = net.linear(x, "a", 16, weight="w", bias="first")
+        return net.residual(one, net.linear(x, "c", 16, weight="w", bias="second"), "sum")
+
+    net = network((3, 20), add)
+    np.testing.assert_allclose(run(net), net.exact(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_gate_has_one_value_for_each_image_and_channel():
+    with pytest.raises(ValueError, match="cannot scale the channels"):
+        run(network((1, 16, 4, 4), lambda net, x: net.scale(x, net.activation(x, "hard_sigmoid", "h"), "s")))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_network_of_views_has_no_steps(threads):
+    net = network((2, 8, 1, 1), lambda net, x: net.flatten(x, "f"))
+    np.testing.assert_array_equal(run(net, threads=threads), net.x[..., 0, 0])

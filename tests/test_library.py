@@ -235,8 +235,10 @@ def test_key_follows_sources_and_cpu(tmp_path, monkeypatch):
     other = folder()
     monkeypatch.setenv("NUMBA_CPU_FEATURES", "")
     featureless = folder()
+    monkeypatch.setenv("NUMBA_OPT", "0")
+    plain = folder()
     monkeypatch.setattr(files, "cpu", lambda: "another")
-    assert len({original, other, featureless, folder()}) == 4
+    assert len({original, other, featureless, plain, folder()}) == 5
 
 
 def test_names_tell_variants_apart():

@@ -12,6 +12,9 @@ import pytest
 
 import nanoinfer
 from nanoinfer import runtime
+from nanoinfer.graph import Builder
+from nanoinfer.layout import Packed
+from nanoinfer.plan import make_program
 
 SECONDS = 60  # until a call counts as hanging
 
@@ -194,3 +197,48 @@ def test_argument_beats_the_environment(monkeypatch):
     monkeypatch.setenv("NANOINFER_NUM_THREADS", "3")
     assert nanoinfer.create_model("digits").threads == 3
     assert nanoinfer.create_model("digits", threads=2).threads == 2
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_bits_do_not_depend_on_the_callers_floating_point_mode(threads):
+    """torch.set_flush_denormal changes the calling thread's mode and no other's."""
+    import torch
+
+    net = Builder(48)
+    y = net.linear(net.input, "c", 48)
+    tensors = {"c.weight": np.eye(48, dtype=np.float32), "c.bias": np.zeros(48, np.float32)}
+    x = np.full((4, 48), 1e-40, np.float32)
+    program = make_program(net.finish(y, y), tensors, x.shape, threads, Packed())
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this CPU cannot flush denormals")
+    try:
+        program.take(x)
+        runtime.team(threads).run(program.table)
+        assert float(np.float32(1e-40)) == 0.0  # still the caller's mode
+    finally:
+        torch.set_flush_denormal(False)
+    np.testing.assert_array_equal(program.give(y.name), x)
+
+
+def test_a_call_from_within_a_call_is_refused():
+    """A signal handler on the calling thread would otherwise change the input under its feet, or wait for ever."""
+    model, other = (nanoinfer.create_model("digits", f"random:{seed}", threads=2) for seed in (1, 2))
+    x = np.random.default_rng(0).standard_normal((1, 3, 96, 96), np.float32)
+    expected, seen = model(x), []
+    other(x)
+
+    def again(team, table, *arguments):
+        for network in (model, other):
+            with pytest.raises(RuntimeError, match="from within"):
+                network(x)
+            seen.append(network)
+        return real(team, table, *arguments)
+
+    team = runtime.team(2)
+    real, team._lead = team._lead, again
+    try:
+        np.testing.assert_array_equal(model(x), expected)
+    finally:
+        team._lead = real
+    assert seen == [model, other]
+    np.testing.assert_array_equal(model(x), expected)
