@@ -9,11 +9,14 @@ JSON loads the table printer. A wrong use or a bad input is one line on standard
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str) -> int:
-    sys.stdout.flush()
-    print(f"nanoinfer: {message}", file=sys.stderr)
+    with suppress(OSError):  # where neither stream can be written, the exit code still tells
+        sys.stdout.flush()
+        print(f"nanoinfer: {message}", file=sys.stderr)
     return 2
 
 
@@ -112,8 +116,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def positive(text: str) -> int:
     """A whole number above 0, as an argument."""
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0 and up to {MOST:,}")
+    if not re.fullmatch("[0-9]{1,18}", text) or not 0 < int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{shown(text)!r} is not a whole number above 0 and up to {MOST:,}")
     return int(text)
 
 
@@ -150,7 +154,7 @@ def predict(arguments: argparse.Namespace) -> int:
 def _samples() -> list[str]:
     """The sample digits, as paths from the current folder where they lie below it."""
     folder = Path(__file__).parent / "data" / "digits"
-    if folder.is_relative_to(Path.cwd()):
+    with suppress(OSError, ValueError):  # elsewhere, or in a folder that is gone
         folder = folder.relative_to(Path.cwd())
     return [str(path) for path in sorted(folder.glob("*.png"))]
 
@@ -171,6 +175,9 @@ def _predictions(model, images: list[str], topk: int, bad: list[str], progress=N
         start = time.perf_counter()
         logits = model(x)
         milliseconds = 1000 * (time.perf_counter() - start)
+        if logits.size and not math.isfinite(logits.sum(dtype="float64")):
+            bad.append(f"{shown(file)}: the network's answer is no number; check the weights")
+            continue
         yield Prediction(file, model.top(logits, min(topk, logits.shape[1]))[0], milliseconds)
 
 
@@ -199,6 +206,8 @@ def convert(arguments: argparse.Namespace) -> int:
     if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
         raise InputError(f"{shown(target)}: is the source itself; choose another name for the new file")
     arrays = load_weights(source)
+    if not arrays:
+        raise InputError(f"{shown(source)}: holds no tensors; nothing was written")
     save_safetensors(arrays, target)
     print(f"{len(arrays)} tensors, {os.path.getsize(target) / 1e6:.1f} MB: {shown(target)}")
     return 0

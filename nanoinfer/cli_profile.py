@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from .model import create_model
 
-    for path in filter(None, (arguments.trace, arguments.plot, arguments.html)):
-        if not os.path.isdir(os.path.dirname(path) or "."):
+    for path in (arguments.trace, arguments.plot, arguments.html):
+        if path is not None and not os.path.isdir(os.path.dirname(path) or "."):
             raise InputError(f"{shown(path)}: no such folder; make it first")
     before = None if arguments.compare is None else _read(arguments.compare)
     model = create_model(arguments.model, arguments.weights, threads=arguments.threads)
@@ -58,14 +58,14 @@ def run(arguments: argparse.Namespace) -> int:
         reports = reports[-1:]  # machines read one document: the comparison, if there is one
     for report in reports:
         _print(report, arguments.format)
-    if arguments.trace:
-        Path(arguments.trace).write_text(json.dumps(profile_views.chrome_trace(profile)), encoding="utf-8")
-    if arguments.plot:
+    if arguments.trace is not None:
+        _write(arguments.trace, json.dumps(profile_views.chrome_trace(profile)))
+    if arguments.plot is not None:
         profile_views.plot_roofline(profile, arguments.plot)
-    if arguments.html:
+    if arguments.html is not None:
         from .profile_page import page
 
-        Path(arguments.html).write_text(page(profile), encoding="utf-8")
+        _write(arguments.html, page(profile))
     return 0
 
 
@@ -82,10 +82,17 @@ def _print(value, kind: str) -> None:
     print("", *value.footing(), sep="\n")
 
 
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{shown(path)}: cannot be written ({error.strerror}); choose another place") from None
+
+
 def _read(path: str) -> dict:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(
             f"{shown(path)}: not JSON; write a profile with: nanoinfer profile MODEL --format json > before.json"
         ) from None

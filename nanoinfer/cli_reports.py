@@ -7,7 +7,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from .tables import FORMATS
-from .weights.errors import InputError, shown
+from .weights.errors import InputError, is_seed, shown
 
 
 def add_commands(commands, positive: Callable[[str], int]) -> None:
@@ -53,7 +53,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     from .parameters import inspect
 
     value = inspect(arguments.source)
-    if arguments.plot:
+    if arguments.plot is not None:
         value.plot(arguments.plot)
     _print(value, arguments.format)
     return 0
@@ -101,7 +101,7 @@ def _input(model, source: str):
     kind, _, seed = source.partition(":")
     if kind != "random":
         return model.preprocess([source])
-    if seed and not (seed.isascii() and seed.isdigit()):
+    if not is_seed(seed):
         raise InputError(f"--input {shown(source)}: a seed is a whole number, as in random:7")
     import numpy as np
 

@@ -64,7 +64,8 @@ def preprocess(images, preprocessing) -> np.ndarray:
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     batch = np.empty((len(images), 3, *preprocessing.crop), np.float32)
     for x, image in zip(batch, images, strict=True):
-        image = _resize(open_image(image), preprocessing.resize, INTERPOLATIONS[preprocessing.interpolation])
+        name = shown(image) if isinstance(image, (str, os.PathLike)) else "an image"
+        image = _resize(open_image(image), preprocessing.resize, INTERPOLATIONS[preprocessing.interpolation], name)
         x[:] = np.asarray(_crop(image, *preprocessing.crop)).transpose(2, 0, 1)
         x /= 255
         x -= mean
@@ -123,12 +124,12 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
 
-def _resize(image: Image.Image, shorter: int, interpolation) -> Image.Image:
+def _resize(image: Image.Image, shorter: int, interpolation, name: str) -> Image.Image:
     """torchvision.transforms.Resize(shorter): the longer side is truncated, not rounded."""
     width, height = image.size
     longer = int(shorter * max(width, height) / min(width, height))
     if shorter * longer > LARGEST_RESIZED:
-        raise InputError(f"an image of {width} x {height} pixels is too long and thin; crop it first")
+        raise InputError(f"{name}: {width} x {height} pixels are too long and thin; crop it first")
     size = (shorter, longer) if width <= height else (longer, shorter)
     return image if size == image.size else image.resize(size, interpolation)
 

@@ -24,12 +24,13 @@ from .lowering import Unsupported
 from .plan import Program, images_at_a_time, make_program
 from .progress import progress_bar
 from .weights import InputError, load_weights, release
-from .weights.errors import shown
+from .weights.errors import is_seed, shown
 
 if TYPE_CHECKING:
     from .profile_report import Profile
     from .summary import Summary
 
+MOST = 100_000  # of what an architecture takes as a number: blocks, channels, pixels
 PROGRAMS_KEPT = 8
 GRAPHS_KEPT = 2  # each may hold folded weights of its own
 
@@ -77,9 +78,14 @@ def create_model(
         architecture_arguments["num_classes"] = num_classes
     for argument, value in architecture_arguments.items():
         default = architecture.arguments.get(argument)
+        if isinstance(default, bool) or not isinstance(default, Real):
+            continue
         kind = Integral if isinstance(default, int) else Real
-        if isinstance(default, Real) and not isinstance(value, kind):
-            raise InputError(f"{argument}={value!r}: give a {'whole ' * (kind is Integral)}number, such as {default}")
+        if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= MOST:
+            whole = "whole " * (kind is Integral)
+            raise InputError(
+                f"{argument}={value!r}: give a {whole}number above 0 and up to {MOST:,}, such as {default}"
+            )
     try:
         graph = architecture.graph(**architecture_arguments)
     except (TypeError, ValueError, ArithmeticError) as error:
@@ -127,9 +133,10 @@ def _check(source, expected: dict[str, tuple], found: dict[str, tuple]) -> None:
     for name in missing:
         near = get_close_matches(name, extra, 1, 0.75)
         lines.append(
-            f"  missing     {name} {expected[name]}" + (f"   (file has {near[0]} {found[near[0]]})" if near else "")
+            f"  missing     {name} {expected[name]}"
+            + (f"   (file has {shown(near[0])} {found[near[0]]})" if near else "")
         )
-    lines += [f"  left over   {name} {found[name]}" for name in extra]
+    lines += [f"  left over   {shown(name)} {found[name]}" for name in extra]
     lines += [f"  other shape {name} {found[name]}, not {expected[name]}" for name in misshapen]
     raise InputError("\n".join(lines))
 
@@ -137,8 +144,8 @@ def _check(source, expected: dict[str, tuple], found: dict[str, tuple]) -> None:
 def _random(graph: Graph, source: str) -> dict[str, np.ndarray]:
     """Weights for shapes and timing: sane scales, batch norms near the identity; the same for the same seed."""
     _, _, seed = source.partition(":")
-    if seed and not (seed.isascii() and seed.isdigit()):
-        raise InputError(f"weights={source!r}: a seed is a whole number, as in 'random:7'")
+    if not is_seed(seed):
+        raise InputError(f"weights={shown(source)!r}: a seed is a whole number, as in 'random:7'")
     generator = np.random.default_rng(int(seed or 0))
     tensors = {}
     for name, shape in {**graph.parameters, **graph.buffers}.items():
@@ -177,6 +184,10 @@ class Model:
     def name(self) -> str:
         return self.architecture.name
 
+    def __reduce__(self):
+        """Programs and packed weights are made again where a copy is used."""
+        return Model, (self.architecture, self.graph, self.tensors, self.threads, self.pass_count)
+
     def __repr__(self) -> str:
         return f"<nanoinfer {self.name}, {self.classes} classes, {self.threads} threads>"
 
@@ -190,9 +201,9 @@ class Model:
         With `taps`, names of torch modules ("blocks.2.1"): (logits, {name: that module's output in torch's layout}).
         Raises InputError for an input that the network cannot take and for an unknown module.
         """
-        taps = [taps] if isinstance(taps, str) else list(taps)
+        taps = [taps] if isinstance(taps, str) or not isinstance(taps, Iterable) else list(taps)
         for name in taps:
-            if name not in self.graph.modules:
+            if not isinstance(name, str) or name not in self.graph.modules:
                 near = get_close_matches(str(name), list(self.graph.modules), 3, 0.4)
                 raise InputError(f"{self.name} has no module {name!r}; nearest: {', '.join(near) or 'none'}")
         values = [self.graph.modules[name] for name in taps]
@@ -218,6 +229,8 @@ class Model:
         """For each row of logits the `topk` most probable classes, as (label, index, probability)."""
         if not _is_count(topk):
             raise InputError(f"topk={topk!r}: give a whole number from 1 on")
+        if getattr(logits, "ndim", 0) != 2 or not logits.shape[1]:
+            raise InputError("logits are an array (N, classes), as the model returns them")
         names = labels(self.architecture.labels, logits.shape[1])
         wide = logits.astype(np.float64)
         weights = np.exp(wide - wide.max(1, keepdims=True))

@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from .architectures import MODELS
+from .figure import new_figure, save_figure
 from .tables import Report, markdown_table
 from .weights import InputError, load_weights
 from .weights.errors import shown
@@ -148,12 +149,8 @@ class ParameterReport(Report):
 
         Raises InputError where matplotlib is missing or does not know the format.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError:
-            raise InputError("a plot needs matplotlib: pip install matplotlib") from None
         colours = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")
-        figure = Figure(figsize=(9, 4), layout="constrained")
+        figure = new_figure(9, 4)
         figure.suptitle(f"{self.name}: {len(self.layers)} layers, {self.parameters:,} parameters")
         for axes, title, values in zip(
             figure.subplots(1, 2),
@@ -166,10 +163,7 @@ class ParameterReport(Report):
             labels = [f"{share.form}  {value:.2f}%" for share, value in zip(self.shares, values, strict=True)]
             axes.legend(wedges, labels, loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False)
             axes.set_title(title)
-        try:
-            figure.savefig(path)
-        except ValueError as error:  # an unknown suffix
-            raise InputError(f"{shown(path)}: {error}; name the plot .png, .svg or .pdf") from None
+        save_figure(figure, path)
 
 
 def inspect(source) -> ParameterReport:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from .figure import new_figure, save_figure
 from .profile_report import Profile
 from .tables import Report
-from .weights.errors import InputError, shown
+from .weights.errors import InputError
 
 LEVELS = (("L2", "l2_read"), ("L3", "l3_read"), ("memory", "memory_read"))
 
@@ -39,13 +40,9 @@ def roofs(profile: Profile) -> tuple[float, list[tuple[str, float]]]:
 
 def plot_roofline(profile: Profile, path: str) -> None:
     """Each step as a point: GFLOP/s over FLOP per byte, under the machine's limits. InputError without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise InputError("a plot needs matplotlib: pip install matplotlib") from None
-    from matplotlib.figure import Figure
+    figure = new_figure(9, 6)
+    from matplotlib import colormaps
 
-    figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.subplots()
     peak, bandwidths = roofs(profile)
     points = {}
@@ -60,17 +57,14 @@ def plot_roofline(profile: Profile, path: str) -> None:
         axes.annotate(f"{name} {rate:.0f} GB/s", (low, low * rate), **place)
     axes.plot([peak / max(rate for _, rate in bandwidths), high], [peak, peak], color="black")
     axes.annotate(f"{peak:.0f} GFLOP/s", (high, peak), ha="right", va="bottom", fontsize=8)
-    colours = matplotlib.colormaps["tab10"]
+    colours = colormaps["tab10"]
     for index, (kind, rows) in enumerate(points.items()):
         x, y, sizes = zip(*rows, strict=True)
         axes.scatter(x, y, sizes, color=colours(index % 10), alpha=0.6, label=kind, linewidths=0)
     axes.set(xscale="log", yscale="log", xlabel="FLOP per byte", ylabel="GFLOP/s", title=profile.heading()[0])
     for handle in axes.legend(fontsize=8, loc="lower right").legend_handles:
         handle.set_sizes([40])
-    try:
-        figure.savefig(path, dpi=130)
-    except ValueError as error:  # an ending that matplotlib does not know
-        raise InputError(f"{shown(path)}: {error}; name the plot .png, .svg or .pdf") from None
+    save_figure(figure, path, dpi=130)
 
 
 @dataclass(frozen=True)

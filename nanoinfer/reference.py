@@ -82,10 +82,11 @@ def read_dump(path) -> dict[str, np.ndarray]:
     from .weights.errors import shown
 
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("one array without a name")
-            arrays = {name: file[name] for name in file.files}
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("one array without a name")
+        with file:
+            arrays = {name: np.asarray(file[name]) for name in file.files}  # what is no array comes as bytes
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError):
         raise InputError(
             f"{shown(path)}: is no .npz file of activations; docs/compare.md shows how to write one"

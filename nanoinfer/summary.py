@@ -10,8 +10,10 @@ gradients). Attention and timm's BatchNormAct2d have children, so that none of t
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Integral
 
 from . import ops
 from .graph import Graph
@@ -183,11 +185,13 @@ class Trace(Report):
 def summarise(model: str, graph: Graph, input_size=(1, 3, 224, 224), depth: int | None = None) -> Summary:
     """The summary of a graph. InputError where the network cannot take `input_size`."""
     try:
-        input_size = tuple(int(size) for size in input_size)
-    except (TypeError, ValueError):
+        input_size = tuple(map(operator.index, input_size))
+    except TypeError:
         input_size = ()
     if len(input_size) != 4 or min(input_size) < 1:
         raise InputError("input_size is four whole numbers from 1 on: images, 3, height, width")
+    if depth is not None and (not isinstance(depth, Integral) or depth < 1):
+        raise InputError(f"depth={depth!r}: give a whole number from 1 on")
     try:
         shapes = ops.infer_shapes(graph, input_size)
     except ValueError as error:

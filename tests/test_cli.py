@@ -12,6 +12,7 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+from nanoinfer.weights import save_safetensors
 from PIL import Image
 
 import nanoinfer
@@ -311,3 +312,17 @@ def test_the_package_offers_its_names():
         assert getattr(nanoinfer, name) is not None and name in dir(nanoinfer)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         nanoinfer.nothing  # noqa: B018
+
+
+def test_an_answer_that_is_no_number_is_an_error(run, tmp_path):
+    arrays = dict(nanoinfer.create_model("digits").tensors)
+    name = next(name for name in arrays if name.endswith("bias"))
+    save_safetensors({**arrays, name: np.full_like(arrays[name], np.nan)}, tmp_path / "w.safetensors")
+    code, out, err = run("predict", SAMPLES[0], "-m", "digits", "--weights", tmp_path / "w.safetensors")
+    assert (code, out) == (2, "") and "no number; check the weights" in err
+
+
+def test_nothing_is_converted_to_nothing(run, tmp_path):
+    save_safetensors({}, tmp_path / "empty.safetensors")
+    code, out, err = run("convert", tmp_path / "empty.safetensors", tmp_path / "new.safetensors")
+    assert (code, out) == (2, "") and "holds no tensors" in err and not (tmp_path / "new.safetensors").exists()

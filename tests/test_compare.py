@@ -184,11 +184,14 @@ def test_a_dump_of_a_few_layers_allows_for_those_between(small):
     assert not nanoinfer.compare(model, {"input": x, "output": output * 1.01}).agrees
 
 
-@pytest.mark.parametrize("content", [b"no zip", b"PK\x03\x04broken", None])
+@pytest.mark.parametrize("content", [b"no zip", b"PK\x03\x04broken", None, "one array"])
 def test_files_that_are_no_dump(tmp_path, content, capsys):
     path = tmp_path / "x.npz"
     if content is None:
         np.savez(path, a=np.array([{}], object))
+    elif content == "one array":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
     else:
         path.write_bytes(content)
     assert cli.main(["compare", "digits", "--dump", str(path)]) == 2

@@ -204,7 +204,7 @@ def test_huge_images_are_not_decoded(tmp_path):
 
 
 def test_a_thin_strip_is_not_blown_up():
-    with pytest.raises(InputError, match="1 x 30000 pixels is too long and thin"):
+    with pytest.raises(InputError, match="1 x 30000 pixels are too long and thin"):
         preprocess(np.zeros((30000, 1), np.uint8), SETTINGS["bilinear"])
 
 

@@ -125,6 +125,9 @@ def test_plot(tmp_path, capsys):
     assert (tmp_path / "pie.png").read_bytes().startswith(b"\x89PNG")
     assert cli.main(["inspect", "digits", "--plot", str(tmp_path / "pie.nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
+    for path in (tmp_path, ""):
+        assert cli.main(["inspect", "digits", "--plot", str(path)]) == 2
+        assert "name the plot .png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

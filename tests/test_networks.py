@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import pickle
 import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -467,6 +468,7 @@ def test_bad_tokens(vit, shape):
         (("resnext50_32x4d", "random:x"), ["'random:x'", "a seed is a whole number, as in 'random:7'"]),
         (("resnext50_32x4d", "random:-1"), ["'random:-1'", "'random:7'"]),
         (("resnext50_32x4d", "random:\u00b2"), ["a seed is a whole number"]),
+        (("resnext50_32x4d", "random:" + "1" * 5000), ["a seed is a whole number"]),
         (("resnext50_32x4d", "missing.safetensors"), ["missing.safetensors: no such file"]),
         (("resnext50_32x4d", 7), ["weights cannot be a int", "give a path"]),
     ],
@@ -483,12 +485,12 @@ def test_bad_models_and_sources(arguments, parts):
     [
         ("mobilenet_v2", {"width": 0.5}, ["width=0.5", "mobilenet_v2 has no argument width", "width_mult"]),
         ("mobilenetv2_article", {"width": 0.01}, ["width=0.01", "every size must be at least 1"]),
-        ("mobilenetv2_article", {"width": 0}, ["width=0", "every size must be at least 1"]),
-        ("mobilenetv2_article", {"width": -1.0}, ["width=-1.0", "every size must be at least 1"]),
+        ("mobilenetv2_article", {"width": 0}, ["width=0", "give a number above 0"]),
+        ("mobilenetv2_article", {"width": -1.0}, ["width=-1.0", "give a number above 0"]),
         ("mobilenetv2_article", {"width": float("nan")}, ["width=nan"]),
         ("mobilenetv2_article", {"width": float("inf")}, ["width=inf"]),
-        ("mobilenetv2_article", {"width": "1"}, ["width='1': give a number, such as 1.0"]),
-        ("vit_b_32", {"image_size": 64.0}, ["image_size=64.0: give a whole number, such as 224"]),
+        ("mobilenetv2_article", {"width": "1"}, ["width='1': give a number above 0", "such as 1.0"]),
+        ("vit_b_32", {"image_size": 64.0}, ["image_size=64.0: give a whole number above 0", "such as 224"]),
         ("vit_b_32", {"image_size": 225}, ["image_size=225 is not a multiple of the patch size 32"]),
         *(
             ("digits", {"num_classes": n}, [f"num_classes={n!r}: give a whole number from 1 on"])
@@ -643,3 +645,45 @@ def test_program_and_graph_print():
     text = str(model.program((2, 3, 96, 96)))
     assert "convolution" in text or "matmul" in text
     assert repr(model).startswith("<nanoinfer digits, 10 classes")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("mobilenetv2_050", {"depth": 0}),
+        ("mobilenetv2_050", {"depth": 1e9}),
+        ("mobilenet_v2", {"width_mult": -1.0}),
+        ("vit_b_32", {"num_layers": 0}),
+        ("vit_b_32", {"num_heads": -4}),
+        ("vit_b_32", {"num_layers": True}),
+    ],
+    ids=str,
+)
+def test_senseless_arguments_of_an_architecture(name, arguments):
+    (argument,) = arguments
+    with refused(f"{argument}=", "number above 0"):
+        nanoinfer.create_model(name, "random", **arguments)
+
+
+def test_names_from_a_file_are_shown_without_control_characters():
+    with pytest.raises(nanoinfer.InputError) as error:
+        nanoinfer.create_model("digits", {"a\x1b[31mb\n  missing": np.zeros(1, np.float32)})
+    assert "\x1b" not in str(error.value) and "\n  missing (" not in str(error.value)
+
+
+def test_a_model_can_be_pickled_and_copied():
+    model = nanoinfer.create_model("digits")
+    x = np.random.default_rng(0).standard_normal((1, 3, 96, 96), np.float32)
+    expected = model(x)
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        np.testing.assert_array_equal(other(x), expected)
+
+
+def test_logits_are_checked():
+    model = nanoinfer.create_model("digits")
+    for wrong in (np.zeros(10, np.float32), np.zeros((1, 0), np.float32), [1.0]):
+        with refused("logits are an array (N, classes)"):
+            model.top(wrong)
+    for taps in (3, None, [[1]]):
+        with refused("no module"):
+            model(np.zeros((1, 3, 96, 96), np.float32), taps=taps)

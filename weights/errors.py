@@ -1,4 +1,6 @@
-"""The error that a user can act on."""
+"""The error that a user can act on, and what its message is made of."""
+
+import re
 
 
 class InputError(ValueError):
@@ -7,6 +9,11 @@ class InputError(ValueError):
     The message is one line (grouped lists of tensors may follow on further lines), names the input, says what is
     wrong with it and what to do next. The command line prints it as it is and exits with 2.
     """
+
+
+def is_seed(text):
+    """Whether the text behind "random:" is a seed: a whole number of up to 18 digits, or nothing."""
+    return re.fullmatch("[0-9]{0,18}", text) is not None
 
 
 def damaged(path, problem):
