@@ -86,9 +86,9 @@ class Team:
         if self._caller == threading.get_ident():
             raise RuntimeError("a network cannot run from within a run of its thread, such as in a signal handler")
         with self._turn:
-            self._caller = threading.get_ident()
             stamps = 0 if clocks is None else clocks.ctypes.data
             try:
+                self._caller = threading.get_ident()
                 if self.threads > 1:
                     with self._condition:
                         self._running = True
