@@ -48,7 +48,7 @@ def build(rows: int, vectors: int, lanes: int):
     the rows that it computes again come out with the same bits. Threads split (image, head) pairs.
     """
     from .activation import exp
-    from .intrinsics import arguments, float_from_bits, load_f32, store_f32
+    from .intrinsics import arguments, float_from_bits, load_f32, minimum, store_f32
     from .simd import block
 
     t, one = block(rows, vectors, lanes), block(1, 1, PARTIALS)
@@ -78,7 +78,7 @@ def build(rows: int, vectors: int, lanes: int):
                 for d in range(depth):
                     store_f32(keys + d * line + 4 * j, np.float32(0))
             for first in range(0, tokens, rows):
-                start = min(first, tokens - rows)
+                start = minimum(first, tokens - rows)
                 query = q + start * token
                 for panel in range(0, line, width):
                     acc = zeros()

@@ -117,7 +117,7 @@ def border_groups(
 
 def build():
     """The loop nest; all that varies is data."""
-    from .intrinsics import arguments, call_tile
+    from .intrinsics import arguments, call_tile, minimum
 
     instruction_fields = arguments(len(FIELDS))
     region_fields = arguments(TILE_START, first=0)
@@ -139,7 +139,7 @@ def build():
             else:
                 first, end = end * thread // threads, end * (thread + 1) // threads
             while first < end:
-                stop = min(first + chunk, end)
+                stop = minimum(first + chunk, end)
                 for panel in range(first_panel, end_panel):
                     panel_x = x + x_offset + panel // group_panels * x_group
                     panel_y = y + y_offset + panel * panel_bytes
@@ -155,12 +155,12 @@ def build():
                         tile_x = panel_x + image * x_image + line * x_line + column * x_tile
                         tile_w = panel_w + image * w_image
                         tile_y = panel_y + image * y_image + line * y_line + column * y_tile
-                        count = min(full_tiles - column, stop - at)
+                        count = minimum(full_tiles - column, stop - at)
                         kernel = tile
                         if count <= 0:
                             count, kernel = 1, edge
                         if at < first + next_tiles:
-                            count = min(count, first + next_tiles - at)
+                            count = minimum(count, first + next_tiles - at)
                             ahead, ahead_end = next_w + (at - first) * w_tile, next_w + w_panel
                         else:
                             ahead, ahead_end = later, later_end

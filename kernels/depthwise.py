@@ -57,7 +57,7 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
     lines of the output from line `first` on. Assumes: the channels of a pixel are contiguous with room for whole
     vectors.
     """
-    from .intrinsics import arguments
+    from .intrinsics import arguments, maximum, minimum
     from .simd import block
 
     t = block(rows, 1, lanes)
@@ -74,16 +74,16 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
         for unit in range(units * thread // threads, units * (thread + 1) // threads):
             first, panel = unit // panels * band, unit % panels
             weights = w + panel * size * line_of_taps
-            for line in range(first, min(first + band, lines)):
+            for line in range(first, minimum(first + band, lines)):
                 image = line // out_height
                 row = line - image * out_height
                 top = (first_row + row) * stride - padding
                 source = x + image * x_image + panel * vector
                 target = y + image * y_image + row * y_line + panel * vector
-                first_tap, end_tap = max(0, -top), min(size, height - top)
+                first_tap, end_tap = maximum(0, -top), minimum(size, height - top)
                 first_slot = (top + first_tap) % ring
                 for tile in range(0, out_width, rows):
-                    start = min(tile, out_width - rows)
+                    start = minimum(tile, out_width - rows)
                     left = start * stride - padding
                     beyond = left + (rows - 1) * stride + size - width
                     acc, slot = load_row(bias + panel * vector), first_slot

@@ -79,6 +79,26 @@ def sqrt(typingctx, x):
 
 
 @intrinsic
+def minimum(typingctx, a, b):
+    """The smaller of two int64."""
+
+    def codegen(context, builder, sig, args):
+        return builder.select(builder.icmp_signed("<", *args), *args)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def maximum(typingctx, a, b):
+    """The larger of two int64."""
+
+    def codegen(context, builder, sig, args):
+        return builder.select(builder.icmp_signed(">", *args), *args)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
 def store_i64(typingctx, address, value):
     """Store an int64 at an address."""
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable
 
 from . import KERNELS, cache, kernel_name, linking
 
@@ -36,41 +34,11 @@ def addresses(specifications: Iterable[tuple], progress: Callable[[int, int], No
         missing = [specification for specification in wanted if specification not in _addresses]
         objects = {specification: _read(specification) for specification in missing}
         absent = [specification for specification in missing if objects[specification] is None]
-        with _quick_compilation() if absent else nullcontext():
-            for done, specification in enumerate(absent):
-                if progress:
-                    progress(done, len(absent))
-                objects[specification] = symbol, code = _compile(specification)
-                _write(specification, symbol, code)
-        if absent and progress:
-            progress(len(absent), len(absent))
+        if absent:
+            objects.update(_compile(absent, progress))
         if objects:
             _load(objects)
         return {specification: _addresses[specification] for specification in wanted}
-
-
-@contextmanager
-def _quick_compilation() -> Iterator[None]:
-    """Settings under which Numba takes less time.
-
-    A compilation makes so many objects that looking for cycles as often as usual costs time. So does LLVM's third
-    level of optimisation, which has nothing to add to explicit vectors; a level that is set by the user (NUMBA_OPT)
-    stays. Without compilation (NUMBA_DISABLE_JIT, to debug other code) there would be no kernels.
-    """
-    from numba import config
-    from numba.core.registry import cpu_target
-
-    _ = cpu_target.target_context  # made once, at the level that is set: other code of the process shares it
-    threshold, level, disabled = gc.get_threshold(), config.OPT, config.DISABLE_JIT
-    config.DISABLE_JIT = False
-    gc.set_threshold(max(threshold[0], 10_000) if threshold[0] else 0, *threshold[1:])  # 0 is off
-    if "NUMBA_OPT" not in os.environ:
-        config.OPT = type(level)(2)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*threshold)
-        config.OPT, config.DISABLE_JIT = level, disabled
 
 
 def function(specification: tuple) -> Callable[..., int]:
@@ -88,19 +56,24 @@ def function(specification: tuple) -> Callable[..., int]:
     return call
 
 
-def _compile(specification: tuple) -> tuple[str, bytes]:
-    """Symbol and object code of one variant, without any reference to Python."""
-    from numba import njit, types
+def _compile(
+    specifications: list[tuple], progress: Callable[[int, int], None] | None = None
+) -> dict[tuple, tuple[str, bytes]]:
+    """{specification: (symbol, object code)}, without any reference to Python; written to the cache, too."""
+    from .compiler import object_code, undisturbed
 
-    name, *variant = specification
-    kernel = KERNELS[name]
-    python = kernel.build(*variant)
-    # Numba derives symbols from these names: two variants must never share one.
-    python.__name__ = python.__qualname__ = kernel_name(specification)
-    options = dict(error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
-    dispatcher = njit(types.void(*[types.int64] * kernel.arity), **options)(python)
-    result = next(iter(dispatcher.overloads.values()))
-    return result.fndesc.llvm_func_name, result.library._get_compiled_object()
+    compiled, progress = {}, progress or (lambda done, total: None)
+    with undisturbed():
+        for specification in specifications:
+            progress(len(compiled), len(specifications))
+            name, *variant = specification
+            python = KERNELS[name].build(*variant)
+            # Numba derives symbols from these names: two variants must never share one.
+            python.__name__ = python.__qualname__ = kernel_name(specification)
+            compiled[specification] = symbol, code = object_code(python, KERNELS[name].arity)
+            _write(specification, symbol, code)
+    progress(len(compiled), len(specifications))
+    return compiled
 
 
 def _load(objects: dict[tuple, tuple[str, bytes]]) -> None:

@@ -36,7 +36,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
     Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
     y and the residual have room for whole vectors. Unaligned addresses are fine.
     """
-    from .intrinsics import arguments, prefetch
+    from .intrinsics import arguments, minimum, prefetch
     from .simd import block
 
     t = block(rows, vectors, lanes)
@@ -58,7 +58,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
                         if first != 0:
                             store(acc, y, y_step)
                             acc = zeros()
-                        for _k in range(min(sum_block, depth - first)):
+                        for _k in range(minimum(sum_block, depth - first)):
                             acc = fma_outer(acc, a, x_step, weight)
                             prefetch(coming)
                             a += x_depth

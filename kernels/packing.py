@@ -30,7 +30,7 @@ def packed_size(weight: np.ndarray, width: int) -> int:
 
 def build():
     """Threads split panels. Within a panel the rows of `width` channels are read side by side, as so many streams."""
-    from .intrinsics import arguments, load_f32, store_f32
+    from .intrinsics import arguments, load_f32, minimum, store_f32
 
     fields = arguments(len(FIELDS))
 
@@ -41,7 +41,7 @@ def build():
         for panel in range(panels * thread // threads, panels * (thread + 1) // threads):
             source = weight + panel * width * channel_bytes
             target = packed + panel * width * channel_bytes
-            present = min(width, channels - panel * width)
+            present = minimum(width, channels - panel * width)
             for tap in range(taps):
                 for k in range(depth):
                     at = source + 4 * (k * taps + tap)

@@ -23,7 +23,7 @@ from .lowering import SCRATCH, Context, Step
 REST = 2  # nodes for which memory that threads share is left alone after its last use, if it is small
 SMALL = 0.5  # of a core's L2 cache: larger values are not in it any more when they are overwritten
 L3_SHARE = 0.3  # of the L3 cache for activations; the rest is for weights, and for others
-PACK_BYTES = 64 << 20  # read and written between two releases
+PACK_BYTES = 16 << 20  # read and written between two releases
 INPUT = 1 + KERNELS["convolution"].fields.index("x")
 LOWER = {**lowering.STEPS, **product.STEPS, **bands.STEPS}
 PRIVATE = {**lowering.PRIVATE, **bands.PRIVATE}

@@ -111,7 +111,8 @@ def test_llvm_loads_the_same_kernels(filled):
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="ELF for x86-64")
 def test_linking_refuses_what_it_does_not_know(filled):
-    symbol, code = library._compile(("elementwise", 16, "gelu"))
+    specification = ("elementwise", 16, "gelu")
+    symbol, code = library._compile([specification])[specification]
     assert len(linking.load([(symbol, code)])) == 1
     for broken in (b"", b"MZ", code[:70], code[:18] + b"\xb7" + code[19:], code[: len(code) // 2]):
         assert linking.load([(symbol, broken)]) is None
@@ -269,16 +270,24 @@ def test_4_lanes_without_fma(host_bits, tmp_path):
     assert as_other_cpu("generic", tmp_path) == {"lanes": 4, "bits": host_bits}
 
 
-@pytest.mark.parametrize("level", [None, "3"])
-def test_what_is_set_for_compilation_is_set_back(level, monkeypatch):
+def test_what_is_set_for_compilation_is_set_back(monkeypatch):
+    from nanoinfer.kernels import compiler
     from numba import config
 
-    monkeypatch.delenv("NUMBA_OPT", raising=False)
-    if level:
-        monkeypatch.setenv("NUMBA_OPT", level)
-    monkeypatch.setattr(config, "OPT", type(config.OPT)(3))
-    before = config.OPT, gc.get_threshold()
-    with pytest.raises(KeyboardInterrupt), library._quick_compilation():
-        assert config.OPT == (3 if level else 2) and gc.get_threshold()[0] >= 10_000
+    monkeypatch.setattr(config, "DISABLE_JIT", True)
+    before = gc.get_threshold()
+    with pytest.raises(KeyboardInterrupt), compiler.undisturbed():
+        assert not config.DISABLE_JIT and gc.get_threshold()[0] >= 10_000
         raise KeyboardInterrupt
-    assert (config.OPT, gc.get_threshold()) == before
+    assert config.DISABLE_JIT and gc.get_threshold() == before
+
+
+def test_a_kernel_calls_nothing_but_intrinsics():
+    from nanoinfer.kernels import compiler
+
+    def kernel(instruction, thread, threads):
+        for _ in range(max(thread, threads)):
+            pass
+
+    with pytest.raises(TypeError, match="kernel .* can call nothing but intrinsics"):
+        compiler.object_code(kernel, 3)
