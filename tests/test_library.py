@@ -284,9 +284,14 @@ def test_what_is_set_for_compilation_is_set_back(monkeypatch):
 
 def test_a_kernel_calls_nothing_but_intrinsics():
     from nanoinfer.kernels import compiler
+    from numba import njit
+
+    @njit
+    def other(x):
+        return x + 1
 
     def kernel(instruction, thread, threads):
-        for _ in range(max(thread, threads)):
+        for _ in range(other(threads)):
             pass
 
     with pytest.raises(TypeError, match="kernel .* can call nothing but intrinsics"):
