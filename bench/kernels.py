@@ -7,34 +7,32 @@ Rows come from the networks' own plans. A plan is made in which every value is a
 twice and each step can be run again alone: a program of this one step, repeated to about a millisecond, is timed.
 Convolutions that go in bands have rows of their own; those of the bands follow, from a plan of which only the values
 within bands are no outputs.
-A round times the step, then the machine's peak and its bandwidth on the same threads, so that a slow phase of the
-machine hits them alike; the best rounds are held against each other. Each result is compared with the meaning of its
-operator in float64; a wrong one ends with exit code 1.
+A round times every step of a network once, each followed by the machine's peak and its bandwidth on the same threads:
+a slow phase of the machine hits them alike, and costs each step a few rounds rather than one step all of them. Of the
+two shares of the limit, the first holds the best of each against each other; the median is that of the rounds, each by
+its own limits. Each result is compared with the meaning of its operator in float64; a wrong one ends with exit code 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from nanoinfer.kernels import library, limits, peak, program, target
 
-from nanoinfer import create_model, ops, passes, runtime
+from nanoinfer import create_model, passes
 from nanoinfer.architectures import MODELS as ARCHITECTURES
 from nanoinfer.cli import positive
-from nanoinfer.graph import Builder, Graph, Node
-from nanoinfer.layout import Packed
-from nanoinfer.plan import Program, make_program, tile_name
-from nanoinfer.profiling import kind, level
+from nanoinfer.graph import Builder, Graph
+from nanoinfer.plan import make_program
+from nanoinfer.profiling import kind
 
 from .models import MODELS
+from .steps import Bench, Machine, Row
 
 # (rows, depth, columns): pixels or tokens, input and output channels of pointwise convolutions and linear layers.
 GEMM = (
@@ -42,14 +40,15 @@ GEMM = (
     (50, 768, 3072), (50, 3072, 768), (400, 768, 3072), (3136, 256, 128), (784, 256, 512), (196, 1024, 512),
     (49, 2048, 1024),
 )  # fmt: skip
-SECONDS = 1e-3  # of one timed call
-WARM = 4  # calls in a row, of which the last counts: measuring bandwidth drives what a step reads out of the caches
 TOLERANCE = 1e-5  # largest error, relative to the output's largest value
 
 
 @dataclass
 class Result:
-    """One kernel at one shape. Times are microseconds; `peers` holds those of other engines by name."""
+    """One kernel at one shape. Times are microseconds; `peers` holds those of other engines by name.
+
+    `percent` is the limit's share of the best time, `median_percent` the median of the rounds' own shares.
+    """
 
     network: str
     layer: str
@@ -62,149 +61,11 @@ class Result:
     gflops: float
     gbs: float
     percent: float
+    median_percent: float
     limit: str
     error: float
     passed: bool
     peers: dict[str, float]
-
-
-class Bench:
-    """A plan in which every step can be run alone, and the team that runs it."""
-
-    def __init__(self, graph: Graph, tensors: dict, shape: tuple[int, ...], threads: int, inner: Iterable[str] = ()):
-        """Values in `inner` stay within bands; every other value is an output."""
-        self.graph = graph.with_outputs([node.output for node in graph.nodes if node.output not in inner])
-        self.tensors, self.threads, self.team = tensors, threads, runtime.team(threads)
-        self.packed = Packed()  # holds the weights that the program points to
-        self.program: Program = make_program(self.graph, tensors, shape, threads, self.packed)
-        self.x = np.random.default_rng(0).standard_normal(shape, np.float32)
-        self.run()
-
-    def run(self) -> None:
-        """The whole network: makes every value right again after steps that used scratch memory out of turn."""
-        self.program.take(self.x)
-        self.team.run(self.program.table)
-
-    def nodes(self) -> Iterator[tuple[Node, list[int]]]:
-        """Every node with the rows of its steps."""
-        rows: dict[str, list[int]] = {}
-        nodes = {node.output: node for node in self.graph.nodes}
-        for number, step in enumerate(self.program.steps):
-            rows.setdefault(step.node.output, []).append(number)
-            if step.node.op == "bands":
-                nodes[step.node.output] = step.node
-        for output, numbers in rows.items():
-            yield nodes[output], numbers
-
-    def kernel(self, rows: list[int]) -> str:
-        """The names of the kernels of a node's steps."""
-        return " + ".join(dict.fromkeys(tile_name(self.program.steps[row]) for row in rows))
-
-    def shapes(self, node: Node) -> str:
-        """First input and output; a second input has the shape of the output, or is its gate."""
-        first, last = ("x".join(map(str, self.program.shapes[name])) for name in (node.inputs[0], node.output))
-        second = node.op in ("conv2d", "linear", "bands") and len(node.inputs) - bool(node.attributes.get("gated")) > 1
-        return f"{first} -> {last}{' residual' if second else ''}{' gated' if node.attributes.get('gated') else ''}"
-
-    def key(self, node: Node, rows: list[int]) -> tuple:
-        """What makes a row of the report: nodes with the same key run the same kernels on the same shapes."""
-        tensors = tuple((role, self.tensors[name].shape) for role, name in node.tensors.items())
-        # The kernel's name has the activation, as far as it is not data; weights tell the parts of bands.
-        left_out = ("activation", "parts")
-        attributes = tuple((name, value) for name, value in node.attributes.items() if name not in left_out)
-        return self.kernel(rows), self.shapes(node), tensors, attributes
-
-    def inputs(self, node: Node) -> list[np.ndarray]:
-        """What a node reads, as the kernels left it."""
-        return [self.x if name == self.graph.input else self.program.give(name) for name in node.inputs]
-
-    def error(self, node: Node) -> float:
-        """Largest difference from the operator's meaning in float64, relative to the largest value."""
-        x, *others = (value.astype(np.float64) for value in self.inputs(node))
-        *first, last = node.attributes.get("parts", (node,))
-        for part in first:
-            x = ops.apply(part, [x], self.tensors)
-        expected = ops.apply(last, [x, *others], self.tensors)
-        return float(np.abs(self.program.give(node.output) - expected).max() / np.abs(expected).max())
-
-    def call(self, rows: list[int]) -> tuple[np.ndarray, int]:
-        """(a program that repeats these rows for about SECONDS, how often)."""
-        part = np.ascontiguousarray(self.program.table[..., rows, :])
-        part[..., -1, -1] = 1
-        seconds, repeats, done = 0.0, 1, 0
-        while seconds < SECONDS / 4:
-            table = np.concatenate([part] * repeats, axis=-2)
-            seconds = min(timed(self.team, table) for _ in range(3))
-            done, repeats = repeats, max(2 * repeats, min(16 * repeats, int(repeats * SECONDS / seconds)))
-        return table, done
-
-
-def timed(team: runtime.Team, table: np.ndarray) -> float:
-    """Seconds of one run."""
-    start = time.perf_counter()
-    team.run(table)
-    return time.perf_counter() - start
-
-
-class Machine:
-    """The machine's limits, measured on a team's threads whenever they are asked for."""
-
-    def __init__(self, threads: int):
-        machine = target.host()
-        self.threads, self.team = threads, runtime.team(threads)
-        self.known = limits.measured(runtime.default_threads())
-        lanes, chains = machine.lanes, peak.CHAINS[machine.registers]
-        self.out = np.zeros(64 * 16 * threads, np.float32)
-        self.steps = 40_000
-        self.flops = 2.0 * self.steps * chains * lanes * threads
-        self.peak = self._table(("peak", lanes, machine.registers), self.steps, self.out.ctypes.data)
-        sizes = {"L2": self.known.l2_bytes // 2, "L3": self.known.l3_bytes // 2 // threads,
-                 "memory": 4 * self.known.l3_bytes // threads}  # fmt: skip
-        self.buffer = np.ones(max(sizes.values()) // 4 * threads, np.float32)
-        self.reads = {}
-        for name, size in sizes.items():
-            size -= size % 4096
-            repeats = max(1, (1 << 25) // size)
-            row = self.buffer.ctypes.data, size, repeats, self.out.ctypes.data
-            self.reads[name] = self._table(("read", lanes), *row), size * repeats * threads
-
-    @staticmethod
-    def _table(kernel: tuple, *arguments: int) -> np.ndarray:
-        table = np.zeros((1, program.WORDS), np.int64)
-        table[0, : 1 + len(arguments)] = library.addresses([kernel])[kernel], *arguments
-        table[0, -1] = 1
-        return table
-
-    def gflops(self) -> float:
-        return self.flops / timed(self.team, self.peak) / 1e9
-
-    def gbs(self, name: str) -> float:
-        table, size = self.reads[name]
-        return size / timed(self.team, table) / 1e9
-
-
-def measure(bench: Bench, machine: Machine, rows: list[int], rounds: int) -> dict:
-    """Times and limit of one node's steps."""
-    steps = [bench.program.steps[row] for row in rows]
-    flops, moved = sum(step.flops for step in steps), sum(step.bytes for step in steps)
-    memory = level(machine.known, moved, bench.threads)
-    table, repeats = bench.call(rows)
-    times, peaks, rates = [], [], []
-    for _ in range(rounds):
-        *_, seconds = (timed(bench.team, table) for _ in range(WARM))
-        times.append(seconds / repeats)
-        peaks.append(machine.gflops())
-        rates.append(machine.gbs(memory))
-    best, needs = min(times), {"compute": flops / max(peaks) / 1e9, memory: moved / max(rates) / 1e9}
-    limit = max(needs, key=needs.get)
-    return dict(
-        best=best * 1e6,
-        median=statistics.median(times) * 1e6,
-        gflops=flops / best / 1e9,
-        gbs=moved / best / 1e9,
-        percent=100 * needs[limit] / best,
-        limit=limit,
-    )
 
 
 def networks(models: list[str], batch: int) -> Iterator[tuple[str, Graph, dict, tuple[int, ...]]]:
@@ -227,24 +88,32 @@ def products(shapes=GEMM) -> Iterator[tuple[str, Graph, dict, tuple[int, ...]]]:
         yield "gemm", graph, tensors, (1, rows, depth)
 
 
-def results(sources, threads: int, rounds: int, text: str, peers: dict[str, Callable]) -> Iterator[Result]:
-    """A Result for every distinct kernel and shape of the networks; `text` has to occur in kernel, kind or layer."""
+def results(groups, threads: int, rounds: int, text: str, peers: dict[str, Callable]) -> Iterator[Result]:
+    """A Result for every distinct kernel and shape of the networks; `text` has to occur in kernel, kind or layer.
+
+    A round goes through all networks of a group.
+    """
     machine, seen = Machine(threads), set()
-    for network, graph, tensors, shape in sources:
-        for bench, node, rows in _nodes(graph, tensors, shape, threads):
-            key, kernel = bench.key(node, rows), bench.kernel(rows)
-            what = kind(bench.program.steps[rows[0]], tensors)
-            if key in seen or not any(text in part for part in (kernel, what, node.output)):
-                continue
-            seen.add(key)
-            bench.run()
-            error = bench.error(node)
-            times = measure(bench, machine, rows, rounds)
-            others = {name: peer(node, bench.tensors, bench.inputs(node)) for name, peer in peers.items()}
-            yield Result(
-                network, node.output, kernel, bench.shapes(node), threads, shape[0], **times, error=error,
-                passed=bool(error <= TOLERANCE), peers=others,
-            )  # fmt: skip
+    for group in groups:
+        rows = []
+        for network, graph, tensors, shape in group:
+            for bench, node, numbers in _nodes(graph, tensors, shape, threads):
+                key, kernel = bench.key(node, numbers), bench.kernel(numbers)
+                what = kind(bench.program.steps[numbers[0]], tensors)
+                if key in seen or not any(text in part for part in (kernel, what, node.output)):
+                    continue
+                seen.add(key)
+                bench.run()
+                error = bench.error(node)
+                others = {name: peer(node, bench.tensors, bench.inputs(node)) for name, peer in peers.items()}
+                about = (network, node.output, kernel, bench.shapes(node), threads, shape[0])
+                known = dict(error=error, passed=bool(error <= TOLERANCE), peers=others)
+                rows.append((Row(bench, machine, numbers), about, known))
+        for _ in range(rounds):
+            for row, *_ in rows:
+                row.round()
+        for row, about, known in rows:
+            yield Result(*about, **row.result(), **known)
 
 
 def _nodes(graph: Graph, tensors: dict, shape: tuple[int, ...], threads: int):
@@ -265,12 +134,13 @@ def show(result: Result, header: bool) -> None:
         peers = "".join(f" {name[:11]:>11}" for name in result.peers)
         print(
             f"\n{'kernel':64} {'shapes':40} {'thr':>3} {'best us':>9} {'median':>9} {'GFLOP/s':>8} {'GB/s':>7} "
-            f"{'of limit':>8} {'limit':7} {'error':>8}{peers}"
+            f"{'of limit':>8} {'median':>6} {'limit':7} {'error':>8}{peers}"
         )
     peers = "".join(f" {micros:11.1f}" for micros in result.peers.values())
     print(
         f"{result.kernel:64} {result.shapes:40} {result.threads:3} {result.best:9.1f} {result.median:9.1f} "
-        f"{result.gflops:8.1f} {result.gbs:7.1f} {result.percent:7.0f}% {result.limit:7} {result.error:8.1e}{peers}"
+        f"{result.gflops:8.1f} {result.gbs:7.1f} {result.percent:7.0f}% {result.median_percent:5.0f}% "
+        f"{result.limit:7} {result.error:8.1e}{peers}"
         f"{'' if result.passed else '  WRONG'}",
         flush=True,
     )
@@ -284,13 +154,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--against", nargs="+", default=[], choices=("torch", "onnxruntime"))
     parser.add_argument("--gemm", action="store_true", help="matrix products instead of networks")
     parser.add_argument("--filter", default="", metavar="TEXT", help="rows with TEXT in kernel, kind or layer")
-    parser.add_argument("--rounds", type=positive, default=9)
+    parser.add_argument("--rounds", type=positive, default=25)
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args(argv)
     rows: list[Result] = []
     for threads in options.threads:
         for batch in options.batch_sizes:
-            sources = products() if options.gemm else networks(options.models, batch)
+            groups = [products()] if options.gemm else ([network] for network in networks(options.models, batch))
             peers = {}
             if options.against:
                 try:
@@ -299,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
                     peers = {name: PEERS[name](threads) for name in options.against}
                 except ImportError as error:
                     parser.error(f"{error.name} is not installed: pip install nanoinfer[bench]")
-            for number, result in enumerate(results(sources, threads, options.rounds, options.filter, peers)):
+            for number, result in enumerate(results(groups, threads, options.rounds, options.filter, peers)):
                 show(result, number == 0)
                 rows.append(result)
             if options.gemm:

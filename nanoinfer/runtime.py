@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from .kernels import library, linking, program
+from .weights.errors import InputError, shown
 
 OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # Looks at the job counter before a follower parks: about a millisecond.
@@ -21,11 +22,16 @@ PATIENCE = 5000
 
 
 def default_threads() -> int:
-    """NANOINFER_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may use (affinity, cgroup quota)."""
+    """NANOINFER_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may use (affinity, cgroup quota).
+
+    Raises InputError if the first is no number; what the second says to other programs may be more than one.
+    """
     for variable in ("NANOINFER_NUM_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(variable, "").split(",")[0].strip()
         if value.isdecimal() and int(value) > 0:
             return min(int(value), most_threads())
+        if value and variable == "NANOINFER_NUM_THREADS":
+            raise InputError(f"{variable}={shown(value)!r}: set it to a whole number from 1 on, or not at all")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, _quota()))
 

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from bench import kernels
+from bench import kernels, steps
+from bench.steps import Bench
 from nanoinfer import bands, create_model, passes, runtime
 from nanoinfer.ops import OPS
+from nanoinfer.plan import tile_name
 
 SMALL_VIT = dict(image_size=64, patch_size=8, num_layers=2, hidden_dim=128, mlp_dim=256, num_heads=2)
 FAST = ("--rounds", "1", "--threads", "2")
@@ -15,7 +17,7 @@ FAST = ("--rounds", "1", "--threads", "2")
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(kernels, "SECONDS", 1e-5)
+    monkeypatch.setattr(steps, "SECONDS", 1e-5)
 
 
 def test_rows_are_those_of_the_plan(tmp_path, capsys, monkeypatch):
@@ -31,7 +33,7 @@ def test_rows_are_those_of_the_plan(tmp_path, capsys, monkeypatch):
         name = step.node.output
         shapes = " -> ".join("x".join(map(str, program.shapes[value])) for value in (step.node.inputs[0], name))
         assert any(
-            shapes == known.removesuffix(" residual") and kernels.tile_name(step) in kernel for kernel, known in kinds
+            shapes == known.removesuffix(" residual") and tile_name(step) in kernel for kernel, known in kinds
         ), name
     for row in rows:
         assert row["passed"] and 0 <= row["error"] < 1e-6 and row["best"] <= row["median"]
@@ -68,7 +70,7 @@ def test_a_wrong_result_is_an_error(fault, monkeypatch, capsys):
 def test_a_step_can_be_run_again_alone():
     model = create_model("digits", "random:1", threads=2)
     graph, tensors = passes.optimise(model.graph, model.tensors)
-    bench = kernels.Bench(graph, tensors, (2, 3, 32, 32), 2)
+    bench = Bench(graph, tensors, (2, 3, 32, 32), 2)
     for node, rows in bench.nodes():
         before = bench.program.give(node.output)
         table, repeats = bench.call(rows)
@@ -81,7 +83,7 @@ def test_no_row_spoils_another():
     # Weights that gates have scaled, scaled again when a product is timed, lie where a later layer's output is by then.
     model = create_model("mobilenetv3_small_100", "random", threads=2)
     sources = [("mobilenetv3", *passes.optimise(model.graph, model.tensors), (1, 3, 64, 64))]
-    rows = list(kernels.results(sources, 2, 1, "", {}))
+    rows = list(kernels.results([sources], 2, 1, "", {}))
     assert len(rows) > 40 and all(row.passed for row in rows)
 
 
@@ -99,7 +101,7 @@ def test_peers_compute_the_same():
     for name, size, arguments in (("mobilenetv3_small_050", 64, {}), ("resnet18", 64, {}), ("vit_b_32", 64, SMALL_VIT)):
         model = create_model(name, "random", threads=2, **arguments)
         graph, tensors = passes.optimise(model.graph, model.tensors)
-        bench = kernels.Bench(graph, tensors, (1, 3, size, size), 2)
+        bench = Bench(graph, tensors, (1, 3, size, size), 2)
         seen = set()
         for node, rows in bench.nodes():
             if bench.key(node, rows) in seen:

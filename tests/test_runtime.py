@@ -169,9 +169,15 @@ def test_team_size_from_the_environment(machine):
     assert machine(OMP="5") == 5
     assert machine(OMP="4,2") == 4  # OpenMP's list, one size for each level of nesting
     assert machine(OMP=" 6 ") == 6
+    assert machine(NANOINFER="", OMP="5") == 5
     for nonsense in ("", "0", "-1", "many", "2.5"):
-        assert machine(NANOINFER=nonsense, OMP="5") == 5
-        assert machine(NANOINFER=nonsense) == 8
+        assert machine(OMP=nonsense) == 8
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "many", "2.5"])
+def test_a_team_size_that_is_none_is_an_error(machine, value):
+    with pytest.raises(nanoinfer.InputError, match=f"NANOINFER_NUM_THREADS='{value}': set it to a whole number"):
+        machine(NANOINFER=value, OMP="5")
 
 
 def test_team_size_from_affinity_and_quota(machine):
