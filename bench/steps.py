@@ -139,14 +139,14 @@ class Row:
 
     def __init__(self, bench: Bench, machine: Machine, rows: list[int]):
         steps = [bench.program.steps[row] for row in rows]
-        self.team, self.machine = bench.team, machine
+        self.bench, self.machine = bench, machine  # the program's memory has to stay
         self.flops, self.moved = sum(step.flops for step in steps), sum(step.bytes for step in steps)
         self.memory = level(machine.known, self.moved, bench.threads)
         self.table, self.repeats = bench.call(rows)
         self.rounds: list[tuple[float, float, float]] = []  # seconds, the peak in GFLOP/s, GB/s
 
     def round(self) -> None:
-        *_, seconds = (timed(self.team, self.table) for _ in range(WARM))
+        *_, seconds = (timed(self.bench.team, self.table) for _ in range(WARM))
         self.rounds.append((seconds / self.repeats, self.machine.gflops(), self.machine.gbs(self.memory)))
 
     def result(self) -> dict:

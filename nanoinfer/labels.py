@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib import resources
+from pathlib import Path
 
 
 def labels(name: str, count: int) -> list[str]:
@@ -19,5 +19,4 @@ def labels(name: str, count: int) -> list[str]:
 def _names(name: str) -> tuple[str, ...]:
     if name == "digits":
         return tuple("0123456789")
-    text = (resources.files("nanoinfer.data") / f"{name}.txt").read_text(encoding="utf-8")
-    return tuple(text.splitlines())
+    return tuple((Path(__file__).parent / "data" / f"{name}.txt").read_text(encoding="utf-8").splitlines())

@@ -11,7 +11,6 @@ import json
 import math
 import mmap
 import os
-import secrets
 
 import numpy as np
 
@@ -81,7 +80,7 @@ def save_safetensors(tensors, path, metadata=None):
         if os.path.exists(target) and not os.path.isfile(target):
             raise InputError(f"{shown(path)}: is a folder or a device; give the path of a file to write")
         folder, name = os.path.split(target)
-        temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(6)}.tmp")
+        temporary = os.path.join(folder, f".{name[:100]}.{os.urandom(6).hex()}.tmp")
         try:
             with open(temporary, "xb") as file:
                 mode = os.fstat(file.fileno()).st_mode
