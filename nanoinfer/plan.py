@@ -12,21 +12,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import bands, lowering, memory, ops, product, runtime, streaming
+from . import arena, bands, lowering, ops, product, runtime, streaming
 from .graph import Graph
 from .kernels import KERNELS, kernel_name, library, program, target
 from .kernels.convolution import REGION
 from .kernels.limits import cache_sizes
 from .layout import VIEWS, Packed, Place, aligned_empty, nchw, nhwc
-from .lowering import SCRATCH, Context, Step
+from .lowering import Context, Step
 
-REST = 2  # nodes for which memory that threads share is left alone after its last use, if it is small
-SMALL = 0.5  # of a core's L2 cache: larger values are not in it any more when they are overwritten
 L3_SHARE = 0.3  # of the L3 cache for activations; the rest is for weights, and for others
 PACK_BYTES = 16 << 20  # read and written between two releases
 INPUT = 1 + KERNELS["convolution"].fields.index("x")
 LOWER = {**lowering.STEPS, **product.STEPS, **bands.STEPS}
-PRIVATE = {**lowering.PRIVATE, **bands.PRIVATE}
 Progress = Callable[[int, int], None]
 
 
@@ -122,34 +119,40 @@ def make_program(
     shapes = ops.infer_shapes(graph, (input_shape[0] // ways, *input_shape[1:]), sizes)
     in_place = _reads_input_in_place(graph, input_shape)
     graph = bands.group(graph, shapes, tensors, machine, threads // ways)
-    offsets, scratch, (private, private_bytes), total = _memory(graph, shapes, machine, threads // ways, in_place)
-    arena = aligned_empty(ways * total // 4)
-    context = Context(machine, threads // ways, {}, shapes, tensors, packed, {}, private_bytes)
+    memory = arena.lay_out(graph, shapes, machine, threads // ways, in_place)
+    buffer = aligned_empty(ways * memory.bytes // 4)
+    context = Context(machine, threads // ways, {}, shapes, tensors, packed, {}, memory.private_bytes)
     plans = []
-    for way in range(ways)[::-1]:  # the first way's places are those that stay
-        base = arena.ctypes.data + way * total
-        context.scratch.update({name: base + offset for name, offset in scratch.items()})
-        context.private = base + private
-        x = way * 4 * math.prod(shapes[graph.input])
-        places = {graph.input: nchw(shapes[graph.input], x) if in_place else None}
-        for name, offset in offsets.items():
-            places[name] = nhwc(shapes[name], base + offset, machine.lanes)
-        for node in graph.nodes:
-            if node.op in VIEWS:
-                places[node.output] = VIEWS[node.op](node, shapes[node.output], places[node.inputs[0]])
-        context.places.update(places)
-        nodes = [node for node in graph.nodes if node.op in LOWER]
-        steps = [step for node in nodes for step in lowering.count_bytes(node, context, LOWER[node.op](node, context))]
-        streaming.look_ahead(steps, context.threads)
-        plans.insert(0, steps)
-    table, tables, reads_input = _assemble(plans, progress, graph.input if in_place else None)
+    for way in range(ways):
+        x = nchw(shapes[graph.input], way * 4 * math.prod(shapes[graph.input])) if in_place else None
+        plans.append(_walk(graph, context, memory, buffer.ctypes.data + way * memory.bytes, x))
+    (steps, places), *_ = plans
+    table, tables, reads_input = _assemble([own for own, _ in plans], progress, graph.input if in_place else None)
     _pack(context.packing, threads, release)
     packed.update(context.fresh)  # not before their contents are there
     outputs = {name: places[name] for name in graph.outputs}
     return Program(
-        table, ways, [_all_ways(step, ways) for step in steps], all_shapes, arena, offsets, places[graph.input],
-        outputs, reads_input, tables, packed,
+        table, ways, [_all_ways(step, ways) for step in steps], all_shapes, buffer, memory.offsets,
+        places[graph.input], outputs, reads_input, tables, packed,
     )  # fmt: skip
+
+
+def _walk(graph: Graph, context: Context, memory: arena.Memory, base: int, x: Place | None):
+    """(steps, places of all values) of one way, whose part of the arena starts at `base`.
+
+    x is where the caller holds the input, None if that is copied into the arena.
+    """
+    shapes, lanes = context.shapes, context.machine.lanes
+    places = {graph.input: x} | {name: nhwc(shapes[name], base + at, lanes) for name, at in memory.offsets.items()}
+    for node in graph.nodes:
+        if node.op in VIEWS:
+            places[node.output] = VIEWS[node.op](node, shapes[node.output], places[node.inputs[0]])
+    scratch = {name: base + at for name, at in memory.scratch.items()}
+    context = replace(context, places=places, scratch=scratch, private=base + memory.private)
+    nodes = [node for node in graph.nodes if node.op in LOWER]
+    steps = [step for node in nodes for step in lowering.count_bytes(node, context, LOWER[node.op](node, context))]
+    streaming.look_ahead(steps, context.threads)
+    return steps, places
 
 
 def _ways(input_shape: tuple[int, ...], threads: int) -> int:
@@ -192,8 +195,9 @@ def images_at_a_time(
     unit = threads if images >= threads else 1  # a whole number of images for each thread
     sharing = threads // unit
     graph = bands.group(graph, shapes, tensors, machine, sharing)
-    *_, (_, private), total = _memory(graph, shapes, machine, sharing, in_place)
-    room, each = L3_SHARE * cache_sizes()[2] - threads * private, total - sharing * private
+    memory = arena.lay_out(graph, shapes, machine, sharing, in_place)
+    room = L3_SHARE * cache_sizes()[2] - threads * memory.private_bytes
+    each = memory.bytes - sharing * memory.private_bytes
     most = max(1, int(room / each) // unit)
     units = images // unit
     return -(-units // -(-units // most)) * unit
@@ -212,46 +216,6 @@ def _reads_input_in_place(graph: Graph, input_shape: tuple[int, ...]) -> bool:
             for node in graph.consumers()[graph.input]
         )
     )
-
-
-def _memory(graph, shapes, machine, threads, in_place):
-    """({value: offset}, {node: offset of its scratch memory}, (offset, bytes of each) of the threads' private memory,
-    bytes of the arena).
-
-    Private memory stays where it is from the first step to the last: what a thread wrote there is in its own cache,
-    while memory that another thread wrote last has to be fetched from that one's. The same goes for memory that another
-    thread has just read; so a small value's rests before it is used again.
-    """
-    owner = {graph.input: graph.input}  # a view lives in its owner's memory
-    lifetimes: dict[str, tuple[int, int]] = {graph.input: (-1, -1)}
-    sizes: dict[str, int] = {} if in_place else {graph.input: nhwc(shapes[graph.input], 0, machine.lanes).bytes}
-    scratch_sizes, private = {}, 0
-    for number, node in enumerate(graph.nodes):
-        for name in node.inputs:
-            first, _ = lifetimes[owner[name]]
-            lifetimes[owner[name]] = (first, number)
-        owner[node.output] = owner[node.inputs[0]] if node.op in VIEWS else node.output
-        if node.op not in VIEWS:
-            lifetimes[node.output] = (number, number)
-            sizes[node.output] = nhwc(shapes[node.output], 0, machine.lanes).bytes
-        if node.op in SCRATCH and (scratch_bytes := SCRATCH[node.op](node, shapes, machine)):
-            lifetimes[f"{node.output} scratch"] = (number, number)
-            scratch_sizes[f"{node.output} scratch"] = scratch_bytes
-        if node.op in PRIVATE:
-            private = max(private, PRIVATE[node.op](node, shapes, machine))
-    for name in graph.outputs:
-        first, _ = lifetimes[owner[name]]
-        lifetimes[owner[name]] = (first, len(graph.nodes))
-    if threads > 1:
-        for name, size in (sizes | scratch_sizes).items():
-            if size <= SMALL * cache_sizes()[1]:
-                lifetimes[name] = (lifetimes[name][0], lifetimes[name][1] + REST)
-    private = -(-private // memory.ALIGNMENT) * memory.ALIGNMENT
-    lifetimes["private memory"] = (-1, len(graph.nodes))  # with a space: the name of no value
-    offsets, total = memory.place({**sizes, **scratch_sizes, "private memory": threads * private}, lifetimes)
-    scratch = {name.removesuffix(" scratch"): offsets[name] for name in scratch_sizes}
-    total = -(-total // memory.ALIGNMENT) * memory.ALIGNMENT
-    return {name: offsets[name] for name in sizes}, scratch, (offsets["private memory"], private), total
 
 
 def _assemble(ways: list[list[Step]], progress: Progress | None = None, x: str | None = None):

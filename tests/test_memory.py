@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nanoinfer.kernels import target
 
-from nanoinfer import memory, ops, passes, plan
+from nanoinfer import arena, memory, ops, passes
 from nanoinfer.architectures import MODELS
 
 
@@ -79,13 +79,13 @@ def test_nothing_to_place():
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_small_memory_that_threads_share_rests_before_it_is_used_again(threads, monkeypatch):
-    monkeypatch.setattr(plan, "cache_sizes", lambda: (32 << 10, 1 << 20, 32 << 20))
+    monkeypatch.setattr(arena, "cache_sizes", lambda: (32 << 10, 1 << 20, 32 << 20))
     graph = MODELS["mobilenetv3_small_100"].graph()
     shapes = {**graph.parameters, **graph.buffers}
     tensors = {key: np.broadcast_to(np.float32(1), shape) for key, shape in shapes.items()}
     graph, tensors = passes.optimise(graph, tensors)
     values = ops.infer_shapes(graph, (1, 3, 224, 224), {key: tensor.shape for key, tensor in tensors.items()})
-    offsets, *_ = plan._memory(graph, values, target.host(), threads, True)
+    offsets = arena.lay_out(graph, values, target.host(), threads, True).offsets
     ends = {name: offset + 4 * int(np.prod(values[name])) for name, offset in offsets.items()}
     written = {node.output: number for number, node in enumerate(graph.nodes)}
     read = {name: number for number, node in enumerate(graph.nodes) for name in node.inputs}
@@ -93,12 +93,12 @@ def test_small_memory_that_threads_share_rests_before_it_is_used_again(threads, 
         written[other] - read[name]
         for name in offsets
         for other in offsets
-        if ends[name] - offsets[name] <= plan.SMALL * 2**20
+        if ends[name] - offsets[name] <= arena.SMALL * 2**20
         and written[other] > read.get(name, len(written))
         and offsets[name] < ends[other]
         and offsets[other] < ends[name]
     )
-    assert soonest == (1 if threads == 1 else 1 + plan.REST)
+    assert soonest == (1 if threads == 1 else 1 + arena.REST)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d", "vit_b_32"])
@@ -115,6 +115,6 @@ def test_arena_of_a_network_is_close_to_its_peak(name, monkeypatch):
     tensors = {key: np.broadcast_to(np.float32(1), shape) for key, shape in shapes.items()}
     graph, tensors = passes.optimise(graph, tensors)
     values = ops.infer_shapes(graph, (1, 3, 224, 224), {key: tensor.shape for key, tensor in tensors.items()})
-    plan._memory(graph, values, target.host(), 2, True)
+    arena.lay_out(graph, values, target.host(), 2, True)
     sizes, lifetimes, (_, total) = seen[0]
     assert peak(sizes, lifetimes) <= aligned(total) <= 1.1 * peak(sizes, lifetimes)
