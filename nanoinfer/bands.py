@@ -131,27 +131,26 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
     base = context.private + thread * context.private_bytes
     ring, band = (replace(place, address=base + place.address) for place in (ring, band))
     stride, padding = depthwise.attributes["stride"], depthwise.attributes["padding"]
-    (height, width), slots = context.shapes[expand.output][2:], ring.size[0]
-    most = (slots - node.attributes["kernel"]) // stride + 1
-    places = {name: _lines(context.places[name], image) for name in (*node.inputs, node.output)}
+    kernel, slots, (height, width) = node.attributes["kernel"], ring.size[0], context.shapes[expand.output][2:]
     expanded = replace(ring, shape=(*ring.shape[:2], height, width))
-    ready, bands = max(0, share.start * stride - padding), -(-len(share) // most)
+    places = {name: _lines(context.places[name], image) for name in (*node.inputs, node.output)}
     far = {name for name in places if context.places[name].bytes > FAR * context.threads * cache_sizes()[1]}
 
     def own(changed: Mapping[str, Place]) -> Context:
         return replace(context, threads=1, places={**places, **changed})
 
-    for number in range(bands):
-        first, end = (share.start + len(share) * at // bands for at in (number, number + 1))
-        needed = min(height, (end - 1) * stride - padding + node.attributes["kernel"])
-        while ready < needed:
-            slot = ready % slots
-            count = min(needed - ready, slots - slot)
-            steps = product.conv2d(expand, own({expand.output: _lines(ring, 0, slot, count)}), first=ready)
+    def expand_lines(first: int, end: int) -> Iterator[Step]:
+        """Into the ring; a run of lines that goes beyond the ring's end is two."""
+        while first < end:
+            slot = first % slots
+            count = min(end - first, slots - slot)
+            steps = product.conv2d(expand, own({expand.output: _lines(ring, 0, slot, count)}), first=first)
             if node.inputs[0] in far:
-                steps[0].streams = _input_lines(expand, context, places[node.inputs[0]], ready, ready + count)
+                steps[0].streams = _input_lines(expand, context, places[node.inputs[0]], first, first + count)
             yield from steps
-            ready += count
+            first += count
+
+    def output_lines(first: int, end: int) -> list[Step]:
         outer = {name: _lines(places[name], 0, first, end - first) for name in (*node.inputs[1:], node.output)}
         out = _lines(band, 0, 0, end - first) if project else outer[node.output]
         changed = own({expand.output: expanded, depthwise.output: out})
@@ -161,7 +160,15 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
         steps[len(project)].streams = tuple(
             (place.address, place.image) for name, place in outer.items() if name in far
         )
-        yield from steps
+        return steps
+
+    ready, bands = max(0, share.start * stride - padding), -(-len(share) // ((slots - kernel) // stride + 1))
+    for number in range(bands):
+        first, end = (share.start + len(share) * at // bands for at in (number, number + 1))
+        needed = min(height, (end - 1) * stride - padding + kernel)
+        yield from expand_lines(ready, needed)
+        yield from output_lines(first, end)
+        ready = max(ready, needed)
 
 
 def _lines(place: Place, image: int, first: int = 0, count: int | None = None) -> Place:
