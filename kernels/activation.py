@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .program import bits
-
 if TYPE_CHECKING:
     from .vector import Vector
 
@@ -75,13 +73,18 @@ def gelu(x: Vector) -> Vector:
     return x * below.where(x.less(0.0), -below + 1.0)
 
 
-# Activations without a transcendental function share one variant of every kernel, "hard": which one it is, and the
-# limits of a clamp, travel in the instruction. A branch for each tile costs nothing, a kernel to compile does.
-LIMITS = {None: (-np.inf, np.inf), "relu": (0.0, np.inf), "relu6": (0.0, 6.0)}
-HARD = {**dict.fromkeys(LIMITS, 0), "hard_sigmoid": 1, "hard_swish": 2}
+# Activations without a transcendental function share one variant of every kernel, "hard": which one it is travels in
+# the instruction. A branch for each tile costs nothing, a kernel to compile does.
+HARD = {
+    None: lambda x: x,
+    "relu": lambda x: x.maximum(0.0),
+    "relu6": lambda x: x.clamp(0.0, 6.0),
+    "hard_sigmoid": hard_sigmoid,
+    "hard_swish": hard_swish,
+}
 FUNCTIONS = {"gelu": gelu, "exp": exp, "erf": erf}
 
-FIELDS = ("activation", "low", "high")  # of an instruction
+FIELDS = ("activation",)  # of an instruction
 
 
 def variant(activation: str | None) -> str:
@@ -91,28 +94,20 @@ def variant(activation: str | None) -> str:
 
 def fields(activation: str | None) -> dict[str, int]:
     """What an instruction carries for an activation."""
-    low, high = LIMITS.get(activation, LIMITS[None])
-    return dict(activation=HARD.get(activation, 0), low=bits(low), high=bits(high))
+    return dict(activation=list(HARD).index(activation) if activation in HARD else 0)
 
 
 def finish(block, name: str):
-    """An intrinsic (block, and the words of FIELDS) -> block: the last step of an epilogue, for one variant."""
-
-    def clamp(x, low, high):
-        return x.clamp(low, high)
-
-    def without_limits(function):
-        return lambda x, low, high: function(x)
-
-    if name == "hard":
-        return block.choose([clamp, without_limits(hard_sigmoid), without_limits(hard_swish)])
-    return block.choose([without_limits(FUNCTIONS[name])])
+    """An intrinsic (block, the word of FIELDS) -> block: the last step of an epilogue, for one variant."""
+    return block.choose(list(HARD.values()) if name == "hard" else [FUNCTIONS[name]])
 
 
 def oracle(x: np.ndarray, activation: str | None) -> np.ndarray:
     """An activation in plain NumPy, in the dtype of x."""
-    if activation in LIMITS:
-        return np.clip(x, *LIMITS[activation])
+    if activation is None:
+        return x
+    if activation in ("relu", "relu6"):
+        return np.clip(x, 0, 6 if activation == "relu6" else None)
     if activation == "exp":
         return np.exp(x)
     if activation in ("erf", "gelu"):

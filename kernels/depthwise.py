@@ -68,7 +68,7 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
 
     def depthwise(instruction, thread, threads):
         (x, x_image, x_line, x_pixel, w, bias, zeros, y, y_image, y_line, y_pixel, residual, images, height, width,
-         out_height, out_width, first_row, ring, band, panels, kind, low, high) = fields(instruction)  # fmt: skip
+         out_height, out_width, first_row, ring, band, panels, kind) = fields(instruction)  # fmt: skip
         lines = images * out_height
         units = -(-lines // band) * panels
         for unit in range(units * thread // threads, units * (thread + 1) // threads):
@@ -94,6 +94,6 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
                     out = target + start * y_pixel
                     if residual != 0:
                         acc = add(acc, out + residual, y_pixel)
-                    store(activate(acc, kind, low, high), out, y_pixel)
+                    store(activate(acc, kind), out, y_pixel)
 
     return depthwise

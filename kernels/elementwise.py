@@ -34,7 +34,7 @@ def build(lanes: int, activation: str):
 
     def elementwise(instruction, thread, threads):
         (x, x_image, x_pixel, factor, factor_image, shift, other, other_image, other_pixel, y, y_image, y_pixel,
-         images, pixels, vectors, split_channels, kind, low, high) = fields(instruction)  # fmt: skip
+         images, pixels, vectors, split_channels, kind) = fields(instruction)  # fmt: skip
         first, end = 0, images * pixels
         first_vector, end_vector = 0, vectors
         if split_channels:
@@ -55,6 +55,6 @@ def build(lanes: int, activation: str):
                     acc = add(acc, shift + at, 0)
                 if other != 0:
                     acc = add(acc, second + at, 0)
-                store(activate(acc, kind, low, high), target + at, 0)
+                store(activate(acc, kind), target + at, 0)
 
     return elementwise

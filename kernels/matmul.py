@@ -46,7 +46,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
 
     def matmul(region, x, w, bias, y, count, ahead, ahead_end):
         (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, sum_block, w_skip, residual,
-         kind, low, high) = fields(region)  # fmt: skip
+         kind) = fields(region)  # fmt: skip
         for _ in range(count):
             acc = load_row(bias)
             weight = w
@@ -69,7 +69,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
                 weight += w_skip
             if residual != 0:
                 acc = add(acc, y + residual, y_step)
-            store(activate(acc, kind, low, high), y, y_step)
+            store(activate(acc, kind), y, y_step)
             x += rows * x_step
             y += rows * y_step
             ahead += taps_y * taps_x * depth * CACHE_LINE

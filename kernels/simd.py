@@ -22,8 +22,7 @@ Numba code; addresses and strides are int64, in bytes. Their names:
     plus(acc, x), times(acc, x)     every element + x, * x
     fma_scalars(acc, x, y)          every element * x + y
     map(function)                   an intrinsic acc -> acc applying `function(Vector) -> Vector`
-    choose(functions)(acc, n, low, high)
-                                    functions[n](every element, low, high); low and high as the bits of a float32
+    choose(functions)(acc, n)       functions[n](every element), each Vector -> Vector
     sum_rows(acc)                   one-row block: the rows summed as a fixed tree
     sum_lanes(acc), max_lanes(acc)  float32, of a one-vector block, as a fixed tree
 
@@ -185,17 +184,15 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         return operation(emit, kind)
 
     def choose(functions):
-        def emit(builder, acc, which, *words):
+        def emit(builder, acc, which):
             elements = unpack(builder, acc).values()
-            scalars = (builder.bitcast(builder.trunc(word, i32), f32) for word in words)
-            low, high = (Vector.splat(builder, scalar, lanes) for scalar in scalars)
             first, *others = (builder.append_basic_block() for _ in functions)
             end, ways, cases = builder.append_basic_block(), [], builder.switch(which, first)
             for number, (way, function) in enumerate(zip((first, *others), functions, strict=True)):
                 if number:
                     cases.add_case(ir.Constant(i64, number), way)
                 builder.position_at_end(way)
-                ways.append((way, [function(Vector(builder, e), low, high).value for e in elements]))
+                ways.append((way, [function(Vector(builder, e)).value for e in elements]))
                 builder.branch(end)
             builder.position_at_end(end)
             results = [builder.phi(vector) for _ in every]
@@ -204,7 +201,7 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
                     result.add_incoming(value, way)
             return pack(builder, results)
 
-        return operation(emit, kind, *[types.int64] * 3)
+        return operation(emit, kind, types.int64)
 
     def add_square(builder, acc, x):
         acc, x = unpack(builder, acc), unpack(builder, x)

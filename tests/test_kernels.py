@@ -26,7 +26,6 @@ from nanoinfer.kernels import (
     program,
     target,
 )
-from nanoinfer.kernels.program import bits
 
 from nanoinfer import bands, layout, memory, ops, passes, plan, runtime
 from nanoinfer import product as products
@@ -490,11 +489,10 @@ def test_a_tile_is_chains_of_multiply_adds(lanes):
     residual[...] = generator.standard_normal(residual.size, np.float32)
     y = guarded_empty(count * rows * y_step)
 
-    low, high = np.float32(-4), np.float32(5)
     region = record(
         x_step=4 * x_step, y_step=4 * y_step, taps_y=taps_y, taps_x=taps_x, x_tap_y=4 * tap_y, x_tap_x=4 * tap_x,
         depth=depth, sum_block=block, x_depth=4 * x_depth, w_skip=4 * skipped * depth * width,
-        residual=residual.ctypes.data - y.ctypes.data, low=bits(low), high=bits(high),
+        residual=residual.ctypes.data - y.ctypes.data, **activation.fields("relu6"),
     )  # fmt: skip
     tile = library.function(("matmul", rows, vectors, lanes, "hard"))
     tile(region.ctypes.data, *(array.ctypes.data for array in (x, w, bias, y)), count, 0, 0)
@@ -512,7 +510,7 @@ def test_a_tile_is_chains_of_multiply_adds(lanes):
                         part = chained(x[first + k * x_depth], weights[ky, kx, k], part)
                     acc = part + acc if start else part
         acc = acc + residual[row * y_step : row * y_step + width]
-        expected[row, :width] = np.clip(acc, low, high)
+        expected[row, :width] = np.clip(acc, np.float32(0), np.float32(6))
     np.testing.assert_array_equal(y.view(np.uint32), expected.ravel().view(np.uint32))
     assert (owner(y) == CANARY).sum() == owner(y).size - count * rows * width
 
