@@ -7,10 +7,11 @@ Rows come from the networks' own plans. A plan is made in which every value is a
 twice and each step can be run again alone: a program of this one step, repeated to about a millisecond, is timed.
 Convolutions that go in bands have rows of their own; those of the bands follow, from a plan of which only the values
 within bands are no outputs.
-A round times every step of a network once, each followed by the machine's peak and its bandwidth on the same threads:
-a slow phase of the machine hits them alike, and costs each step a few rounds rather than one step all of them. Of the
-two shares of the limit, the first holds the best of each against each other; the median is that of the rounds, each by
-its own limits. Each result is compared with the meaning of its operator in float64; a wrong one ends with exit code 1.
+A round times every step of a network (the last of a few calls), each followed by the machine's peak and its bandwidth
+on the same threads: a slow phase of the machine hits them alike, and costs each step a few rounds rather than one step
+all of them. Of the two shares of the limit, the first holds the best of each against each other; the median is that of
+the rounds, each by its own limits. Each result is compared with the meaning of its operator in float64; a wrong one
+ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -91,29 +92,33 @@ def products(shapes=GEMM) -> Iterator[tuple[str, Graph, dict, tuple[int, ...]]]:
 def results(groups, threads: int, rounds: int, text: str, peers: dict[str, Callable]) -> Iterator[Result]:
     """A Result for every distinct kernel and shape of the networks; `text` has to occur in kernel, kind or layer.
 
-    A round goes through all networks of a group.
+    A round goes through all networks of a group; their memory goes with the group.
     """
     machine, seen = Machine(threads), set()
     for group in groups:
-        rows = []
-        for network, graph, tensors, shape in group:
-            for bench, node, numbers in _nodes(graph, tensors, shape, threads):
-                key, kernel = bench.key(node, numbers), bench.kernel(numbers)
-                what = kind(bench.program.steps[numbers[0]], tensors)
-                if key in seen or not any(text in part for part in (kernel, what, node.output)):
-                    continue
-                seen.add(key)
-                bench.run()
-                error = bench.error(node)
-                others = {name: peer(node, bench.tensors, bench.inputs(node)) for name, peer in peers.items()}
-                about = (network, node.output, kernel, bench.shapes(node), threads, shape[0])
-                known = dict(error=error, passed=bool(error <= TOLERANCE), peers=others)
-                rows.append((Row(bench, machine, numbers), about, known))
-        for _ in range(rounds):
-            for row, *_ in rows:
-                row.round()
-        for row, about, known in rows:
-            yield Result(*about, **row.result(), **known)
+        yield from _timed(group, machine, seen, rounds, text, peers)
+
+
+def _timed(group, machine: Machine, seen: set, rounds: int, text: str, peers: dict[str, Callable]) -> Iterator[Result]:
+    rows = []
+    for network, graph, tensors, shape in group:
+        for bench, node, numbers in _nodes(graph, tensors, shape, machine.threads):
+            key, kernel = bench.key(node, numbers), bench.kernel(numbers)
+            what = kind(bench.program.steps[numbers[0]], tensors)
+            if key in seen or not any(text in part for part in (kernel, what, node.output)):
+                continue
+            seen.add(key)
+            bench.run()
+            error = bench.error(node)
+            others = {name: peer(node, bench.tensors, bench.inputs(node)) for name, peer in peers.items()}
+            about = (network, node.output, kernel, bench.shapes(node), machine.threads, shape[0])
+            known = dict(error=error, passed=bool(error <= TOLERANCE), peers=others)
+            rows.append((Row(bench, machine, numbers), about, known))
+    for _ in range(rounds):
+        for row, *_ in rows:
+            row.round()
+    for row, about, known in rows:
+        yield Result(*about, **row.result(), **known)
 
 
 def _nodes(graph: Graph, tensors: dict, shape: tuple[int, ...], threads: int):

@@ -21,6 +21,8 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 from numba.core.registry import cpu_target
 
+from .intrinsics import SYSTEM_CALLS
+
 NUMBA_PASSES = (
     untyped_passes.TranslateByteCode,
     untyped_passes.FixupArgs,
@@ -65,29 +67,30 @@ class _Text(JITCodeLibrary):
         """Numba offers its run-time library to every function; a kernel takes nothing of it."""
 
 
-@global_compiler_lock
 def object_code(function: Callable, arity: int) -> tuple[str, bytes]:
     """(symbol, object code) of a function of `arity` int64 arguments that returns nothing.
 
-    Raises TypeError if it calls anything but intrinsics: nothing is linked to it.
+    Raises TypeError if it calls anything that would have to be linked to it.
     """
-    flags, name, context = Flags(), function.__qualname__, cpu_target.target_context
-    cpu_target.options.parse_as_flags(flags, OPTIONS)
-    flags.no_compile = True
-    code, arguments = _Text(context.codegen(), name), [types.int64] * arity
-    result = compile_extra(
-        cpu_target.typing_context, context, function, arguments, types.void, flags, {}, code, _Pipeline
-    )
-    module, machine = llvm.parse_assembly(code.text), context.codegen()._tm
-    module.verify()
-    called = [other.name for other in module.functions if other.is_declaration and other.name.startswith("_ZN")]
-    if called:
-        raise TypeError(f"kernel {name} calls {', '.join(called)}; it can call nothing but intrinsics")
-    passes = llvm.create_new_module_pass_manager()
-    for step in LLVM_PASSES:
-        getattr(passes, f"add_{step}_pass")()
-    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
-    return result.fndesc.llvm_func_name, machine.emit_object(module)
+    # Before the compiler's lock: other code that compiles takes the two in this order.
+    typing, context = cpu_target.typing_context, cpu_target.target_context
+    with global_compiler_lock:
+        flags, name = Flags(), function.__qualname__
+        cpu_target.options.parse_as_flags(flags, OPTIONS)
+        flags.no_compile = True
+        code, arguments = _Text(context.codegen(), name), [types.int64] * arity
+        result = compile_extra(typing, context, function, arguments, types.void, flags, {}, code, _Pipeline)
+        module, machine = llvm.parse_assembly(code.text), context.codegen()._tm
+        module.verify()
+        passes = llvm.create_new_module_pass_manager()
+        for step in LLVM_PASSES:
+            getattr(passes, f"add_{step}_pass")()
+        passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
+        called = {other.name for other in module.functions if other.is_declaration} - SYSTEM_CALLS
+        foreign = sorted(name for name in called if not name.startswith("llvm."))
+        if foreign:
+            raise TypeError(f"kernel {name} calls {', '.join(foreign)}; it can call nothing but intrinsics")
+        return result.fndesc.llvm_func_name, machine.emit_object(module)
 
 
 @contextmanager

@@ -140,6 +140,10 @@ def atomic_add(typingctx, address, value):
     return types.int64(types.int64, types.int64), codegen
 
 
+YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
+SYSTEM_CALLS = {YIELD}  # all that a kernel calls outside of itself
+
+
 @intrinsic
 def pause(typingctx, give_way):
     """One turn of a spin: a hint to the core, or, where the wait is long, a yield to the scheduler."""
@@ -147,7 +151,7 @@ def pause(typingctx, give_way):
     def codegen(context, builder, sig, args):
         with builder.if_else(args[0]) as (long, short):
             with long:
-                builder.call(declare(builder, "SwitchToThread" if os.name == "nt" else "sched_yield", i32), [])
+                builder.call(declare(builder, YIELD, i32), [])
             with short:
                 if X86:
                     builder.call(declare(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])

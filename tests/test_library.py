@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import os
 import platform
 import shutil
@@ -9,7 +10,9 @@ import stat
 import struct
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from nanoinfer.kernels import cache as files
@@ -283,16 +286,51 @@ def test_what_is_set_for_compilation_is_set_back(monkeypatch):
 
 
 def test_a_kernel_calls_nothing_but_intrinsics():
-    from nanoinfer.kernels import compiler
+    from nanoinfer.kernels import compiler, intrinsics
     from numba import njit
 
-    @njit
-    def other(x):
-        return x + 1
+    other, store = njit(lambda x: x + 1), intrinsics.store_i64
 
-    def kernel(instruction, thread, threads):
-        for _ in range(other(threads)):
-            pass
+    def calls_a_function(instruction, thread, threads):
+        store(instruction, other(thread))
 
-    with pytest.raises(TypeError, match="kernel .* can call nothing but intrinsics"):
-        compiler.object_code(kernel, 3)
+    def allocates(instruction, thread, threads):
+        store(instruction, [thread][0])
+
+    def calls_the_c_library(instruction, thread, threads):
+        store(instruction, int(math.gamma(threads)))
+
+    for kernel in (calls_a_function, allocates, calls_the_c_library):
+        with pytest.raises(TypeError, match=f"{kernel.__name__} calls .*; it can call nothing but intrinsics"):
+            compiler.object_code(kernel, 3)
+
+
+def test_others_may_compile_at_the_same_time(tmp_path):
+    """Another thread's first njit, begun in the middle of a kernel's compilation, waits for it and not the reverse."""
+    code = """
+import threading, time, numba
+from nanoinfer.kernels import compiler, library
+def meanwhile(flags=compiler.Flags):
+    other.start()
+    time.sleep(0.5)
+    return flags()
+other, compiler.Flags = threading.Thread(target=lambda: numba.njit("i8(i8)")(lambda x: x + 1)), meanwhile
+library._compile([("packing",)])
+other.join()
+"""
+    process = start(code, tmp_path)
+    try:
+        assert (process.communicate(timeout=60)[1], process.returncode) == ("", 0)
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize("version_file", [None, "# This file helps to compute a version number in source trees"])
+def test_versions_of_packages_installed_otherwise(version_file, tmp_path, monkeypatch):
+    (tmp_path / "__init__.py").touch()
+    if version_file:
+        (tmp_path / "_version.py").write_text(version_file)
+    monkeypatch.setattr(files, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
+    assert files.release("numba").decode() == version("numba")
+    monkeypatch.setattr(files, "find_spec", lambda name: None)
+    assert files.release("numba").decode() == version("numba")
