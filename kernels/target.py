@@ -22,12 +22,8 @@ declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 # vector of weights per column and one broadcast have to fit. Seven, not eight, of three vectors: that divides images of
 # 14 and 28 lines, so there is one kernel fewer to compile.
 MATMUL_ROWS = {32: {1: 14, 2: 14, 3: 7, 4: 6, 5: 5}, 16: {1: 12, 2: 6, 3: 4, 4: 2}}
-# Rows of a depthwise tile by the width of its groups, at stride 1 and at more: accumulators, a line of taps, a pixel and
-# what it is shuffled to.
-DEPTHWISE_ROWS = {
-    32: {1: (14, 14), 2: (14, 14), 4: (14, 14), 8: (7, 4)},
-    16: {1: (8, 8), 2: (6, 6), 4: (4, 4), 8: (4, 4)},
-}
+# Rows of a depthwise tile by the width of its groups: accumulators, a line of taps, a pixel and what it is shuffled to.
+DEPTHWISE_ROWS = {32: {1: 14, 2: 14, 4: 14, 8: 4}, 16: {1: 8, 2: 6, 4: 4, 8: 4}}
 # Max pooling tiles: accumulators only.
 POOL_ROWS = {32: {1: 8, 2: 8}, 16: {1: 8, 2: 6}}
 # CPUs that run a 512-bit instruction as two halves: on them, half a vector is half the work.
