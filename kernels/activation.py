@@ -53,7 +53,7 @@ def hard_sigmoid(x: Vector) -> Vector:
 
 
 def hard_swish(x: Vector) -> Vector:
-    return x.fma(1 / 6, 0.5).clamp(0.0, 1.0) * x
+    return x.fma(1 / 6, 0.5).clamp_to_unit() * x
 
 
 def gelu(x: Vector) -> Vector:
