@@ -22,8 +22,10 @@ declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 # vector of weights per column and one broadcast have to fit. Seven, not eight, of three vectors: that divides images of
 # 14 and 28 lines, so there is one kernel fewer to compile.
 MATMUL_ROWS = {32: {1: 14, 2: 14, 3: 7, 4: 6, 5: 5}, 16: {1: 12, 2: 6, 3: 4, 4: 2}}
-# Rows of a depthwise tile by the width of its groups: accumulators, a line of taps, a pixel and what it is shuffled to.
-DEPTHWISE_ROWS = {32: {1: 14, 2: 14, 4: 14, 8: 4}, 16: {1: 8, 2: 6, 4: 4, 8: 4}}
+# Rows of a depthwise tile by the weights of a line of taps, the window's size times the width of a group: sums, these
+# weights, a pixel and what it is shuffled to have to fit. FEW_ROWS for lines of any other length.
+DEPTHWISE_ROWS = {32: {3: 14, 5: 7, 6: 14, 7: 7, 12: 7}, 16: {3: 8, 5: 8, 6: 6, 7: 8}}
+FEW_ROWS = 4
 # Max pooling tiles: accumulators only.
 POOL_ROWS = {32: {1: 8, 2: 8}, 16: {1: 8, 2: 6}}
 # CPUs that run a 512-bit instruction as two halves: on them, half a vector is half the work.

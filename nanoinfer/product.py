@@ -217,7 +217,8 @@ def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> St
         band=lines if ring or splits_channels(y) else _band(lines, stride * x.line, panels, context.threads),
         panels=panels, **activation.fields(node.attributes.get("activation")),
     )  # fmt: skip
-    rows = -(-out_width // -(-out_width // target.DEPTHWISE_ROWS[context.machine.registers][width]))
+    most = target.DEPTHWISE_ROWS[context.machine.registers].get(size * width, target.FEW_ROWS)
+    rows = -(-out_width // -(-out_width // most))
     variant = activation.variant(node.attributes.get("activation"))
     kernel = ("depthwise", size, stride, padding, rows, lanes, variant, width)
     return Step(kernel, fields, node, 2 * y.shape[0] * y.pixels * y.channels * size * size * width)

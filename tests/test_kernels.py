@@ -282,7 +282,7 @@ def test_few_panels_of_a_depthwise_convolution_leave_no_thread_idle():
 
 @pytest.mark.parametrize("machine", X86)
 def test_depthwise_around_its_tile(machine):
-    rows = target.DEPTHWISE_ROWS[machine.registers][1]
+    rows = target.DEPTHWISE_ROWS[machine.registers][3]
     for pixels in (rows - 1, rows, rows + 1):
         for channels in (machine.lanes - 1, machine.lanes, machine.lanes + 1):
             options = dict(groups=channels, residual=True, padding=1)
@@ -329,7 +329,7 @@ def test_narrow_groups_are_one_chain_of_multiply_adds(machine, width):
 @pytest.mark.parametrize("machine", X86)
 def test_grouped_convolution(machine, per_group):
     """Groups narrower than a vector, of one vector and of two; also as many channels as leave a vector half empty."""
-    rows = target.DEPTHWISE_ROWS[machine.registers].get(per_group, 4)
+    rows = target.DEPTHWISE_ROWS[machine.registers].get(3 * per_group, target.FEW_ROWS)
     for groups, size in ((3, (4, rows - 1)), (32 // per_group, (4, rows + 1)), (5, (rows + 2, 4))):
         channels = groups * per_group
         for stride in (1, 2):
@@ -797,7 +797,8 @@ def test_same_bits_with_any_tile(name, monkeypatch):
     for machine, rows, vectors in tiles:
         for table in ("MATMUL_ROWS", "POOL_ROWS"):
             monkeypatch.setattr(target, table, {machine.registers: {1: rows + 1, 2: rows, 3: 1, 4: 1}})
-        monkeypatch.setattr(target, "DEPTHWISE_ROWS", {machine.registers: dict.fromkeys((1, 2, 4, 8), rows)})
+        monkeypatch.setattr(target, "DEPTHWISE_ROWS", {machine.registers: {}})
+        monkeypatch.setattr(target, "FEW_ROWS", rows)
         monkeypatch.setattr(target, "ATTENTION_TILE", {machine.registers: (rows, vectors)})
         np.testing.assert_array_equal(run(net, machine, 2), expected)
 
