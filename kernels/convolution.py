@@ -17,7 +17,8 @@ along the longer side of a region: a left or right border column is walked downw
 *Order of work.* Panels outside, pixels inside: a panel of weights stays in L1 while the pixels stream past it.
 Pixels come in chunks that fit L2, so that the next panel finds them there. Threads split pixels, or panels where an
 output has more channels than pixels. While a tile works it asks for memory, a cache line a step: the first few tiles
-of a panel for the next panel, those after them for what a later step needs (`later`).
+of a panel for the next panel, those after them for what a later step needs (`later`), or if that has been asked for,
+for the pixels of the next chunk.
 """
 
 from __future__ import annotations
@@ -140,6 +141,7 @@ def build():
                 first, end = end * thread // threads, end * (thread + 1) // threads
             while first < end:
                 stop = minimum(first + chunk, end)
+                pixels, pixels_end = x + x_offset + stop * x_tile, x + x_offset + minimum(stop + chunk, end) * x_tile
                 for panel in range(first_panel, end_panel):
                     panel_x = x + x_offset + panel // group_panels * x_group
                     panel_y = y + y_offset + panel * panel_bytes
@@ -162,9 +164,12 @@ def build():
                         if at < first + next_tiles:
                             count = minimum(count, first + next_tiles - at)
                             ahead, ahead_end = next_w + (at - first) * w_tile, next_w + w_panel
-                        else:
+                        elif later < later_end or lines * images > 1:
                             ahead, ahead_end = later, later_end
                             later += count * w_tile
+                        else:
+                            ahead, ahead_end = pixels, pixels_end
+                            pixels += count * w_tile
                         call_tile(kernel, region, tile_x, tile_w, panel_bias, tile_y, count, ahead, ahead_end)
                         at += count
                 first = stop
