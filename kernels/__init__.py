@@ -22,6 +22,7 @@ from . import (
     peak,
     pooling,
     program,
+    strassen,
 )
 
 # Arguments of the functions that `build` returns.
@@ -50,13 +51,15 @@ KERNELS: dict[str, Kernel] = {
     "max_pool": Kernel(pooling.build_max, TILE),
     "average_pool": Kernel(pooling.build_average, STEP, pooling.AVERAGE_FIELDS),
     "elementwise": Kernel(elementwise.build, STEP, elementwise.FIELDS),
+    "strassen_sums": Kernel(strassen.build, STEP, strassen.FIELDS),
     "gating": Kernel(gating.build, STEP, gating.FIELDS),
     "layer_norm": Kernel(normalization.build, STEP, normalization.FIELDS),
     "attention": Kernel(attention.build, STEP, attention.FIELDS),
     "peak": Kernel(peak.build_peak, STEP, peak.PEAK_FIELDS),
     "read": Kernel(peak.build_read, STEP, peak.READ_FIELDS),
     "packing": Kernel(packing.build, STEP, packing.FIELDS),
-    "bands": Kernel(program.build_bands, STEP, program.BANDS_FIELDS),
+    "bands": Kernel(program.build_own, STEP, program.OWN_FIELDS),
+    "strassen": Kernel(program.build_own, STEP, program.OWN_FIELDS),
     "lead": Kernel(program.build_lead, LEAD),
     "follow": Kernel(program.build_follow, FOLLOW),
 }

@@ -80,6 +80,10 @@ REGION = (
     "w_skip",  # bytes of invalid taps between the end of one row of taps and the start of the next
     "residual",  # 0, or the distance in bytes from an output element to the element that is added to it
     *ACTIVATION,
+    # Of tiles that add partial sums, the same distances:
+    "partial",  # to the one that goes into y, before the residual
+    "also_add",  # to another one, which the tile's own is added to as well,
+    "also_to",  # and to where that goes; 0: nowhere
 )
 TILE_START = REGION.index("x_step")
 

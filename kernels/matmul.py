@@ -27,15 +27,20 @@ def oracle(x, weight, bias, activation=None):
     return activate(x @ weight.T.astype(x.dtype) + bias.astype(x.dtype), activation)
 
 
-def build(rows: int, vectors: int, lanes: int, activation: str):
+def build(rows: int, vectors: int, lanes: int, activation: str, sums: str = ""):
     """The micro-kernel for `rows` pixels and `vectors` vectors of output channels.
 
     While a tile works, it asks for the lines from `ahead` on, one a step, unless that has reached `ahead_end`: what is
     needed next, or later, streams from memory while these weights are in use.
 
+    The variant "partial" (for Strassen's scheme, see strassen.py) adds a partial sum to the tile's own and, unless
+    `also_to` is 0, stores what another partial sum and the tile's own make besides.
+
     Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
     y and the residual have room for whole vectors. Unaligned addresses are fine.
     """
+    from numba import njit
+
     from .intrinsics import arguments, minimum, prefetch
     from .simd import block
 
@@ -44,9 +49,19 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
     activate, fields = finish(t, activation), arguments(len(REGION) - TILE_START, TILE_START)
     step = 4 * vectors * lanes
 
+    def add_partial(acc, y, y_step, partial, also_add, also_to):
+        if also_to != 0:
+            store(add(acc, y + also_add, y_step), y + also_to, y_step)
+        return add(acc, y + partial, y_step)
+
+    def add_nothing(acc, y, y_step, partial, also_add, also_to):
+        return acc
+
+    add_sums = njit(error_model="numpy", inline="always")(add_partial if sums == "partial" else add_nothing)
+
     def matmul(region, x, w, bias, y, count, ahead, ahead_end):
         (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, sum_block, w_skip, residual,
-         kind) = fields(region)  # fmt: skip
+         kind, partial, also_add, also_to) = fields(region)  # fmt: skip
         for _ in range(count):
             acc = load_row(bias)
             weight = w
@@ -67,6 +82,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str):
                         if first != 0:
                             acc = add(acc, y, y_step)
                 weight += w_skip
+            acc = add_sums(acc, y, y_step, partial, also_add, also_to)
             if residual != 0:
                 acc = add(acc, y + residual, y_step)
             store(activate(acc, kind), y, y_step)

@@ -8,6 +8,8 @@ reads its weights as one stream. Output channels that fill up the last panel are
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 FIELDS = ("weight", "channels", "depth", "taps", "width", "packed")
@@ -23,9 +25,9 @@ def oracle(weight: np.ndarray, width: int) -> np.ndarray:
     return packed
 
 
-def packed_size(weight: np.ndarray, width: int) -> int:
-    """Number of floats in a packed weight."""
-    return -(-weight.shape[0] // width) * width * (weight.size // weight.shape[0])
+def packed_size(shape: tuple[int, ...], width: int) -> int:
+    """Number of floats in a packed weight of shape (O, K, KH, KW)."""
+    return -(-shape[0] // width) * width * math.prod(shape[1:])
 
 
 def build():

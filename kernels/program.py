@@ -82,23 +82,23 @@ def _walk():
     return walk
 
 
-BANDS_FIELDS = ("programs",)  # address of a (table, number of steps) for every thread
+OWN_FIELDS = ("programs",)  # address of a (table, number of steps) for every thread
 
 
-def build_bands():
+def build_own():
     """An instruction in which each thread walks a program of its own, as if it were alone, and meets no one on its way.
 
-    For bands of lines that pass through several kernels while they are in the thread's cache.
+    For lines or pixels that pass through several kernels while they are in the thread's cache.
     """
     from .intrinsics import call_kernel, load_i64
 
-    def bands(instruction, thread, threads):
+    def own(instruction, thread, threads):
         mine = load_i64(instruction + 8) + 16 * thread
         table = load_i64(mine)
         for row in range(table, table + load_i64(mine + 8) * (8 * WORDS), 8 * WORDS):
             call_kernel(load_i64(row), row, 0, 1)
 
-    return bands
+    return own
 
 
 def build_lead():

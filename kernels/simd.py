@@ -257,6 +257,7 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         fma_outer=operation(fma_outer, kind, types.int64, types.int64, types.int64),
         fma_window=fma_window,
         add=elementwise(lambda builder, a, b: builder.fadd(a, b)),
+        sub=elementwise(lambda builder, a, b: builder.fsub(a, b)),
         mul=elementwise(lambda builder, a, b: builder.fmul(a, b)),
         max=elementwise(lambda builder, a, b: Vector(builder, a).maximum_or_nan(Vector(builder, b)).value),
         choose=choose,

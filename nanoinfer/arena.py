@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from . import bands, lowering, memory
+from . import bands, lowering, memory, strassen
 from .graph import Graph
 from .kernels import target
 from .kernels.limits import cache_sizes
@@ -14,7 +14,7 @@ from .lowering import SCRATCH
 
 REST = 2  # nodes for which memory that threads share is left alone after its last use, if it is small
 SMALL = 0.5  # of a core's L2 cache: larger values are not in it any more when they are overwritten
-PRIVATE = {**lowering.PRIVATE, **bands.PRIVATE}
+PRIVATE = {**lowering.PRIVATE, **strassen.PRIVATE, **bands.PRIVATE}
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,15 @@ that it feeds: expand, depthwise and project of an inverted residual, or a netwo
 lines of output at a time, a thread expands the lines that they need into a ring of lines, runs the depthwise
 convolution over them and projects what comes out. It does so for its own share of the output lines, with no barrier in
 between; at the border of two shares both threads expand the few lines that both need. Each output is the same chain of
-multiply-adds as without bands, so it has the same bits.
+operations as without bands, so it has the same bits.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from . import ops, product
+from . import ops, product, strassen
 from .graph import Graph, Node
 from .kernels import target
 from .kernels.limits import cache_sizes
@@ -103,7 +102,8 @@ def _buffers(node: Node, shapes: Shapes, lanes: int) -> tuple[Place, Place]:
 
 def private(node: Node, shapes: Shapes, machine: target.Target) -> int:
     """Bytes that each thread needs for itself."""
-    return sum(place.bytes for place in _buffers(node, shapes, machine.lanes))
+    scratch = max(strassen.private(part, shapes, machine) for part in node.attributes["parts"])
+    return sum(place.bytes for place in _buffers(node, shapes, machine.lanes)) + scratch
 
 
 def lower(node: Node, context: Context) -> list[Step]:
@@ -117,10 +117,7 @@ def lower(node: Node, context: Context) -> list[Step]:
             share = range(max(0, first - image * height), min(height, end - image * height))
             own += _share(node, context, thread, image, share)
         programs.append(own)
-    flops = sum(
-        2 * math.prod(context.shapes[part.output]) * math.prod(context.tensors[part.tensors["weight"]].shape[1:])
-        for part in node.attributes["parts"]
-    )
+    flops = sum(strassen.flops(part, context) for part in node.attributes["parts"])
     return [Step(("bands",), dict(programs=programs), node, flops)]
 
 
@@ -137,14 +134,15 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
     far = {name for name in places if context.places[name].bytes > FAR * context.threads * cache_sizes()[1]}
 
     def own(changed: Mapping[str, Place]) -> Context:
-        return replace(context, threads=1, places={**places, **changed})
+        scratch = base + ring.bytes + band.bytes
+        return replace(context, threads=1, places={**places, **changed}, private=scratch)
 
     def expand_lines(first: int, end: int) -> Iterator[Step]:
         """Into the ring; a run of lines that goes beyond the ring's end is two."""
         while first < end:
             slot = first % slots
             count = min(end - first, slots - slot)
-            steps = product.conv2d(expand, own({expand.output: _lines(ring, 0, slot, count)}), first=first)
+            steps = _dense(expand, own({expand.output: _lines(ring, 0, slot, count)}), first)
             if node.inputs[0] in far:
                 steps[0].streams = _input_lines(expand, context, places[node.inputs[0]], first, first + count)
             yield from steps
@@ -156,7 +154,7 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
         changed = own({expand.output: expanded, depthwise.output: out})
         steps = [product.depthwise(depthwise, changed, first=first, ring=slots)]
         for part in project:
-            steps += product.conv2d(part, own({depthwise.output: out, **outer}))
+            steps += _dense(part, own({depthwise.output: out, **outer}))
         steps[len(project)].streams = tuple(
             (place.address, place.image) for name, place in outer.items() if name in far
         )
@@ -169,6 +167,13 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
         yield from expand_lines(ready, needed)
         yield from output_lines(first, end)
         ready = max(ready, needed)
+
+
+def _dense(node: Node, context: Context, first: int = 0) -> list[Step]:
+    """A thread's steps; `first` as in product.conv2d."""
+    if strassen.applies(node, context.shapes):
+        return strassen.thread_steps(node, context, first)
+    return product.conv2d(node, context, first=first)
 
 
 def _lines(place: Place, image: int, first: int = 0, count: int | None = None) -> Place:

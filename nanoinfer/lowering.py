@@ -57,7 +57,7 @@ class Context:
     private_bytes: int  # that each thread has for itself, whatever the node
     private: int = 0  # address of the first thread's
     fresh: dict[tuple, np.ndarray] = field(default_factory=dict)  # what this plan adds to `packed`, once it is filled
-    packing: list[Step] = field(default_factory=list)  # to be run once, before the program
+    packing: list[Callable[[], Step]] = field(default_factory=list)  # to be run once, before the program
 
     def constant(self, key: tuple, make: Callable[[], np.ndarray]) -> int:
         """Address of a constant array, made once and shared by all plans of a model."""
@@ -68,18 +68,26 @@ class Context:
         return self._address(key)
 
     def packed_weight(
-        self, key: tuple, weight: np.ndarray, width: int, node: Node, order: Callable = np.ascontiguousarray
+        self, key: tuple, shape: tuple[int, ...], width: int, node: Node, weight: Callable[[], np.ndarray]
     ) -> int:
-        """Address of a weight (O, K, KH, KW), put in order, in panels of `width` output channels; see
-        kernels/packing.py."""
-        key = (*key, len(weight), width)
+        """Address of a weight of shape (O, K, KH, KW) in panels of `width` output channels; see kernels/packing.py.
+
+        `weight` is called when its turn to be packed comes, if it does: only then is there memory for what is made.
+        """
+        channels, depth, *window = shape
+        key = (*key, channels, width)
         if key not in self.packed and key not in self.fresh:
-            weight = np.ascontiguousarray(order(weight))
-            self.fresh[key] = self.packed.empty(packing.packed_size(weight, width))
-            channels, depth, *window = weight.shape
-            fields = dict(weight=weight.ctypes.data, channels=channels, depth=depth, taps=math.prod(window),
-                          width=width, packed=self._address(key))  # fmt: skip
-            step = Step(("packing",), fields, node, bytes=2 * weight.nbytes, keep=weight)
+            self.fresh[key] = self.packed.empty(packing.packed_size(shape, width))
+            fields = dict(
+                channels=channels, depth=depth, taps=math.prod(window), width=width, packed=self._address(key)
+            )
+
+            def step() -> Step:
+                made = np.ascontiguousarray(weight())
+                return Step(
+                    ("packing",), fields | dict(weight=made.ctypes.data), node, bytes=2 * made.nbytes, keep=made
+                )
+
             self.packing.append(step)
         return self._address(key)
 

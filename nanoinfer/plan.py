@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import arena, bands, lowering, ops, product, runtime, streaming
+from . import arena, bands, lowering, ops, product, runtime, strassen, streaming
 from .graph import Graph
 from .kernels import KERNELS, kernel_name, library, program, target
 from .kernels.convolution import REGION
@@ -23,7 +23,7 @@ from .lowering import Context, Step
 L3_SHARE = 0.3  # of the L3 cache for activations; the rest is for weights, and for others
 PACK_BYTES = 16 << 20  # read and written between two releases
 INPUT = 1 + KERNELS["convolution"].fields.index("x")
-LOWER = {**lowering.STEPS, **product.STEPS, **bands.STEPS}
+LOWER = {**lowering.STEPS, **product.STEPS, **strassen.STEPS, **bands.STEPS}
 Progress = Callable[[int, int], None]
 
 
@@ -117,7 +117,7 @@ def make_program(
     all_shapes = ops.infer_shapes(graph, input_shape, sizes)
     ways = _ways(input_shape, threads)
     shapes = ops.infer_shapes(graph, (input_shape[0] // ways, *input_shape[1:]), sizes)
-    in_place = _reads_input_in_place(graph, input_shape)
+    in_place = _reads_input_in_place(graph, shapes)
     graph = bands.group(graph, shapes, tensors, machine, threads // ways)
     memory = arena.lay_out(graph, shapes, machine, threads // ways, in_place)
     buffer = aligned_empty(ways * memory.bytes // 4)
@@ -167,19 +167,18 @@ def _all_ways(step: Step, ways: int) -> Step:
     return replace(step, flops=ways * step.flops, bytes=moved)
 
 
-def _pack(steps: list[Step], threads: int, release: Callable[[np.ndarray], None] | None) -> None:
+def _pack(packing: list[Callable[[], Step]], threads: int, release: Callable[[np.ndarray], None] | None) -> None:
     """Pack weights on the team, a few at a time, so that the source of what is packed can go before the next comes."""
-    while steps:
-        size = count = 0
-        while count < len(steps) and (not count or size < PACK_BYTES):
-            size += steps[count].bytes
-            count += 1
-        table, *_ = _assemble([steps[:count]])
-        runtime.team(threads).run(table)
-        for step in steps[:count]:
-            if release:
-                release(step.keep)
-        steps = steps[count:]
+    steps = []
+    for number, step in enumerate(packing, 1):
+        steps.append(step())
+        if number == len(packing) or sum(step.bytes for step in steps) >= PACK_BYTES:
+            table, *_ = _assemble([steps])
+            runtime.team(threads).run(table)
+            for done in steps:
+                if release:
+                    release(done.keep)
+            steps = []
 
 
 def images_at_a_time(
@@ -190,7 +189,7 @@ def images_at_a_time(
     More would make every step wait for memory; fewer would read the weights more often than needed.
     """
     shapes = ops.infer_shapes(graph, (1, *input_shape[1:]), {name: tensor.shape for name, tensor in tensors.items()})
-    machine, in_place = target.host(), _reads_input_in_place(graph, input_shape)
+    machine, in_place = target.host(), _reads_input_in_place(graph, shapes)
     images = input_shape[0]
     unit = threads if images >= threads else 1  # a whole number of images for each thread
     sharing = threads // unit
@@ -203,16 +202,17 @@ def images_at_a_time(
     return -(-units // -(-units // most)) * unit
 
 
-def _reads_input_in_place(graph: Graph, input_shape: tuple[int, ...]) -> bool:
+def _reads_input_in_place(graph: Graph, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether all that reads the input can take torch's layout: dense convolutions."""
     return (
-        len(input_shape) == 4
+        len(shapes[graph.input]) == 4
         and graph.input not in graph.outputs
         and all(
             node.op == "conv2d"
             and node.attributes["groups"] == 1
             and graph.input not in node.inputs[1:]
             and not node.attributes.get("gated")  # scales a copy of its input
+            and not strassen.applies(node, shapes)
             for node in graph.consumers()[graph.input]
         )
     )

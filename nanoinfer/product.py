@@ -42,9 +42,12 @@ def _record(product: Product, region: dict[str, int], rows: int, vectors: int, l
         w_tile=w_tile, next_tiles=-(-product.taps * tap_bytes // w_tile) if w_tile else 0,
         x_step=region["x_step"], y_step=region["y_step"],
         taps_y=region["taps_y"], taps_x=region["taps_x"], x_tap_y=x.line, x_tap_x=x.pixel, depth=product.depth,
-        x_depth=x.channel, sum_block=SUM_BLOCK if product.y.pixels > 1 else VECTOR_SUM_BLOCK,
+        x_depth=x.channel, sum_block=product.sum_block or (SUM_BLOCK if product.y.pixels > 1 else VECTOR_SUM_BLOCK),
         w_skip=(product.window[1] - region["taps_x"]) * tap_bytes,
         residual=product.residual.address - product.y.address if product.residual else 0,
+        partial=product.partial.address - product.y.address if product.partial else 0,
+        also_add=product.also[0].address - product.y.address if product.also else 0,
+        also_to=product.also[1].address - product.y.address if product.also else 0,
         **activation.fields(product.node.attributes.get("activation")),
     )  # fmt: skip
 
@@ -57,7 +60,7 @@ def _steps(product: Product, context: Context) -> list[Step]:
         width, w_image = vectors * lanes, 0
         if product.weight is not None:
             part = product.weight[first : first + panels * width]
-            w = context.packed_weight((node.tensors["weight"], first), part, width, node)
+            w = context.packed_weight((node.tensors["weight"], first), part.shape, width, node, lambda w=part: w)
         if product.gate is not None:
             # Images lie outside, panels inside: the weights of these panels for all images, then those of the next.
             scaled = context.scratch[node.output] + y.shape[0] * 4 * first * product.depth
@@ -72,7 +75,7 @@ def _steps(product: Product, context: Context) -> list[Step]:
         split = (panels - rest) // group * group if splits_channels(y) else 0
         for count, by_panel in ((split, True), (panels - split, False)):
             if count:
-                steps.append(_step(product, context, (vectors, lanes), count, first, (w, w_image), by_panel))
+                steps.append(step(product, context, (vectors, lanes), count, first, (w, w_image), by_panel))
                 first += count * width
                 w += count * width * product.taps * product.depth * 4
     for last in (*gating[-1:], steps[-1]):
@@ -88,7 +91,7 @@ def _gating(product: Product, packed: int, scaled: int, panels: int, vectors: in
     return Step(("gating", lanes), fields, product.node, images * panels * depth * vectors * lanes, meet=False)
 
 
-def _step(
+def step(
     product: Product,
     context: Context,
     panel: tuple[int, int],
@@ -208,7 +211,7 @@ def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> St
     values = np.zeros(y.channels) if bias is None else bias
     fields = dict(
         x=x.address, x_image=x.image, x_line=x.line, x_pixel=x.pixel,
-        w=context.packed_weight((node.tensors["weight"], 0), weight, lanes, node, crossed),
+        w=context.packed_weight((node.tensors["weight"], 0), weight.shape, lanes, node, lambda: crossed(weight)),
         bias=context.channel_vector(_bias_key(node), values),
         zeros=context.constant(("zeros", lanes), lambda: np.zeros(lanes, np.float32)), y=y.address, y_image=y.image,
         y_line=y.line, y_pixel=y.pixel, residual=residual.address - y.address if residual else 0, images=y.shape[0],

@@ -43,6 +43,9 @@ class Product:
     bias: np.ndarray | None = None
     residual: Place | None = None
     gate: Place | None = None
+    partial: Place | None = None  # is added, as the residual is
+    also: tuple[Place, ...] = ()  # (partial sum that the product is added to, where that goes), besides y
+    sum_block: int = 0  # input channels in one chain of multiply-adds; 0: as many as suit y, a single pixel or more
     first: int = 0  # y is lines of the output from this one on
 
     @property
@@ -53,7 +56,8 @@ class Product:
         """The specification of its micro-kernel for `rows` pixels."""
         if self.weight is None:
             return self.tile, rows, vectors, lanes
-        return self.tile, rows, vectors, lanes, activation.variant(self.node.attributes.get("activation"))
+        variant = activation.variant(self.node.attributes.get("activation"))
+        return self.tile, rows, vectors, lanes, variant, *(["partial"] if self.partial else [])
 
 
 def panels(product: Product, machine: target.Target) -> list[tuple[int, int, int]]:

@@ -28,6 +28,15 @@ def test_bits_do_not_depend_on_bands(monkeypatch, model, shape):
             np.testing.assert_array_equal(banded, plain)
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 104, 96), (1, 3, 96, 104)])
+def test_wide_convolutions_in_bands(monkeypatch, shape):
+    """The second stage has 13 lines of 12 pixels, in pairs by Strassen's scheme, or 12 of 13, which have no pairs."""
+    plain, _ = logits(monkeypatch, "resnext50_32x4d", shape, 1, 1 << 20, worthwhile=np.inf)
+    for threads, l2_bytes in ((1, 1 << 17), (2, 1 << 20)):
+        banded, _ = logits(monkeypatch, "resnext50_32x4d", shape, threads, l2_bytes)
+        np.testing.assert_array_equal(banded, plain)
+
+
 def test_what_goes_together(monkeypatch):
     """A stem, an inverted residual with and without its project (a gate stands between), a narrow grouped block."""
     monkeypatch.setattr(bands, "cache_sizes", lambda: (1 << 15, 1 << 20, 1 << 25))

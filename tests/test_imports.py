@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = {"nanoinfer": ROOT / "nanoinfer", **{f"nanoinfer.{name}": ROOT / name for name in ("kernels", "weights")}}
 FRAMEWORKS = {"torch", "torchvision", "timm", "tensorflow", "jax", "onnxruntime", "openvino"}
 NUMERIC = {"numpy", "numba", "llvmlite", "safetensors", "huggingface_hub"}
-LAYERS = {"layout", "lowering", "tiling", "product", "bands", "streaming", "arena", "plan"}  # graph meets kernels here
+# Where the graph meets the kernels.
+LAYERS = {"layout", "lowering", "tiling", "product", "strassen", "bands", "streaming", "arena", "plan"}
 
 # module of nanoinfer -> the modules of nanoinfer that it may import
 ALLOWED = {

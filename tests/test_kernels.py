@@ -26,8 +26,9 @@ from nanoinfer.kernels import (
     program,
     target,
 )
+from nanoinfer.kernels import strassen as kernels_strassen
 
-from nanoinfer import bands, layout, memory, ops, passes, plan, runtime
+from nanoinfer import bands, layout, memory, ops, passes, plan, runtime, strassen
 from nanoinfer import product as products
 from nanoinfer.graph import Builder
 
@@ -597,7 +598,7 @@ def test_program_meets_between_steps(threads):
 def test_packing(shape, width):
     weight = np.random.default_rng(0).standard_normal(shape, np.float32)
     exact = packing.oracle(weight, width)
-    assert packing.packed_size(weight, width) == exact.size
+    assert packing.packed_size(weight.shape, width) == exact.size
     for threads in (1, 3):
         packed = guarded_empty(exact.size)
         fields = (weight.ctypes.data, shape[0], shape[1], shape[2] * shape[3], width, packed.ctypes.data)
@@ -639,6 +640,104 @@ def test_the_input_of_the_network_gated(channels):
 
     net = network((2, 16, 5, 5), add)
     np.testing.assert_allclose(run(net), net.exact(), atol=1e-4)
+
+
+# Strassen's scheme
+
+
+@pytest.mark.parametrize("lanes", [16, 8, 4])
+@pytest.mark.parametrize("pairs", [1, 5])
+def test_strassen_sums(lanes, pairs):
+    channels, gap = 6 * lanes, 4
+    x = np.random.default_rng(0).standard_normal((pairs, 2, channels + gap), np.float32)
+    y = guarded_empty(x.size)
+    y[...] = 7
+    fields = dict(x=x.ctypes.data, x_pixel=x.strides[1], y=y.ctypes.data, pairs=pairs, half=2 * channels)
+    row = np.array([0, *(fields[name] for name in KERNELS["strassen_sums"].fields)], np.int64)
+    library.function(("strassen_sums", lanes))(row.ctypes.data, 0, 1)
+    sums, expected = y.reshape(pairs, -1), kernels_strassen.oracle(x[..., :channels])
+    np.testing.assert_array_equal(sums[:, : 2 * channels], expected.reshape(pairs, -1))
+    assert (sums[:, 2 * channels :] == 7).all()
+    assert (owner(y) == CANARY).sum() == owner(y).size - y.size
+
+
+def test_the_seven_products_make_the_product():
+    """In integers, so exactly: ((a11, a12), (a21, a22)) times the quarters of a weight."""
+    generator = np.random.default_rng(0)
+    pixels, weight = (generator.integers(-9, 9, size).astype(np.float32) for size in ((5, 2, 6), (8, 6, 1, 1)))
+    values = {f"a{n // 2 + 1}{n % 2 + 1}": part for n, part in enumerate(np.moveaxis(pixels.reshape(5, 4, 3), 1, 0))}
+    values |= {f"s{n + 1}": part for n, part in enumerate(np.moveaxis(kernels_strassen.oracle(pixels), 1, 0))}
+    for part in strassen.SEVEN:
+        made = values[part.x] @ strassen.sum_of_quarters(weight, part.quarters)[:, :, 0, 0].T
+        if part.also:
+            values[part.also[1]] = made + values[part.also[0]]
+        values[part.to] = made + (values[part.add] if part.add else 0)
+    made = np.stack([np.hstack([values["c11"], values["c12"]]), np.hstack([values["c21"], values["c22"]])], 1)
+    np.testing.assert_array_equal(made, pixels @ weight[:, :, 0, 0].T)
+
+
+@pytest.fixture
+def strassen_for_all(monkeypatch):
+    """Also products that are too small to gain by it."""
+    monkeypatch.setattr(strassen, "LEAST_CHANNELS", 64)
+    monkeypatch.setattr(strassen, "LEAST_PIXELS", 2)
+
+
+@pytest.mark.parametrize("size", [(1, 2), (7, 4), (15, 2), (9, 6)], ids=str)
+@pytest.mark.parametrize("machine", X86)
+def test_strassen(machine, size, strassen_for_all, monkeypatch):
+    """As near to the exact product as chains of multiply-adds of a few times the length may be."""
+    for depth, out, residual, kind in ((64, 128, False, None), (128, 64, False, "hard_swish"), (64, 64, True, "relu")):
+        for nhwc, bias in ((False, True), (True, False)):
+            net = product((2, depth, *size), out, 1, kind, residual, bias=bias, nhwc=nhwc)
+            for scratch, threads in ((1 << 20, 1), (1, 2), (1 << 15, 3), (1, 70)):
+                monkeypatch.setattr(strassen, "SCRATCH_BYTES", scratch)
+                steps = plan.make_program(net.graph, net.tensors, net.x.shape, threads, layout.Packed()).steps
+                assert [step.kernel[0] for step in steps] == ["strassen"]
+                assert_near(net, 4 * product_bound(net).max(), machine, threads)
+
+
+def test_where_strassen_is_used():
+    def used(shape, channels, window=1, **options):
+        net = product(shape, channels, window, **options)
+        (node,) = net.graph.nodes
+        shapes = ops.infer_shapes(net.graph, shape, {name: tensor.shape for name, tensor in net.tensors.items()})
+        return strassen.applies(node, shapes)
+
+    assert used((1, 256, 8, 16), 512) and used((5, 256, 8, 16), 512)
+    assert not used((2, 256, 16, 15), 512), "the last of a line would be paired with the first of another"
+    assert not used((1, 256, 8, 8), 512) and not used((1, 192, 16, 16), 512) and not used((1, 512, 16, 16), 288)
+    assert not used((1, 256, 16, 16), 256, 3) and not used((1, 256, 32, 32), 256, stride=2)
+    assert not used((1, 256, 16, 16), 256, groups=2)
+    assert not used((1, 256, 512), 256, None)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 6), (8, 7), (6, 5)], ids=str)
+def test_strassen_in_bands(size, strassen_for_all, monkeypatch):
+    """The same bits as outside of them, whatever the bands. Not used where a band's lines may end with half a pair."""
+    net = network((3, 64, *size), inverted_residual(expanded=128, out=64, residual=True))
+    monkeypatch.setattr(bands, "WORTHWHILE", np.inf)
+    plain = run(net, WIDE)
+    np.testing.assert_allclose(plain, net.exact(), atol=1e-5 * np.abs(plain).max())
+    monkeypatch.setattr(bands, "WORTHWHILE", 0.0)
+    monkeypatch.setattr(bands, "REREAD", 0.0)
+    for l2_bytes in (1 << 10, 1 << 17, 1 << 22):
+        monkeypatch.setattr(bands, "cache_sizes", lambda l2_bytes=l2_bytes: (1 << 15, l2_bytes, 1 << 25))
+        for machine, threads in ((WIDE, 1), (HALVED, 2), (WIDE, 4), (MIDDLE, 2), (NARROW, 5), (ARM, 1)):
+            banded = run(net, machine, threads)
+            np.testing.assert_array_equal(banded, plain, f"{machine.lanes} lanes, {threads} threads")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_not_finite_makes_nan_of_a_pair_of_pixels(value, strassen_for_all):
+    net = product((2, 64, 3, 4), 64, 1)
+    clean, x = run(net), net.x.copy()
+    x[1, 5, 1, 3] = value
+    y = run(net, x=x)
+    touched = np.zeros(y.shape, bool)
+    touched[1, :, 1, 2:] = True
+    np.testing.assert_array_equal(y[~touched], clean[~touched])
+    assert not np.isfinite(y[1, :, 1, 3]).any() and np.isnan(y[1, 32:, 1, 2]).all()
 
 
 # Bands
@@ -693,7 +792,7 @@ def test_every_kernel_is_tested():
     """By name: a kernel that is added needs tests of its own, here."""
     products = {"convolution", "matmul", "depthwise", "max_pool", "packing", "gating"}
     others = {"average_pool", "elementwise", "layer_norm", "attention", "peak", "read", "lead", "follow", "bands"}
-    assert set(KERNELS) == products | others
+    assert set(KERNELS) == products | others | {"strassen", "strassen_sums"}
 
 
 def test_peak_and_read():
@@ -752,6 +851,7 @@ NETWORKS = {
     "conv3x3": product((3, 5, 9, 11), 48, 3, "relu", stride=2, bias=True),
     "conv7x7": product((3, 3, 17, 13), 24, 7, stride=2),
     "pointwise": product((3, 40, 5, 9), 40, 1, "hard_swish", residual=True, bias=True),
+    "strassen": product((3, 256, 8, 16), 256, 1, "hard_swish", residual=True, bias=True),
     "linear": product((3, 29, 50), 80),
     "head": product((3, 130), 32, kind="gelu"),
     "wide head": product((3, 70), 50 * 16, bias=True),
@@ -820,7 +920,11 @@ def test_plans_that_cut_a_weight_differently_share_what_they_can(machine):
 # NaN, inf, denormals and the accuracy of exp and erf
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# Of a pair of pixels, Strassen's scheme makes sums before it multiplies.
+BY_ITS_DEFINITION = [name for name in NETWORKS if name != "strassen"]
+
+
+@pytest.mark.parametrize("name", BY_ITS_DEFINITION)
 def test_nan_stays_in_its_image(name):
     net = NETWORKS[name]
     clean, x = run(net), net.x.copy()
@@ -833,7 +937,7 @@ def test_nan_stays_in_its_image(name):
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", BY_ITS_DEFINITION)
 def test_inf_goes_where_arithmetic_takes_it(name, value):
     net = NETWORKS[name]
     x = net.x.copy()

@@ -5,7 +5,7 @@ import math
 import pytest
 from nanoinfer.kernels import target
 
-from nanoinfer import bands, create_model, layout
+from nanoinfer import bands, create_model, layout, strassen
 from nanoinfer.streaming import GAP
 
 
@@ -40,9 +40,11 @@ def test_what_is_used_once_is_asked_for_before_its_step(name, threads, monkeypat
     once = sum(_end(step) - step.fields["w"] for step in steps if pixels[step.node.output] == 1)
     assert sum(end - first for first, end in asked) > once / 2
     far = [node for node in (step.node for step in steps) if node.op == "bands" and name.startswith("resnext")]
+    # Products of half the size, by Strassen's scheme, have no room left for more than their own weights.
+    whole = [node for node in far if not strassen.applies(node.attributes["parts"][2], program.shapes)]
     large = {value for value in program.shapes if _bytes(program.shapes[value]) > threads << 19}
     assert written == {node.output for node in far} & large, "lines that bands write"
-    assert read >= {node.inputs[0] for node in far} & large, "lines that bands read"
+    assert read >= {node.inputs[0] for node in whole} & large, "lines that bands read"
 
 
 def _near(step, value):

@@ -1,0 +1,47 @@
+"""What Strassen's scheme multiplies: sums of pixels and channels, side by side with the activations they come from.
+
+Two neighbouring pixels, each with its channels in two halves, are a 2 x 2 matrix ((a11, a12), (a21, a22)) of vectors;
+the four sums are those of Winograd's form of the scheme. nanoinfer/strassen.py says what is done with them.
+
+    s1 = a21 + a22    s2 = s1 - a11    s3 = a11 - a21    s4 = a12 - s2
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+FIELDS = ("x", "x_pixel", "y", "pairs", "half")
+
+
+def oracle(x: np.ndarray) -> np.ndarray:
+    """The definition in NumPy: x (pairs, 2, channels) -> (pairs, 4, channels / 2)."""
+    a11, a12, a21, a22 = np.moveaxis(x.reshape(len(x), 4, -1), 1, 0)
+    s1 = a21 + a22
+    s2 = s1 - a11
+    return np.stack([s1, s2, a11 - a21, a12 - s2], 1)
+
+
+def build(lanes: int):
+    """For one thread, whose sums they are. `half` is half of the channels in bytes, whole vectors; the sums of a pair
+    take as much memory as the pair."""
+    from .intrinsics import arguments
+    from .simd import block
+
+    t, fields = block(1, 1, lanes), arguments(len(FIELDS))
+    load, add, sub, store = t.load, t.add, t.sub, t.store
+
+    def strassen_sums(instruction, thread, threads):
+        x, x_pixel, y, pairs, half = fields(instruction)
+        for pair in range(pairs):
+            even = x + pair * 2 * x_pixel
+            odd = even + x_pixel
+            to = y + pair * 2 * x_pixel
+            for at in range(0, half, 4 * lanes):
+                s1 = add(load(odd + at, 0), odd + half + at, 0)
+                s2 = sub(s1, even + at, 0)
+                store(s1, to + at, 0)
+                store(s2, to + half + at, 0)
+                store(sub(load(even + at, 0), odd + at, 0), to + 2 * half + at, 0)
+                store(sub(load(even + half + at, 0), to + half + at, 0), to + 3 * half + at, 0)
+
+    return strassen_sums

@@ -1,0 +1,211 @@
+"""Wide pointwise convolutions with one multiplication in eight left out: Strassen's scheme in Winograd's form.
+
+Two neighbouring pixels, with their input channels in two halves, are a 2 x 2 matrix a; the weight, in quarters, is a
+2 x 2 matrix b; and c = a b is the same two pixels of the output. Row by column that would be eight products. With sums
+of activations, s (kernels/strassen.py), and sums of weights, it is seven:
+
+    u1 = a11 b11                        c11 = a12 b21 + u1
+    u2 = s2 (b11 - b12 + b22) + u1      c21 = a22 (b12 - b11 + b21 - b22) + u3
+    u3 = s3 (b22 - b12) + u2            c12 = s4 b22 + u4
+    u4 = s1 (b12 - b11) + u2            c22 = s1 (b12 - b11) + u3    (one product for both)
+
+(V. Strassen, Gaussian Elimination is not Optimal, Numerische Mathematik 13, 1969.) Sums of weights are made once, and
+rounded once; instead of the four quarters of a weight there are seven to keep and to read.
+
+Pixels are paired within a line, so bits depend on neither batch, threads nor bands. But the two of a pair share their
+rounding errors, and an infinity or NaN in one of them may reach both, as NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from . import product
+from .graph import Node
+from .kernels import target
+from .layout import Place, nhwc
+from .lowering import Context, Step, splits_channels
+from .tiling import Product
+
+# What is narrower or smaller would gain less than the sums cost. Halves of UNIT channels are whole panels everywhere.
+LEAST_CHANNELS, LEAST_PIXELS, UNIT = 256, 128, 64
+# For each thread's sums: so many that weights are not read too often, so few that they stay near.
+SCRATCH_BYTES = 1280 << 10
+TILE = 14  # pairs that stay together where threads and parts share them: a tile of a machine with 32 registers
+
+
+class Part(NamedTuple):
+    """One of the seven products, in the terms above: x times a sum of quarters of the weight."""
+
+    x: str
+    quarters: tuple[int, int, int, int]  # how often b11, b12, b21 and b22 are in the sum
+    to: str
+    add: str = ""
+    also: tuple[str, ...] = ()  # (what else the product is added to, what that makes)
+    bias: bool = False
+
+
+SEVEN = (
+    Part("a11", (1, 0, 0, 0), "u1"),
+    Part("a12", (0, 0, 1, 0), "c11", "u1", bias=True),
+    Part("s2", (1, -1, 0, 1), "u2", "u1"),
+    Part("s3", (0, -1, 0, 1), "u3", "u2"),
+    Part("a22", (-1, 1, 1, -1), "c21", "u3", bias=True),
+    Part("s1", (-1, 1, 0, 0), "c22", "u3", ("u2", "u4"), bias=True),  # a bias for c12 as well, by way of u4
+    Part("s4", (0, 0, 0, 1), "c12", "u4"),
+)
+
+
+def applies(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a node is computed so. Not a matter of the batch or the machine, on which bits must not depend.
+
+    Lines have whole pairs, so any run of them has, in a band or a thread's share.
+    """
+    if node.op != "conv2d" or node.attributes.get("gated"):
+        return False
+    (_, depth, *size), (_, out, *out_size) = shapes[node.inputs[0]], shapes[node.output]
+    attributes, pixels = [node.attributes[name] for name in ("stride", "padding", "groups")], size[0] * size[1]
+    return (
+        (attributes, out_size) == ([1, 0, 1], size)  # so the window is a single pixel
+        and size[1] % 2 == depth % UNIT == out % UNIT == 0
+        and min(depth, out) >= LEAST_CHANNELS
+        and pixels >= LEAST_PIXELS
+    )
+
+
+def conv2d(node: Node, context: Context) -> list[Step]:
+    """product.conv2d, or where the scheme applies, one step in which each thread walks a program of its own."""
+    if not applies(node, context.shapes):
+        return product.conv2d(node, context)
+    y, programs = context.places[node.output], []
+    tiles, panels = _tiles(y), _panels(y, context)
+    for thread in range(context.threads):
+        own = replace(context, threads=1, private=context.private + thread * context.private_bytes)
+        if splits_channels(y):
+            programs.append(thread_steps(node, own, panels=_part(panels, thread, context.threads)))
+        else:
+            programs.append(thread_steps(node, own, tiles=_part(tiles, thread, context.threads)))
+    return [Step(("strassen",), dict(programs=programs), node, flops(node, context))]
+
+
+def flops(node: Node, context: Context) -> int:
+    """Of a convolution as it is computed: seven products of eight, where the scheme applies."""
+    weight = context.tensors[node.tensors["weight"]]
+    whole = 2 * math.prod(context.shapes[node.output]) * math.prod(weight.shape[1:])
+    return whole * 7 // 8 if applies(node, context.shapes) else whole
+
+
+def private(node: Node, shapes: Mapping[str, tuple[int, ...]], machine: target.Target) -> int:
+    """Bytes that each thread needs for itself."""
+    if not applies(node, shapes):
+        return 0
+    x, y = (nhwc((1, *shapes[name][1:]), 0, machine.lanes) for name in (node.inputs[0], node.output))
+    return _most_tiles(x, y) * TILE * 2 * (x.pixel + y.pixel)
+
+
+def thread_steps(
+    node: Node, context: Context, first: int = 0, tiles: range | None = None, panels: range | None = None
+) -> list[Step]:
+    """One thread's steps for some tiles of the pairs or some panels of each half of the channels, or for all of them.
+
+    y is lines of the output from `first` on. As many tiles go together as have room for their sums.
+    """
+    x, y = context.places[node.inputs[0]], context.places[node.output]
+    x = replace(x, address=x.address + first * x.line)
+    tiles, panels = (_tiles(y) if tiles is None else tiles), (_panels(y, context) if panels is None else panels)
+    parts, steps = -(-len(tiles) // _most_tiles(x, y)) if panels else 0, []
+    for number in range(parts):
+        some = _part(tiles, number, parts)
+        pairs = range(TILE * some.start, min(TILE * some.stop, y.shape[0] * y.pixels // 2))
+        steps += _seven(node, context, x, pairs, panels)
+    return steps
+
+
+def _seven(node: Node, context: Context, x: Place, pairs: range, panels: range) -> list[Step]:
+    """The sums and the seven products of some pairs and panels."""
+    y, residual = context.places[node.output], [context.places[name] for name in node.inputs[1:]]
+    weight, bias = (context.tensors.get(node.tensors.get(role)) for role in ("weight", "bias"))
+    depth, out, lanes = x.channels // 2, y.channels // 2, context.machine.lanes
+    sums = replace(_every_other(x, pairs, 0), address=context.private)
+    partial = replace(_every_other(y, pairs, 0), address=context.private + sums.bytes)
+    unbiased = replace(node, tensors={"weight": node.tensors["weight"]})
+    fields = dict(
+        x=x.address + 2 * pairs.start * x.pixel, x_pixel=x.pixel, y=sums.address, pairs=len(pairs), half=4 * depth
+    )
+    steps = [Step(("strassen_sums", lanes), fields, unbiased, 4 * len(pairs) * depth, meet=False)]
+
+    def factor(name: str) -> Place:
+        """a11 to a22, or s1 to s4: from its first channel on."""
+        *pixel, part = (int(digit) - 1 for digit in name[1:])
+        return _from_channel(_every_other(x, pairs, *pixel) if pixel else sums, part * depth)
+
+    for number, part in enumerate(SEVEN):
+        outer, half = part.to[0] == "c", 0
+        others, attributed = {}, replace(unbiased, attributes={})
+        if outer:
+            odd, half = (int(digit) - 1 for digit in part.to[1:])
+            others = dict(residual=_every_other(residual[0], pairs, odd) if residual else None)
+            attributed = node if part.bias else unbiased
+
+        def addend(name: str, half: int = half) -> Place:
+            """u1 to u4, whose channels are as far from its start as those of y are from the start of y."""
+            return _from_channel(partial, (int(name[1]) - 1 - half) * out)
+
+        multiplied = Product(
+            attributed, factor(part.x), _every_other(y, pairs, odd) if outer else addend(part.to), "matmul",
+            target.MATMUL_ROWS[context.machine.registers], depth=depth, weight=weight,
+            bias=bias if part.bias else None, partial=addend(part.add) if part.add else None,
+            also=tuple(addend(name) for name in part.also), sum_block=product.SUM_BLOCK, **others,
+        )  # fmt: skip
+        packed = context.packed_weight(
+            (node.tensors["weight"], "strassen", number), (out, depth, 1, 1), 2 * lanes, node,
+            lambda quarters=part.quarters: sum_of_quarters(weight, quarters),
+        )  # fmt: skip
+        first = panels.start * 2 * lanes
+        w = packed + 4 * first * depth
+        steps.append(product.step(multiplied, context, (2, lanes), len(panels), half * out + first, (w, 0), True))
+    return steps
+
+
+def sum_of_quarters(weight: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
+    """(O / 2, K / 2, 1, 1) of a weight (O, K, 1, 1), rounded once: b11, b12, b21 and b22 so many times."""
+    quarters = [quarter for half in np.split(weight, 2, 1) for quarter in np.split(half, 2)]
+    counted = zip(quarters, counts, strict=True)
+    return sum(np.multiply(quarter, count, dtype=np.float64) for quarter, count in counted if count).astype(np.float32)
+
+
+def _tiles(y: Place) -> range:
+    return range(-(-y.shape[0] * y.pixels // (2 * TILE)))
+
+
+def _panels(y: Place, context: Context) -> range:
+    """Of two vectors, in each half of the channels."""
+    return range(y.channels // 2 // (2 * context.machine.lanes))
+
+
+def _most_tiles(x: Place, y: Place) -> int:
+    """Whose sums have room."""
+    return max(1, SCRATCH_BYTES // (TILE * 2 * (x.pixel + y.pixel)))
+
+
+def _part(whole: range, number: int, parts: int) -> range:
+    return range(*(whole.start + len(whole) * at // parts for at in (number, number + 1)))
+
+
+def _every_other(place: Place, pairs: range, odd: int) -> Place:
+    """The even or the odd pixels of some pairs, as one line of pixels."""
+    address, pitch = place.address + (2 * pairs.start + odd) * place.pixel, 2 * place.pixel
+    return Place((1, place.channels, 1, len(pairs)), address, len(pairs) * pitch, len(pairs) * pitch, pitch)
+
+
+def _from_channel(place: Place, channel: int) -> Place:
+    return replace(place, address=place.address + 4 * channel)
+
+
+STEPS = {"conv2d": conv2d}
+PRIVATE = {"conv2d": private}
