@@ -57,6 +57,19 @@ def build(rows: int, vectors: int, lanes: int, activation: str, sums: str = ""):
     def add_nothing(acc, y, y_step, partial, also_add, also_to):
         return acc
 
+    def ask_partial(y, y_step, partial, also_add, residual):
+        for row in range(rows):
+            at = y + row * y_step
+            for vector in range(0, 4 * vectors * lanes, 64):
+                prefetch(at + vector)
+                prefetch(at + partial + vector)
+                prefetch(at + also_add + vector)
+                prefetch(at + residual + vector)
+
+    def ask_nothing(y, y_step, partial, also_add, residual):
+        return
+
+    ask_sums = njit(error_model="numpy", inline="always")(ask_partial if sums == "partial" else ask_nothing)
     add_sums = njit(error_model="numpy", inline="always")(add_partial if sums == "partial" else add_nothing)
 
     def matmul(region, x, w, bias, y, count, ahead, ahead_end):
@@ -64,6 +77,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str, sums: str = ""):
          kind, partial, also_add, also_to) = fields(region)  # fmt: skip
         for _ in range(count):
             acc = load_row(bias)
+            ask_sums(y, y_step, partial, also_add, residual)
             weight = w
             coming = ahead if ahead < ahead_end else w
             for ky in range(taps_y):

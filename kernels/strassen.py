@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-FIELDS = ("x", "x_pixel", "y", "pairs", "half")
+FIELDS = ("x", "x_pair", "x_image", "x_odd", "y", "y_pair", "images", "pairs", "half")
 
 
 def oracle(x: np.ndarray) -> np.ndarray:
@@ -22,21 +22,26 @@ def oracle(x: np.ndarray) -> np.ndarray:
 
 
 def build(lanes: int):
-    """For one thread, whose sums they are. `half` is half of the channels in bytes, whole vectors; the sums of a pair
-    take as much memory as the pair."""
-    from .intrinsics import arguments
+    """Threads split the pairs. `x_odd` is how far the odd pixel of a pair is from the even one, `half` half of the
+    channels in bytes, whole vectors; images of sums follow each other without gaps."""
+    from .intrinsics import arguments, prefetch
     from .simd import block
 
     t, fields = block(1, 1, lanes), arguments(len(FIELDS))
     load, add, sub, store = t.load, t.add, t.sub, t.store
 
     def strassen_sums(instruction, thread, threads):
-        x, x_pixel, y, pairs, half = fields(instruction)
-        for pair in range(pairs):
-            even = x + pair * 2 * x_pixel
-            odd = even + x_pixel
-            to = y + pair * 2 * x_pixel
+        x, x_pair, x_image, x_odd, y, y_pair, images, pairs, half = fields(instruction)
+        for pair in range(images * pairs * thread // threads, images * pairs * (thread + 1) // threads):
+            image = pair // pairs
+            even = x + image * x_image + (pair - image * pairs) * x_pair
+            odd = even + x_odd
+            to = y + pair * y_pair
             for at in range(0, half, 4 * lanes):
+                prefetch(even + x_pair + at)
+                prefetch(even + x_pair + half + at)
+                prefetch(odd + x_pair + at)
+                prefetch(odd + x_pair + half + at)
                 s1 = add(load(odd + at, 0), odd + half + at, 0)
                 s2 = sub(s1, even + at, 0)
                 store(s1, to + at, 0)

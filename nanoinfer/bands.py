@@ -54,7 +54,8 @@ def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target
         one = min(width, shapes[depthwise.output][3]) == 1
         free = taken.isdisjoint(node.output for node in nodes)  # a pointwise one may stand between two depthwise ones
         worthwhile = size / threads > WORTHWHILE / images + REREAD * weights
-        if worthwhile and free and not one:
+        whole = any(strassen.applies(node, shapes) and strassen.in_halves(node, shapes) for node in nodes)
+        if worthwhile and free and not one and not whole:
             parts[nodes[-1].output] = nodes
             taken.update(node.output for node in nodes)
     inner = taken - parts.keys()

@@ -33,7 +33,8 @@ from .lowering import Context, Step, splits_channels
 from .tiling import Product
 
 # What is narrower or smaller would gain less than the sums cost. Halves of UNIT channels are whole panels everywhere.
-LEAST_CHANNELS, LEAST_PIXELS, UNIT = 256, 128, 64
+LEAST_CHANNELS, LEAST_PIXELS, UNIT = 256, 48, 64
+NEIGHBOURS = 128  # pixels of an image from which on pairs are neighbours
 # For each thread's sums: so many that weights are not read too often, so few that they stay near.
 SCRATCH_BYTES = 1280 << 10
 TILE = 14  # pairs that stay together where threads and parts share them: a tile of a machine with 32 registers
@@ -64,7 +65,7 @@ SEVEN = (
 def applies(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether a node is computed so. Not a matter of the batch or the machine, on which bits must not depend.
 
-    Lines have whole pairs, so any run of them has, in a band or a thread's share.
+    Where pairs are neighbours, lines have whole pairs, so any run of lines has, in a band or a thread's share.
     """
     if node.op != "conv2d" or node.attributes.get("gated"):
         return False
@@ -72,24 +73,30 @@ def applies(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     attributes, pixels = [node.attributes[name] for name in ("stride", "padding", "groups")], size[0] * size[1]
     return (
         (attributes, out_size) == ([1, 0, 1], size)  # so the window is a single pixel
-        and size[1] % 2 == depth % UNIT == out % UNIT == 0
+        and depth % UNIT == out % UNIT == 0
         and min(depth, out) >= LEAST_CHANNELS
         and pixels >= LEAST_PIXELS
+        and (size[1] % 2 == 0 or in_halves(node, shapes))
     )
+
+
+def in_halves(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether pixels are paired with those half an image away: in small images."""
+    _, _, height, width = shapes[node.output]
+    return height * width < NEIGHBOURS
 
 
 def conv2d(node: Node, context: Context) -> list[Step]:
     """product.conv2d, or where the scheme applies, one step in which each thread walks a program of its own."""
     if not applies(node, context.shapes):
         return product.conv2d(node, context)
-    y, programs = context.places[node.output], []
-    tiles, panels = _tiles(y), _panels(y, context)
-    for thread in range(context.threads):
+    y, threads, programs = context.places[node.output], context.threads, []
+    units, panels = _units(node, context.shapes, y), _panels(y, context)
+    by_panel = splits_channels(y) or in_halves(node, context.shapes)
+    for thread in range(threads):
         own = replace(context, threads=1, private=context.private + thread * context.private_bytes)
-        if splits_channels(y):
-            programs.append(thread_steps(node, own, panels=_part(panels, thread, context.threads)))
-        else:
-            programs.append(thread_steps(node, own, tiles=_part(tiles, thread, context.threads)))
+        share = _part(panels if by_panel else units, thread, threads)
+        programs.append(thread_steps(node, own, **{"panels" if by_panel else "units": share}))
     return [Step(("strassen",), dict(programs=programs), node, flops(node, context))]
 
 
@@ -105,61 +112,75 @@ def private(node: Node, shapes: Mapping[str, tuple[int, ...]], machine: target.T
     if not applies(node, shapes):
         return 0
     x, y = (nhwc((1, *shapes[name][1:]), 0, machine.lanes) for name in (node.inputs[0], node.output))
-    return _most_tiles(x, y) * TILE * 2 * (x.pixel + y.pixel)
+    return _most_units(node, shapes, x, y) * _unit_bytes(node, shapes, x, y)
 
 
 def thread_steps(
-    node: Node, context: Context, first: int = 0, tiles: range | None = None, panels: range | None = None
+    node: Node, context: Context, first: int = 0, units: range | None = None, panels: range | None = None
 ) -> list[Step]:
-    """One thread's steps for some tiles of the pairs or some panels of each half of the channels, or for all of them.
+    """One thread's steps for some units of pairs or some panels of each half of the channels, or for all of them.
 
-    y is lines of the output from `first` on. As many tiles go together as have room for their sums.
+    y is lines of the output from `first` on. As many units go together as have room for their sums.
     """
     x, y = context.places[node.inputs[0]], context.places[node.output]
     x = replace(x, address=x.address + first * x.line)
-    tiles, panels = (_tiles(y) if tiles is None else tiles), (_panels(y, context) if panels is None else panels)
-    parts, steps = -(-len(tiles) // _most_tiles(x, y)) if panels else 0, []
-    for number in range(parts):
-        some = _part(tiles, number, parts)
-        pairs = range(TILE * some.start, min(TILE * some.stop, y.shape[0] * y.pixels // 2))
-        steps += _seven(node, context, x, pairs, panels)
-    return steps
+    units = _units(node, context.shapes, y) if units is None else units
+    panels = _panels(y, context) if panels is None else panels
+    parts = -(-len(units) // _most_units(node, context.shapes, x, y)) if panels else 0
+    return [step for number in range(parts) for step in _seven(node, context, x, _part(units, number, parts), panels)]
 
 
-def _seven(node: Node, context: Context, x: Place, pairs: range, panels: range) -> list[Step]:
-    """The sums and the seven products of some pairs and panels."""
+def _seven(node: Node, context: Context, x: Place, units: range, panels: range) -> list[Step]:
+    """The sums and the seven products of some units and panels."""
     y, residual = context.places[node.output], [context.places[name] for name in node.inputs[1:]]
     weight, bias = (context.tensors.get(node.tensors.get(role)) for role in ("weight", "bias"))
     depth, out, lanes = x.channels // 2, y.channels // 2, context.machine.lanes
-    sums = replace(_every_other(x, pairs, 0), address=context.private)
-    partial = replace(_every_other(y, pairs, 0), address=context.private + sums.bytes)
+    halves = in_halves(node, context.shapes)
+
+    def pixels(place: Place, odd: int = 0) -> Place:
+        """The even or the odd pixels of the pairs, as one line of pixels, or a line an image."""
+        if halves:
+            return _half(place, units, odd)
+        pairs = range(TILE * units.start, min(TILE * units.stop, y.shape[0] * y.pixels // 2))
+        return _every_other(place, pairs, odd)
+
+    even, odd = pixels(x), pixels(x, 1)
+    pairs, pitch = even.shape[3], 2 * x.pixel
+    sums = replace(even, address=context.private, image=pairs * pitch, line=pairs * pitch, pixel=pitch)
+    partial = replace(pixels(y), address=context.private + sums.bytes)
     unbiased = replace(node, tensors={"weight": node.tensors["weight"]})
     fields = dict(
-        x=x.address + 2 * pairs.start * x.pixel, x_pixel=x.pixel, y=sums.address, pairs=len(pairs), half=4 * depth
-    )
-    steps = [Step(("strassen_sums", lanes), fields, unbiased, 4 * len(pairs) * depth, meet=False)]
+        x=even.address, x_pair=even.pixel, x_image=even.image, x_odd=odd.address - even.address, y=sums.address,
+        y_pair=sums.pixel, images=even.shape[0], pairs=pairs, half=4 * depth,
+    )  # fmt: skip
+    steps = [Step(("strassen_sums", lanes), fields, unbiased, 4 * even.shape[0] * pairs * depth, meet=False)]
 
     def factor(name: str) -> Place:
         """a11 to a22, or s1 to s4: from its first channel on."""
         *pixel, part = (int(digit) - 1 for digit in name[1:])
-        return _from_channel(_every_other(x, pairs, *pixel) if pixel else sums, part * depth)
+        return _from_channel(pixels(x, *pixel) if pixel else sums, part * depth)
 
     for number, part in enumerate(SEVEN):
         outer, half = part.to[0] == "c", 0
         others, attributed = {}, replace(unbiased, attributes={})
         if outer:
-            odd, half = (int(digit) - 1 for digit in part.to[1:])
-            others = dict(residual=_every_other(residual[0], pairs, odd) if residual else None)
+            other, half = (int(digit) - 1 for digit in part.to[1:])
+            others = dict(residual=pixels(residual[0], other) if residual else None)
             attributed = node if part.bias else unbiased
 
         def addend(name: str, half: int = half) -> Place:
-            """u1 to u4, whose channels are as far from its start as those of y are from the start of y."""
-            return _from_channel(partial, (int(name[1]) - 1 - half) * out)
+            """u1 to u4, whose channels are as far from its start as those of y are from the start of y. One takes the
+            place of another that is not needed any more."""
+            return _from_channel(partial, ((name in ("u2", "u4")) - half) * out)
 
+        to = addend(part.to)
+        if outer:
+            to = pixels(y, other)
+            if halves and not other:  # the one in the middle, of an odd number of pixels, is among the odd ones
+                to = replace(to, shape=(*to.shape[:3], y.pixels // 2))
         multiplied = Product(
-            attributed, factor(part.x), _every_other(y, pairs, odd) if outer else addend(part.to), "matmul",
-            target.MATMUL_ROWS[context.machine.registers], depth=depth, weight=weight,
-            bias=bias if part.bias else None, partial=addend(part.add) if part.add else None,
+            attributed, factor(part.x), to, "matmul", target.MATMUL_ROWS[context.machine.registers], depth=depth,
+            weight=weight, bias=bias if part.bias else None, partial=addend(part.add) if part.add else None,
             also=tuple(addend(name) for name in part.also), sum_block=product.SUM_BLOCK, **others,
         )  # fmt: skip
         packed = context.packed_weight(
@@ -179,8 +200,9 @@ def sum_of_quarters(weight: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
     return sum(np.multiply(quarter, count, dtype=np.float64) for quarter, count in counted if count).astype(np.float32)
 
 
-def _tiles(y: Place) -> range:
-    return range(-(-y.shape[0] * y.pixels // (2 * TILE)))
+def _units(node: Node, shapes: Mapping[str, tuple[int, ...]], y: Place) -> range:
+    """What stays together where pairs are shared by threads or parts: images, or tiles of neighbouring pairs."""
+    return range(y.shape[0] if in_halves(node, shapes) else -(-y.shape[0] * y.pixels // (2 * TILE)))
 
 
 def _panels(y: Place, context: Context) -> range:
@@ -188,9 +210,14 @@ def _panels(y: Place, context: Context) -> range:
     return range(y.channels // 2 // (2 * context.machine.lanes))
 
 
-def _most_tiles(x: Place, y: Place) -> int:
+def _unit_bytes(node: Node, shapes: Mapping[str, tuple[int, ...]], x: Place, y: Place) -> int:
+    """For the sums of a unit and for what they make."""
+    return (-(-y.pixels // 2) if in_halves(node, shapes) else TILE) * 2 * (x.pixel + y.pixel)
+
+
+def _most_units(node: Node, shapes: Mapping[str, tuple[int, ...]], x: Place, y: Place) -> int:
     """Whose sums have room."""
-    return max(1, SCRATCH_BYTES // (TILE * 2 * (x.pixel + y.pixel)))
+    return max(1, SCRATCH_BYTES // _unit_bytes(node, shapes, x, y))
 
 
 def _part(whole: range, number: int, parts: int) -> range:
@@ -198,9 +225,16 @@ def _part(whole: range, number: int, parts: int) -> range:
 
 
 def _every_other(place: Place, pairs: range, odd: int) -> Place:
-    """The even or the odd pixels of some pairs, as one line of pixels."""
+    """The even or the odd pixels of pairs of neighbours, as one line of pixels."""
     address, pitch = place.address + (2 * pairs.start + odd) * place.pixel, 2 * place.pixel
     return Place((1, place.channels, 1, len(pairs)), address, len(pairs) * pitch, len(pairs) * pitch, pitch)
+
+
+def _half(place: Place, images: range, odd: int) -> Place:
+    """The first or the second half of the pixels of some images; the middle one of an odd number is in both."""
+    address = place.address + images.start * place.image + odd * (place.pixels // 2) * place.pixel
+    pairs = -(-place.pixels // 2)
+    return Place((len(images), place.channels, 1, pairs), address, place.image, pairs * place.pixel, place.pixel)
 
 
 def _from_channel(place: Place, channel: int) -> Place:

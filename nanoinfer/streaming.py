@@ -25,7 +25,7 @@ def look_ahead(steps: list[Step], threads: int) -> None:
             lines: list[tuple[int, int]] = []  # that the next step of the bands reads and writes; they come first
             for inner in reversed(own):
                 _ask(inner, _room(inner, 1), 1, lines or waiting)
-                lines = list(inner.streams) or lines
+                lines += inner.streams
         room = _room(step, threads)
         _ask(step, room, threads, waiting)
         if step.kernel == ("convolution",) and step.fields["w_panel"] and not room:
