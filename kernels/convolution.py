@@ -68,6 +68,11 @@ REGION = (
     "w_offset",  # the first valid tap
     "w_tile",  # bytes of weights that a tile asks for while it works
     "next_tiles",  # tiles that ask for the next panel; all after them ask for what a later step needs
+    # Of the pixels that a line of tiles is the first to read, it asks for the channels of the next group of panels:
+    "ask_lines",  # in so many lines; 0: the next group reads the same channels
+    "ask_offset",  # from a tile's first pixel to the first that it asks for
+    "ask_line",
+    "ask_pixel",
     "x_step",  # from a pixel of the tile to the next
     "y_step",
     "taps_y",
@@ -80,6 +85,7 @@ REGION = (
     "w_skip",  # bytes of invalid taps between the end of one row of taps and the start of the next
     "residual",  # 0, or the distance in bytes from an output element to the element that is added to it
     *ACTIVATION,
+    "far",  # 1: y and the residual are not in L2, so tiles ask for them when they begin
     # Of tiles that add partial sums, the same distances:
     "partial",  # to the one that goes into y, before the residual
     "also_add",  # to another one, which the tile's own is added to as well,
@@ -122,7 +128,7 @@ def border_groups(
 
 def build():
     """The loop nest; all that varies is data."""
-    from .intrinsics import arguments, call_tile, minimum
+    from .intrinsics import arguments, call_tile, minimum, prefetch
 
     instruction_fields = arguments(len(FIELDS))
     region_fields = arguments(TILE_START, first=0)
@@ -135,7 +141,7 @@ def build():
         later_end = later + later_bytes
         for region in range(regions, regions + region_count * region_bytes, region_bytes):
             (tile, edge, line_tiles, full_tiles, lines, x_offset, x_line, x_tile, y_offset, y_line, y_tile, w_offset,
-             w_tile, next_tiles) = region_fields(region)  # fmt: skip
+             w_tile, next_tiles, ask_lines, ask_offset, ask_line, ask_pixel) = region_fields(region)  # fmt: skip
             first_panel, end_panel = 0, panels
             first, end = 0, images * lines * line_tiles
             if split_panels:  # rounded up: where they do not come out even, the first threads have one more
@@ -174,6 +180,10 @@ def build():
                         else:
                             ahead, ahead_end = pixels, pixels_end
                             pixels += count * w_tile
+                        for asked in range(ask_lines):
+                            start = tile_x + ask_offset + asked * ask_line
+                            for pixel in range(start, start + count * x_tile, ask_pixel):
+                                prefetch(pixel)
                         call_tile(kernel, region, tile_x, tile_w, panel_bias, tile_y, count, ahead, ahead_end)
                         at += count
                 first = stop

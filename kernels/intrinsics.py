@@ -242,14 +242,18 @@ def call_tile(typingctx, tile, region, x, w, bias, y, count, ahead, ahead_end):
     return call_with(8)
 
 
+def prefetch_from(builder, address):
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    hint = declare(builder, "llvm.prefetch.p0", ir.VoidType(), pointer.type, i32, i32, i32)
+    builder.call(hint, [pointer, ir.Constant(i32, 0), ir.Constant(i32, 2), ir.Constant(i32, 1)])
+
+
 @intrinsic
 def prefetch(typingctx, address):
     """Bring a cache line into L2; any address will do."""
 
     def codegen(context, builder, sig, args):
-        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        hint = declare(builder, "llvm.prefetch.p0", ir.VoidType(), pointer.type, i32, i32, i32)
-        builder.call(hint, [pointer, ir.Constant(i32, 0), ir.Constant(i32, 2), ir.Constant(i32, 1)])
+        prefetch_from(builder, args[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen

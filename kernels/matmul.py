@@ -39,45 +39,28 @@ def build(rows: int, vectors: int, lanes: int, activation: str, sums: str = ""):
     Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
     y and the residual have room for whole vectors. Unaligned addresses are fine.
     """
-    from numba import njit
-
     from .intrinsics import arguments, minimum, prefetch
     from .simd import block
 
     t = block(rows, vectors, lanes)
-    zeros, load_row, fma_outer, add, store = t.zeros, t.load_row, t.fma_outer, t.add, t.store
+    zeros, load_row, fma_outer, add, store, ask = t.zeros, t.load_row, t.fma_outer, t.add, t.store, t.ask
     activate, fields = finish(t, activation), arguments(len(REGION) - TILE_START, TILE_START)
-    step = 4 * vectors * lanes
-
-    def add_partial(acc, y, y_step, partial, also_add, also_to):
-        if also_to != 0:
-            store(add(acc, y + also_add, y_step), y + also_to, y_step)
-        return add(acc, y + partial, y_step)
-
-    def add_nothing(acc, y, y_step, partial, also_add, also_to):
-        return acc
-
-    def ask_partial(y, y_step, partial, also_add, residual):
-        for row in range(rows):
-            at = y + row * y_step
-            for vector in range(0, 4 * vectors * lanes, 64):
-                prefetch(at + vector)
-                prefetch(at + partial + vector)
-                prefetch(at + also_add + vector)
-                prefetch(at + residual + vector)
-
-    def ask_nothing(y, y_step, partial, also_add, residual):
-        return
-
-    ask_sums = njit(error_model="numpy", inline="always")(ask_partial if sums == "partial" else ask_nothing)
-    add_sums = njit(error_model="numpy", inline="always")(add_partial if sums == "partial" else add_nothing)
+    store_sum = t.store_sum
+    step, adds = 4 * vectors * lanes, sums == "partial"
 
     def matmul(region, x, w, bias, y, count, ahead, ahead_end):
         (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, sum_block, w_skip, residual,
-         kind, partial, also_add, also_to) = fields(region)  # fmt: skip
+         kind, far, partial, also_add, also_to) = fields(region)  # fmt: skip
         for _ in range(count):
             acc = load_row(bias)
-            ask_sums(y, y_step, partial, also_add, residual)
+            if far != 0:
+                ask(y, y_step)
+                if residual != 0:
+                    ask(y + residual, y_step)
+            if adds:
+                ask(y + partial, y_step)
+                if also_to != 0:
+                    ask(y + also_add, y_step)
             weight = w
             coming = ahead if ahead < ahead_end else w
             for ky in range(taps_y):
@@ -96,7 +79,10 @@ def build(rows: int, vectors: int, lanes: int, activation: str, sums: str = ""):
                         if first != 0:
                             acc = add(acc, y, y_step)
                 weight += w_skip
-            acc = add_sums(acc, y, y_step, partial, also_add, also_to)
+            if adds:
+                if also_to != 0:
+                    store_sum(acc, y + also_add, y + also_to, y_step)
+                acc = add(acc, y + partial, y_step)
             if residual != 0:
                 acc = add(acc, y + residual, y_step)
             store(activate(acc, kind), y, y_step)

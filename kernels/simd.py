@@ -9,6 +9,8 @@ Numba code; addresses and strides are int64, in bytes. Their names:
     load(x, stride)                 row r from x + r * stride
     load_row(x)                     the same row, from x, in every row
     store(acc, y, stride)           row r to y + r * stride
+    store_sum(acc, x, y, stride)    the same of acc[r] + x[r]
+    ask(y, stride)                  bring the lines that row r has at y + r * stride into L2
     fma_outer(acc, a, stride, b)    acc[r][v] += a[r] * b[v]: one step of a matrix product, a[r] a single float
     fma_window(size, stride, padding, width)(acc, x, pixel, w, missing_left, missing_right, zeros)
                                     acc[r] += sum over kx, k of crossed(x[r * stride + kx], k) * w[kx][k]: a line of
@@ -41,8 +43,10 @@ from numba import types
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
-from .intrinsics import declare, load_from, offset_by
+from .intrinsics import declare, load_from, offset_by, prefetch_from
 from .vector import Vector, f32, i32, i64
+
+LINE = 64  # bytes of a cache line
 
 
 class Block(types.Type):
@@ -177,6 +181,32 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
 
         return types.void(kind, types.int64, types.int64), codegen
 
+    @intrinsic
+    def store_sum(typingctx, acc, x, y, stride):
+        # Element by element: LLVM does not know that it need not load every x first, which takes registers.
+        def codegen(context, builder, sig, args):
+            acc, x, y, stride = args
+            elements = unpack(builder, acc)
+            for r in range(rows):
+                from_row, to_row = (offset_by(builder, address, stride, r) for address in (x, y))
+                for v in range(vectors):
+                    at = ir.Constant(i64, 4 * lanes * v)
+                    total = builder.fadd(elements[r, v], load_from(builder, builder.add(from_row, at), vector))
+                    builder.store(total, builder.inttoptr(builder.add(to_row, at), vector.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(kind, types.int64, types.int64, types.int64), codegen
+
+    @intrinsic
+    def ask(typingctx, y, stride):
+        def codegen(context, builder, sig, args):
+            for r in range(rows):
+                for line in range(0, 4 * lanes * vectors, LINE):
+                    prefetch_from(builder, builder.add(offset_by(builder, *args, r), ir.Constant(i64, line)))
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64), codegen
+
     def mapped(function):
         def emit(builder, acc):
             return pack(builder, [function(Vector(builder, e)).value for e in unpack(builder, acc).values()])
@@ -254,6 +284,8 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         load=operation(load, types.int64, types.int64),
         load_row=operation(lambda builder, x: pack(builder, row(builder, x) * rows), types.int64),
         store=store,
+        store_sum=store_sum,
+        ask=ask,
         fma_outer=operation(fma_outer, kind, types.int64, types.int64, types.int64),
         fma_window=fma_window,
         add=elementwise(lambda builder, a, b: builder.fadd(a, b)),

@@ -12,6 +12,7 @@ from . import tiling
 from .graph import Node
 from .kernels import activation, target
 from .kernels.depthwise import crossed
+from .kernels.limits import cache_sizes
 from .kernels.matmul import CACHE_LINE
 from .layout import Place, nhwc, padded
 from .lowering import Context, Step, Unsupported, gates_weights, scale, splits_channels
@@ -19,6 +20,8 @@ from .tiling import Product
 
 # Pixels between changes of panel: as many as fit this much of L2.
 CHUNK_BYTES = 256 * 1024
+
+FAR = 0.25  # of a core's L2 cache: in an output that is larger, what a tile writes is not there any more
 
 # Input channels in one chain of multiply-adds. Where an output is a single pixel (a network's head, the gates of
 # squeeze-and-excite) torch multiplies a matrix by a vector, with many short sums; there, accuracy costs nothing.
@@ -32,6 +35,9 @@ def _record(product: Product, region: dict[str, int], rows: int, vectors: int, l
     length, x, tap_bytes = region["length"], product.x, product.depth * 4 * vectors * lanes
     w_tile = region["taps_y"] * region["taps_x"] * product.depth * CACHE_LINE
     full, edge = divmod(length, rows)
+    x_group, ask_lines = 4 * (product.depth if product.weight is not None else vectors * lanes), 0
+    if (product.groups > 1 or product.weight is None) and region["x_step"] == product.stride * x.pixel:
+        ask_lines = min(product.stride, region["taps_y"])
     return dict(
         tile=product.tile_kernel(rows, vectors, lanes),
         edge=product.tile_kernel(edge, vectors, lanes) if edge else 0,
@@ -40,11 +46,14 @@ def _record(product: Product, region: dict[str, int], rows: int, vectors: int, l
         y_offset=region["y_offset"], y_line=region["y_line"], y_tile=rows * region["y_step"],
         w_offset=region["first_tap"] * tap_bytes,
         w_tile=w_tile, next_tiles=-(-product.taps * tap_bytes // w_tile) if w_tile else 0,
+        ask_lines=ask_lines, ask_offset=(region["taps_y"] - ask_lines) * x.line + x_group, ask_line=x.line,
+        ask_pixel=x.pixel,
         x_step=region["x_step"], y_step=region["y_step"],
         taps_y=region["taps_y"], taps_x=region["taps_x"], x_tap_y=x.line, x_tap_x=x.pixel, depth=product.depth,
         x_depth=x.channel, sum_block=product.sum_block or (SUM_BLOCK if product.y.pixels > 1 else VECTOR_SUM_BLOCK),
         w_skip=(product.window[1] - region["taps_x"]) * tap_bytes,
         residual=product.residual.address - product.y.address if product.residual else 0,
+        far=int(product.y.bytes > FAR * cache_sizes()[1]),
         partial=product.partial.address - product.y.address if product.partial else 0,
         also_add=product.also[0].address - product.y.address if product.also else 0,
         also_to=product.also[1].address - product.y.address if product.also else 0,

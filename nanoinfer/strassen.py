@@ -1,6 +1,6 @@
 """Wide pointwise convolutions with one multiplication in eight left out: Strassen's scheme in Winograd's form.
 
-Two neighbouring pixels, with their input channels in two halves, are a 2 x 2 matrix a; the weight, in quarters, is a
+Two pixels, with their input channels in two halves, are a 2 x 2 matrix a; the weight, in quarters, is a
 2 x 2 matrix b; and c = a b is the same two pixels of the output. Row by column that would be eight products. With sums
 of activations, s (kernels/strassen.py), and sums of weights, it is seven:
 
@@ -12,8 +12,9 @@ of activations, s (kernels/strassen.py), and sums of weights, it is seven:
 (V. Strassen, Gaussian Elimination is not Optimal, Numerische Mathematik 13, 1969.) Sums of weights are made once, and
 rounded once; instead of the four quarters of a weight there are seven to keep and to read.
 
-Pixels are paired within a line, so bits depend on neither batch, threads nor bands. But the two of a pair share their
-rounding errors, and an infinity or NaN in one of them may reach both, as NaN.
+Neighbours in a line are a pair, or in small images, whose lines may be odd, a pixel and the one half an image away. So
+bits depend on neither batch, threads nor bands. But the two of a pair share their rounding errors, and an infinity or
+NaN in one of them may reach both, as NaN.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from .layout import Place, nhwc
 from .lowering import Context, Step, splits_channels
 from .tiling import Product
 
-# What is narrower or smaller would gain less than the sums cost. Halves of UNIT channels are whole panels everywhere.
+# What is narrower or smaller would gain less than the sums and more weights cost. Halves of UNIT channels are whole
+# panels everywhere.
 LEAST_CHANNELS, LEAST_PIXELS, UNIT = 256, 48, 64
 NEIGHBOURS = 128  # pixels of an image from which on pairs are neighbours
 # For each thread's sums: so many that weights are not read too often, so few that they stay near.

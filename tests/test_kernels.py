@@ -721,16 +721,20 @@ def test_where_strassen_is_used():
         return strassen.applies(node, shapes)
 
     assert used((1, 256, 8, 16), 512) and used((5, 256, 8, 16), 512)
+    assert used((1, 256, 7, 7), 512) and used((3, 256, 8, 8), 512), "in halves"
     assert not used((2, 256, 16, 15), 512), "the last of a line would be paired with the first of another"
-    assert not used((1, 256, 8, 8), 512) and not used((1, 192, 16, 16), 512) and not used((1, 512, 16, 16), 288)
+    assert not used((1, 256, 6, 7), 512) and not used((1, 192, 16, 16), 512) and not used((1, 512, 16, 16), 288)
     assert not used((1, 256, 16, 16), 256, 3) and not used((1, 256, 32, 32), 256, stride=2)
     assert not used((1, 256, 16, 16), 256, groups=2)
     assert not used((1, 256, 512), 256, None)
 
 
+@pytest.mark.parametrize("halves", [False, True])
 @pytest.mark.parametrize("size", [(8, 6), (7, 6), (8, 7), (6, 5)], ids=str)
-def test_strassen_in_bands(size, strassen_for_all, monkeypatch):
-    """The same bits as outside of them, whatever the bands. Not used where a band's lines may end with half a pair."""
+def test_strassen_in_bands(size, halves, strassen_for_all, monkeypatch):
+    """The same bits as outside of them, whatever the bands. Not used where a band's lines may end with half a pair;
+    no bands where the halves of an image are paired."""
+    monkeypatch.setattr(strassen, "NEIGHBOURS", 1000 if halves else 0)
     net = network((3, 64, *size), inverted_residual(expanded=128, out=64, residual=True))
     monkeypatch.setattr(bands, "WORTHWHILE", np.inf)
     plain = run(net, WIDE)
@@ -745,15 +749,34 @@ def test_strassen_in_bands(size, strassen_for_all, monkeypatch):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_makes_nan_of_a_pair_of_pixels(value, strassen_for_all):
-    net = product((2, 64, 3, 4), 64, 1)
+@pytest.mark.parametrize("halves", [False, True])
+def test_what_is_not_finite_makes_nan_of_a_pair_of_pixels(value, halves, strassen_for_all, monkeypatch):
+    """The last of 16 pixels is paired with the one before it, or with the eighth."""
+    monkeypatch.setattr(strassen, "NEIGHBOURS", 1000 if halves else 0)
+    net = product((2, 64, 4, 4), 64, 1)
     clean, x = run(net), net.x.copy()
-    x[1, 5, 1, 3] = value
-    y = run(net, x=x)
-    touched = np.zeros(y.shape, bool)
-    touched[1, :, 1, 2:] = True
-    np.testing.assert_array_equal(y[~touched], clean[~touched])
-    assert not np.isfinite(y[1, :, 1, 3]).any() and np.isnan(y[1, 32:, 1, 2]).all()
+    x[1, 5, 3, 3] = value
+    y = run(net, x=x).reshape(2, 64, 16)
+    other, touched = 7 if halves else 14, np.zeros(y.shape, bool)
+    touched[1, :, [other, 15]] = True
+    np.testing.assert_array_equal(y[~touched], clean.reshape(y.shape)[~touched])
+    assert not np.isfinite(y[1, :, 15]).any() and np.isnan(y[1, 32:, other]).all()
+
+
+def test_the_middle_of_an_odd_number_of_pixels_is_paired_with_the_first(strassen_for_all, monkeypatch):
+    """It is the even one of another pair as well, but only to compute the odd one of that."""
+    monkeypatch.setattr(strassen, "NEIGHBOURS", 1000)
+    net = product((2, 64, 3, 3), 64, 1)
+    clean = run(net).reshape(2, 64, 9)
+    for changed, touched in ((0, [0, 4]), (4, [0, 4, 8]), (8, [8])):
+        x = net.x.copy().reshape(2, 64, 9)
+        x[0, :, changed] = np.nan
+        y = run(net, x=x.reshape(net.x.shape)).reshape(2, 64, 9)
+        assert [pixel for pixel in range(9) if np.isnan(y[0, :, pixel]).any()] == touched
+        assert np.isnan(y[0, :, changed]).all()
+        untouched = [pixel for pixel in range(9) if pixel not in touched]
+        np.testing.assert_array_equal(y[0, :, untouched], clean[0, :, untouched])
+        np.testing.assert_array_equal(y[1], clean[1])
 
 
 # Bands
@@ -868,6 +891,7 @@ NETWORKS = {
     "conv7x7": product((3, 3, 17, 13), 24, 7, stride=2),
     "pointwise": product((3, 40, 5, 9), 40, 1, "hard_swish", residual=True, bias=True),
     "strassen": product((3, 256, 8, 16), 256, 1, "hard_swish", residual=True, bias=True),
+    "strassen in halves": product((3, 320, 7, 7), 320, 1, "relu", residual=True, bias=True),
     "linear": product((3, 29, 50), 80),
     "head": product((3, 130), 32, kind="gelu"),
     "wide head": product((3, 70), 50 * 16, bias=True),
@@ -937,7 +961,7 @@ def test_plans_that_cut_a_weight_differently_share_what_they_can(machine):
 
 
 # Of a pair of pixels, Strassen's scheme makes sums before it multiplies.
-BY_ITS_DEFINITION = [name for name in NETWORKS if name != "strassen"]
+BY_ITS_DEFINITION = [name for name in NETWORKS if not name.startswith("strassen")]
 
 
 @pytest.mark.parametrize("name", BY_ITS_DEFINITION)
