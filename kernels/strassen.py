@@ -1,6 +1,6 @@
 """What Strassen's scheme multiplies: sums of pixels and channels, side by side with the activations they come from.
 
-Two neighbouring pixels, each with its channels in two halves, are a 2 x 2 matrix ((a11, a12), (a21, a22)) of vectors;
+Two pixels, each with its channels in two halves, are a 2 x 2 matrix ((a11, a12), (a21, a22)) of vectors;
 the four sums are those of Winograd's form of the scheme. nanoinfer/strassen.py says what is done with them.
 
     s1 = a21 + a22    s2 = s1 - a11    s3 = a11 - a21    s4 = a12 - s2
