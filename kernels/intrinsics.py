@@ -242,10 +242,11 @@ def call_tile(typingctx, tile, region, x, w, bias, y, count, ahead, ahead_end):
     return call_with(8)
 
 
-def prefetch_from(builder, address):
+def prefetch_from(builder, address, write: bool = False):
+    """Ask for a cache line: to be read, into L2, or to be written, which other cores have to give up."""
     pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
     hint = declare(builder, "llvm.prefetch.p0", ir.VoidType(), pointer.type, i32, i32, i32)
-    builder.call(hint, [pointer, ir.Constant(i32, 0), ir.Constant(i32, 2), ir.Constant(i32, 1)])
+    builder.call(hint, [pointer, ir.Constant(i32, int(write)), ir.Constant(i32, 2), ir.Constant(i32, 1)])
 
 
 @intrinsic

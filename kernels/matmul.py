@@ -45,7 +45,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str, sums: str = ""):
     t = block(rows, vectors, lanes)
     zeros, load_row, fma_outer, add, store, ask = t.zeros, t.load_row, t.fma_outer, t.add, t.store, t.ask
     activate, fields = finish(t, activation), arguments(len(REGION) - TILE_START, TILE_START)
-    store_sum = t.store_sum
+    store_sum, ask_to_write = t.store_sum, t.ask_to_write
     step, adds = 4 * vectors * lanes, sums == "partial"
 
     def matmul(region, x, w, bias, y, count, ahead, ahead_end):
@@ -54,7 +54,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str, sums: str = ""):
         for _ in range(count):
             acc = load_row(bias)
             if far != 0:
-                ask(y, y_step)
+                ask_to_write(y, y_step)
                 if residual != 0:
                     ask(y + residual, y_step)
             if adds:

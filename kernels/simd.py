@@ -10,7 +10,8 @@ Numba code; addresses and strides are int64, in bytes. Their names:
     load_row(x)                     the same row, from x, in every row
     store(acc, y, stride)           row r to y + r * stride
     store_sum(acc, x, y, stride)    the same of acc[r] + x[r]
-    ask(y, stride)                  bring the lines that row r has at y + r * stride into L2
+    ask(x, stride)                  bring the lines of row r, at x + r * stride, into L2
+    ask_to_write(y, stride)         the same, and take them from other cores' caches
     fma_outer(acc, a, stride, b)    acc[r][v] += a[r] * b[v]: one step of a matrix product, a[r] a single float
     fma_window(size, stride, padding, width)(acc, x, pixel, w, missing_left, missing_right, zeros)
                                     acc[r] += sum over kx, k of crossed(x[r * stride + kx], k) * w[kx][k]: a line of
@@ -197,15 +198,19 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
 
         return types.void(kind, types.int64, types.int64, types.int64), codegen
 
-    @intrinsic
-    def ask(typingctx, y, stride):
-        def codegen(context, builder, sig, args):
-            for r in range(rows):
-                for line in range(0, 4 * lanes * vectors, LINE):
-                    prefetch_from(builder, builder.add(offset_by(builder, *args, r), ir.Constant(i64, line)))
-            return context.get_dummy_value()
+    def asking(write):
+        @intrinsic
+        def ask(typingctx, y, stride):
+            def codegen(context, builder, sig, args):
+                for r in range(rows):
+                    for line in range(0, 4 * lanes * vectors, LINE):
+                        address = builder.add(offset_by(builder, *args, r), ir.Constant(i64, line))
+                        prefetch_from(builder, address, write)
+                return context.get_dummy_value()
 
-        return types.void(types.int64, types.int64), codegen
+            return types.void(types.int64, types.int64), codegen
+
+        return ask
 
     def mapped(function):
         def emit(builder, acc):
@@ -285,7 +290,8 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         load_row=operation(lambda builder, x: pack(builder, row(builder, x) * rows), types.int64),
         store=store,
         store_sum=store_sum,
-        ask=ask,
+        ask=asking(write=False),
+        ask_to_write=asking(write=True),
         fma_outer=operation(fma_outer, kind, types.int64, types.int64, types.int64),
         fma_window=fma_window,
         add=elementwise(lambda builder, a, b: builder.fadd(a, b)),
