@@ -22,6 +22,7 @@ from . import (
     peak,
     pooling,
     program,
+    stem,
     strassen,
 )
 
@@ -47,6 +48,7 @@ class Kernel:
 KERNELS: dict[str, Kernel] = {
     "convolution": Kernel(convolution.build, STEP, convolution.FIELDS),
     "matmul": Kernel(matmul.build, TILE),
+    "stem": Kernel(stem.build, TILE),
     "depthwise": Kernel(depthwise.build, STEP, depthwise.FIELDS),
     "max_pool": Kernel(pooling.build_max, TILE),
     "average_pool": Kernel(pooling.build_average, STEP, pooling.AVERAGE_FIELDS),

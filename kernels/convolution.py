@@ -84,6 +84,9 @@ REGION = (
     "sum_block",  # input channels in one chain of multiply-adds
     "w_skip",  # bytes of invalid taps between the end of one row of taps and the start of the next
     "residual",  # 0, or the distance in bytes from an output element to the element that is added to it
+    # Of a stem's tiles (stem.py): from a pixel of the input to what meets in it
+    "offsets",  # address of a list of distances
+    "steps",  # their number
     *ACTIVATION,
     "far",  # 1: y and the residual are not in L2, so tiles ask for them when they begin
     # Of tiles that add partial sums, the same distances:

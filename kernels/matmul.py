@@ -18,8 +18,7 @@ from __future__ import annotations
 from .activation import finish
 from .activation import oracle as activate
 from .convolution import REGION, TILE_START
-
-CACHE_LINE = 64
+from .target import CACHE_LINE
 
 
 def oracle(x, weight, bias, activation=None):
@@ -31,7 +30,8 @@ def build(rows: int, vectors: int, lanes: int, activation: str, sums: str = ""):
     """The micro-kernel for `rows` pixels and `vectors` vectors of output channels.
 
     While a tile works, it asks for the lines from `ahead` on, one a step, unless that has reached `ahead_end`: what is
-    needed next, or later, streams from memory while these weights are in use.
+    needed next, or later, streams from memory while these weights are in use. A single row computes too little for
+    that: it is as fast as its own weights arrive, and to ask for others would hold them up.
 
     The variant "partial" (for Strassen's scheme, see strassen.py) adds a partial sum to the tile's own and, unless
     `also_to` is 0, stores what another partial sum and the tile's own make besides.
@@ -46,11 +46,11 @@ def build(rows: int, vectors: int, lanes: int, activation: str, sums: str = ""):
     zeros, load_row, fma_outer, add, store, ask = t.zeros, t.load_row, t.fma_outer, t.add, t.store, t.ask
     activate, fields = finish(t, activation), arguments(len(REGION) - TILE_START, TILE_START)
     store_sum, ask_to_write = t.store_sum, t.ask_to_write
-    step, adds = 4 * vectors * lanes, sums == "partial"
+    step, adds, asks = 4 * vectors * lanes, sums == "partial", rows > 1
 
     def matmul(region, x, w, bias, y, count, ahead, ahead_end):
         (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, sum_block, w_skip, residual,
-         kind, far, partial, also_add, also_to) = fields(region)  # fmt: skip
+         _offsets, _steps, kind, far, partial, also_add, also_to) = fields(region)  # fmt: skip
         for _ in range(count):
             acc = load_row(bias)
             if far != 0:
@@ -72,10 +72,11 @@ def build(rows: int, vectors: int, lanes: int, activation: str, sums: str = ""):
                             acc = zeros()
                         for _k in range(minimum(sum_block, depth - first)):
                             acc = fma_outer(acc, a, x_step, weight)
-                            prefetch(coming)
+                            if asks:
+                                prefetch(coming)
+                                coming += CACHE_LINE
                             a += x_depth
                             weight += step
-                            coming += CACHE_LINE
                         if first != 0:
                             acc = add(acc, y, y_step)
                 weight += w_skip

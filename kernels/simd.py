@@ -45,9 +45,8 @@ from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
 from .intrinsics import declare, load_from, offset_by, prefetch_from
+from .target import CACHE_LINE
 from .vector import Vector, f32, i32, i64
-
-LINE = 64  # bytes of a cache line
 
 
 class Block(types.Type):
@@ -203,7 +202,7 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         def ask(typingctx, y, stride):
             def codegen(context, builder, sig, args):
                 for r in range(rows):
-                    for line in range(0, 4 * lanes * vectors, LINE):
+                    for line in range(0, 4 * lanes * vectors, CACHE_LINE):
                         address = builder.add(offset_by(builder, *args, r), ir.Constant(i64, line))
                         prefetch_from(builder, address, write)
                 return context.get_dummy_value()

@@ -18,6 +18,8 @@ define <16 x float> @f(<16 x float> %a, <16 x float> %b, <16 x float> %c) {
 declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 """
 
+CACHE_LINE = 64  # bytes
+
 # Most rows of a register tile by its number of vectors, for 32 and for 16 vector registers: accumulators, one
 # vector of weights per column and one broadcast have to fit. Seven, not eight, of three vectors: that divides images of
 # 14 and 28 lines, so there is one kernel fewer to compile.

@@ -102,19 +102,6 @@ class Vector:
         """Between low and high; NaN stays NaN."""
         return self.maximum(low).minimum(high)
 
-    def clamp_to_unit(self) -> Vector:
-        """Between 0 and 1; NaN becomes either. As integers: their order is that of floats from 0 on, others are less.
-
-        LLVM makes two instructions of it, whatever follows. What it makes of clamp(0, 1) times a vector, which it knows
-        to be that vector where the clamp gives 1, takes masks and more registers than a tile has.
-        """
-        ints = ir.VectorType(i32, self.lanes)
-        zero, one = ir.Constant(ints, [0] * self.lanes), ir.Constant(ints, [0x3F800000] * self.lanes)
-        bits = self.builder.bitcast(self.value, ints)
-        bits = self.builder.select(self.builder.icmp_signed(">", bits, zero), bits, zero)
-        bits = self.builder.select(self.builder.icmp_signed("<", bits, one), bits, one)
-        return Vector(self.builder, self.builder.bitcast(bits, self.value.type))
-
     def power_of_two(self) -> Vector:
         """2 ** self for integers -126..127 held as floats, and 0 for -127: the exponent field, written directly."""
         ints = ir.VectorType(i32, self.lanes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .graph import Node
-from .kernels.matmul import CACHE_LINE
+from .kernels.target import CACHE_LINE
 from .memory import ALIGNMENT
 
 # The pixels of a tile are read side by side. At a distance that is a multiple of this many bytes they fall into so few

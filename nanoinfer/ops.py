@@ -25,6 +25,7 @@ ACTIVATIONS: dict[str | None, Callable] = {
     "relu6": lambda x: np.minimum(np.maximum(x, 0), 6),
     "hard_sigmoid": lambda x: np.minimum(np.maximum(x + 3, 0), 6) / 6,
     "hard_swish": lambda x: x * np.minimum(np.maximum(x + 3, 0), 6) / 6,
+    "scaled_hard_swish": lambda x: ACTIVATIONS["hard_swish"](x * math.sqrt(6)),  # see passes.scale_hard_swish
     "gelu": lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
 }
 

@@ -80,6 +80,22 @@ def fuse_activation(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     return replace(graph, nodes=tuple(nodes)), tensors
 
 
+def scale_hard_swish(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
+    """conv2d or linear with hard_swish -> the same of weights that are smaller by sqrt(6), with scaled_hard_swish.
+
+    The factor 1/6 of hard_swish, taken once for all, where a kernel would multiply every output by it.
+    """
+    tensors, nodes = dict(tensors), []
+    for node in graph.nodes:
+        if node.attributes.get("activation") == "hard_swish" and node.tensors and len(node.inputs) == 1:
+            names = {role: f"{name}/sqrt(6)" for role, name in node.tensors.items()}
+            for role, name in node.tensors.items():
+                tensors[names[role]] = (tensors[name] / np.sqrt(6)).astype(np.float32)
+            node = replace(node, tensors=names, attributes={**node.attributes, "activation": "scaled_hard_swish"})
+        nodes.append(node)
+    return replace(graph, nodes=tuple(nodes)), tensors
+
+
 def fuse_gate(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     """scale, pointwise conv2d -> conv2d that takes the gate as its last input, to scale its weights with."""
     sole, nodes, gated = _sole_consumer(graph), [], {}
@@ -102,6 +118,7 @@ PASSES: tuple[Callable[[Graph, Tensors], tuple[Graph, Tensors]], ...] = (
     fold_batch_norm,
     fuse_residual,
     fuse_activation,
+    scale_hard_swish,
     fuse_gate,
 )
 

@@ -222,9 +222,15 @@ def _assemble(ways: list[list[Step]], progress: Progress | None = None, x: str |
     """(the int64 table of a program, the tables that it points to, where they read x: see Program)."""
     addresses, tables, reads = library.addresses(_specifications(ways[0]), progress), [], []
 
+    def word(value) -> int:
+        if isinstance(value, np.ndarray):
+            tables.append(value)
+            return value.ctypes.data
+        return addresses.get(value, value)
+
     def address(field: str, value) -> int:
         if field == "regions":
-            records = [[addresses.get(record[name], record[name]) for name in REGION] for record in value]
+            records = [[word(record[name]) for name in REGION] for record in value]
         elif field == "programs":
             records = []
             for own in value:

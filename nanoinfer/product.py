@@ -13,7 +13,7 @@ from .graph import Node
 from .kernels import activation, target
 from .kernels.depthwise import crossed
 from .kernels.limits import cache_sizes
-from .kernels.matmul import CACHE_LINE
+from .kernels.target import CACHE_LINE
 from .layout import Place, nhwc, padded
 from .lowering import Context, Step, Unsupported, gates_weights, scale, splits_channels
 from .tiling import Product
@@ -33,14 +33,15 @@ NARROW = (1, 2, 4, 8)  # channels of a group that the kernel in depthwise.py tak
 def _record(product: Product, region: dict[str, int], rows: int, vectors: int, lanes: int) -> dict:
     """A region as the loop nest reads it: its lines cut into tiles of so many rows."""
     length, x, tap_bytes = region["length"], product.x, product.depth * 4 * vectors * lanes
-    w_tile = region["taps_y"] * region["taps_x"] * product.depth * CACHE_LINE
+    offsets = region["offsets"]
+    w_tile = 0 if offsets.size else region["taps_y"] * region["taps_x"] * product.depth * CACHE_LINE
     full, edge = divmod(length, rows)
     x_group, ask_lines = 4 * (product.depth if product.weight is not None else vectors * lanes), 0
     if (product.groups > 1 or product.weight is None) and region["x_step"] == product.stride * x.pixel:
         ask_lines = min(product.stride, region["taps_y"])
     return dict(
-        tile=product.tile_kernel(rows, vectors, lanes),
-        edge=product.tile_kernel(edge, vectors, lanes) if edge else 0,
+        tile=tiling.kernel(product, region, rows, vectors, lanes),
+        edge=tiling.kernel(product, region, edge, vectors, lanes) if edge else 0,
         line_tiles=full + (edge > 0), full_tiles=full, lines=region["lines"],
         x_offset=region["x_offset"], x_line=region["x_line"], x_tile=rows * region["x_step"],
         y_offset=region["y_offset"], y_line=region["y_line"], y_tile=rows * region["y_step"],
@@ -53,7 +54,7 @@ def _record(product: Product, region: dict[str, int], rows: int, vectors: int, l
         x_depth=x.channel, sum_block=product.sum_block or (SUM_BLOCK if product.y.pixels > 1 else VECTOR_SUM_BLOCK),
         w_skip=(product.window[1] - region["taps_x"]) * tap_bytes,
         residual=product.residual.address - product.y.address if product.residual else 0,
-        far=int(product.y.bytes > FAR * cache_sizes()[1]),
+        offsets=offsets, steps=offsets.size, far=int(product.y.bytes > FAR * cache_sizes()[1]),
         partial=product.partial.address - product.y.address if product.partial else 0,
         also_add=product.also[0].address - product.y.address if product.also else 0,
         also_to=product.also[1].address - product.y.address if product.also else 0,

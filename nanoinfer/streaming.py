@@ -8,7 +8,7 @@ large for L2: the lines that the next product reads or, no less important, write
 
 from __future__ import annotations
 
-from .kernels.matmul import CACHE_LINE
+from .kernels.target import CACHE_LINE
 from .lowering import Step
 
 GAP = 16 << 10  # bytes between two weights (other constants) that are asked for with them

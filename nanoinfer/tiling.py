@@ -17,8 +17,10 @@ from .layout import Place, padded
 # arrive, and four streams of sums hide more of the latency of a multiply-add than two.
 HEAD = 48
 
-# Input channels of a stem. Its border columns are too little work for kernels of their own.
-FEW = 4
+# A stem has at most so many input channels, and so many elements of the input meet in a pixel of its output. (A patch
+# embedding has more.) Its border columns are too little work for kernels of their own.
+FEW, STEM_STEPS = 4, 256
+NONE = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,27 @@ class Product:
     def taps(self) -> int:
         return self.window[0] * self.window[1]
 
-    def tile_kernel(self, rows: int, vectors: int, lanes: int) -> tuple:
-        """The specification of its micro-kernel for `rows` pixels."""
-        if self.weight is None:
-            return self.tile, rows, vectors, lanes
-        variant = activation.variant(self.node.attributes.get("activation"))
-        return self.tile, rows, vectors, lanes, variant, *(["partial"] if self.partial else [])
+    @property
+    def is_stem(self) -> bool:
+        """Whether its tiles can be those of kernels/stem.py."""
+        few = self.weight is not None and self.depth <= FEW and 1 < self.taps * self.depth <= STEM_STEPS
+        return few and self.groups == 1 and self.residual is None
+
+
+def kernel(product: Product, region: dict, rows: int, vectors: int, lanes: int) -> tuple:
+    """The specification of a region's micro-kernel for `rows` pixels."""
+    if product.weight is None:
+        return product.tile, rows, vectors, lanes
+    variant = activation.variant(product.node.attributes.get("activation"))
+    if region["offsets"].size:
+        return "stem", rows, vectors, lanes, region["x_step"], variant
+    return product.tile, rows, vectors, lanes, variant, *(["partial"] if product.partial else [])
+
+
+def _offsets(x: Place, taps_y: int, taps_x: int, depth: int) -> np.ndarray:
+    """Distances in bytes from the element of x that a pixel's first tap takes to all that meet in the pixel."""
+    ky, kx, k = np.indices((taps_y, taps_x, depth)).reshape(3, -1)
+    return ky * x.line + kx * x.pixel + k * x.channel
 
 
 def panels(product: Product, machine: target.Target) -> list[tuple[int, int, int]]:
@@ -84,7 +101,7 @@ def panels(product: Product, machine: target.Target) -> list[tuple[int, int, int
     return [(wide, lanes, count) for wide, lanes, count in cut if wide and count]
 
 
-def regions(product: Product, most: int, threads: int) -> tuple[int, list[tuple[dict[str, int], int]]]:
+def regions(product: Product, most: int, threads: int) -> tuple[int, list[tuple[dict, int]]]:
     """(images, [(region, rows of its tiles)]): rectangles of outputs that see the same taps, as lines of pixels.
 
     `most` is the rows that a tile of the panel's vectors can have, `threads` how many split the pixels.
@@ -92,7 +109,7 @@ def regions(product: Product, most: int, threads: int) -> tuple[int, list[tuple[
     x, y, stride, padding = product.x, product.y, product.stride, product.padding
     kernel_h, kernel_w = product.window
     if (kernel_h, kernel_w, stride, padding) == (1, 1, 1, 0):
-        point = dict(first_tap=0, taps_y=1, taps_x=1, x_offset=product.first * x.line, y_offset=0)
+        point = dict(first_tap=0, taps_y=1, taps_x=1, x_offset=product.first * x.line, y_offset=0, offsets=NONE)
         if x.contiguous and y.contiguous:  # one line of all pixels, of all images if they share their weights
             images = y.shape[0] if product.gate else 1
             line = dict(point, lines=1, length=y.shape[0] // images * y.pixels, x_line=0, y_line=0,
@@ -107,23 +124,24 @@ def regions(product: Product, most: int, threads: int) -> tuple[int, list[tuple[
         for left, right, kx, kx_end in convolution.border_groups(width, 0, out_w, kernel_w, stride, padding):
             down = (bottom - top, stride * x.line, y.line)
             along = (right - left, stride * x.pixel, y.pixel)
-            outer, inner = (down, along) if along[0] >= down[0] else (along, down)
+            stem = product.is_stem and kx_end - kx == kernel_w  # its tiles know how far pixels of a line are apart
+            outer, inner = (down, along) if stem or along[0] >= down[0] else (along, down)
             (lines, x_line, y_line), (length, x_step, y_step) = outer, inner
             region = dict(
                 lines=lines, length=length, x_line=x_line, y_line=y_line, x_step=x_step, y_step=y_step,
                 x_offset=(top * stride - padding + ky) * x.line + (left * stride - padding + kx) * x.pixel,
                 y_offset=(top - first) * y.line + left * y.pixel,
                 first_tap=ky * kernel_w + kx, taps_y=ky_end - ky, taps_x=kx_end - kx,
+                offsets=_offsets(x, ky_end - ky, kernel_w, product.depth) if stem else NONE,
             )  # fmt: skip
-            few = product.weight is not None and product.depth <= FEW
-            if few and region["taps_x"] < kernel_w:
+            if product.is_stem and not stem:
                 found += _tiles_and_pixels(region, most)
             else:
                 found.append((region, _tile_rows(most, y.shape[0], region["lines"], region["length"], threads)))
     return y.shape[0], found
 
 
-def _tiles_and_pixels(region: dict[str, int], most: int) -> list[tuple[dict[str, int], int]]:
+def _tiles_and_pixels(region: dict, most: int) -> list[tuple[dict, int]]:
     """[(part of a region, rows of its tiles)]: full tiles and then single pixels, rather than a kernel to compile for
     each number of pixels that may be left."""
     whole, rest = region["length"] - region["length"] % most, region["length"] % most
