@@ -18,7 +18,7 @@ from .graph import Graph, Node
 from .kernels import target
 from .kernels.limits import cache_sizes
 from .layout import Place, nhwc
-from .lowering import Context, Step
+from .lowering import Context, Step, gated_scratch, gates_weights
 
 Shapes = Mapping[str, tuple[int, ...]]
 # What a thread's part of an image's expanded activations is held against: bytes for a whole batch, since less is had as
@@ -38,10 +38,9 @@ def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target
 
     for depthwise in graph.nodes:
         expand = producers.get(depthwise.inputs[0])
-        if not (_is_plain(expand) and _is_plain(depthwise) and sole(expand.output) is depthwise):
+        if not (_expands(expand, shapes) and _is_plain(depthwise) and sole(expand.output) is depthwise):
             continue
-        weight = tensors[depthwise.tensors["weight"]]
-        if expand.attributes["groups"] != 1 or not product.is_narrow(depthwise, weight):
+        if not product.is_narrow(depthwise, tensors[depthwise.tensors["weight"]]):
             continue
         project = sole(depthwise.output)
         if project is not None and not _projects(project, depthwise.output, tensors):
@@ -69,7 +68,7 @@ def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target
 
 def _joined(parts: tuple[Node, ...], tensors: Mapping) -> Node:
     names = {f"{number} {role}": name for number, node in enumerate(parts) for role, name in node.tensors.items()}
-    inputs = (parts[0].inputs[0], *(parts[2].inputs[1:] if len(parts) > 2 else ()))
+    inputs = (*parts[0].inputs, *(parts[2].inputs[1:] if len(parts) > 2 else ()))
     kernel = tensors[parts[1].tensors["weight"]].shape[-1]
     return Node("bands", inputs, parts[-1].output, names, {"parts": parts, "kernel": kernel})
 
@@ -77,6 +76,16 @@ def _joined(parts: tuple[Node, ...], tensors: Mapping) -> Node:
 def _is_plain(node: Node | None) -> bool:
     """Whether it is a convolution of one input."""
     return node is not None and node.op == "conv2d" and len(node.inputs) == 1
+
+
+def _expands(node: Node | None, shapes: Shapes) -> bool:
+    """Whether it is a dense convolution without a residual; a gate has to scale its weights, which a thread can do for
+    itself."""
+    if node is None or node.op != "conv2d" or node.attributes["groups"] != 1:
+        return False
+    _, channels, height, width = shapes[node.output]
+    gated = node.attributes.get("gated", False)
+    return len(node.inputs) == 1 + gated and (not gated or gates_weights(channels, height * width))
 
 
 def _projects(node: Node, x: str, tensors: Mapping) -> bool:
@@ -103,8 +112,10 @@ def _buffers(node: Node, shapes: Shapes, lanes: int) -> tuple[Place, Place]:
 
 def private(node: Node, shapes: Shapes, machine: target.Target) -> int:
     """Bytes that each thread needs for itself."""
-    scratch = max(strassen.private(part, shapes, machine) for part in node.attributes["parts"])
-    return sum(place.bytes for place in _buffers(node, shapes, machine.lanes)) + scratch
+    parts = node.attributes["parts"]
+    scratch = max(strassen.private(part, shapes, machine) for part in parts)
+    buffers = sum(place.bytes for place in _buffers(node, shapes, machine.lanes))
+    return buffers + gated_scratch(parts[0], shapes, machine, images=1) + scratch
 
 
 def lower(node: Node, context: Context) -> list[Step]:
@@ -131,12 +142,15 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
     stride, padding = depthwise.attributes["stride"], depthwise.attributes["padding"]
     kernel, slots, (height, width) = node.attributes["kernel"], ring.size[0], context.shapes[expand.output][2:]
     expanded = replace(ring, shape=(*ring.shape[:2], height, width))
+    start = max(0, share.start * stride - padding)  # the first line that is expanded
     places = {name: _lines(context.places[name], image) for name in (*node.inputs, node.output)}
     far = {name for name in places if context.places[name].bytes > FAR * context.threads * cache_sizes()[1]}
 
     def own(changed: Mapping[str, Place]) -> Context:
         scratch = base + ring.bytes + band.bytes
-        return replace(context, threads=1, places={**places, **changed}, private=scratch)
+        private = scratch + gated_scratch(expand, context.shapes, context.machine, images=1)
+        places_ = {**places, **changed}
+        return replace(context, threads=1, places=places_, scratch={expand.output: scratch}, private=private)
 
     def expand_lines(first: int, end: int) -> Iterator[Step]:
         """Into the ring; a run of lines that goes beyond the ring's end is two."""
@@ -144,13 +158,18 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
             slot = first % slots
             count = min(end - first, slots - slot)
             steps = _dense(expand, own({expand.output: _lines(ring, 0, slot, count)}), first)
+            gating = [step for step in steps if step.kernel[0] == "gating"]
+            steps = steps[len(gating) :]
+            if first == start:  # for all lines of the image
+                yield from gating
             if node.inputs[0] in far:
                 steps[0].streams = _input_lines(expand, context, places[node.inputs[0]], first, first + count)
             yield from steps
             first += count
 
     def output_lines(first: int, end: int) -> list[Step]:
-        outer = {name: _lines(places[name], 0, first, end - first) for name in (*node.inputs[1:], node.output)}
+        names = (*(name for part in project for name in part.inputs[1:]), node.output)
+        outer = {name: _lines(places[name], 0, first, end - first) for name in names}
         out = _lines(band, 0, 0, end - first) if project else outer[node.output]
         changed = own({expand.output: expanded, depthwise.output: out})
         steps = [product.depthwise(depthwise, changed, first=first, ring=slots)]
@@ -161,7 +180,7 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
         )
         return steps
 
-    ready, bands = max(0, share.start * stride - padding), -(-len(share) // ((slots - kernel) // stride + 1))
+    ready, bands = start, -(-len(share) // ((slots - kernel) // stride + 1))
     for number in range(bands):
         first, end = (share.start + len(share) * at // bands for at in (number, number + 1))
         needed = min(height, (end - 1) * stride - padding + kernel)

@@ -222,12 +222,14 @@ def gates_weights(channels: int, pixels: int) -> bool:
     return pixels >= channels
 
 
-def _gated_scratch(node: Node, shapes: dict[str, tuple], machine: target.Target) -> int:
-    """Bytes of what gates have scaled: a packed weight for each image, or the input."""
+def gated_scratch(
+    node: Node, shapes: Mapping[str, tuple[int, ...]], machine: target.Target, images: int | None = None
+) -> int:
+    """Bytes of what gates have scaled: a packed weight for each of so many images, all by default, or the input."""
     if not node.attributes.get("gated"):
         return 0
     (n, channels, h, w), x = shapes[node.output], shapes[node.inputs[0]]
-    weight = n * 4 * padded(channels, machine.lanes) * x[1]
+    weight = (images or n) * 4 * padded(channels, machine.lanes) * x[1]
     return weight if gates_weights(channels, h * w) else nhwc(x, 0, machine.lanes).bytes
 
 
@@ -267,5 +269,5 @@ STEPS: dict[str, Callable[[Node, Context], list[Step]]] = {
     "global_average_pool": _global_average_pool,
 }
 # Memory that a node needs beside its output, in all and for each thread: bytes by (node, shapes, machine).
-SCRATCH: dict[str, Callable] = {"conv2d": _gated_scratch}
+SCRATCH: dict[str, Callable] = {"conv2d": gated_scratch}
 PRIVATE: dict[str, Callable] = {"attention": _attention_private}

@@ -46,6 +46,36 @@ def fold_batch_norm(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     return replace(graph, nodes=tuple(nodes)), tensors
 
 
+def merge_pointwise(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
+    """pointwise conv2d, pointwise conv2d -> one, where it takes fewer multiply-adds than the two. Merged in float64.
+
+    So in MobileNetV3: a block's projection, with no activation and no residual behind it, and the next one's expansion.
+    """
+    sole, producers, tensors, merged, absorbed = _sole_consumer(graph), graph.producers(), dict(tensors), {}, set()
+
+    def parts(node: Node) -> tuple[np.ndarray, np.ndarray | float]:
+        weight, bias = (tensors[node.tensors[role]] if role in node.tensors else 0.0 for role in ("weight", "bias"))
+        return weight[:, :, 0, 0].astype(np.float64), bias
+
+    for node in graph.nodes:
+        first = producers.get(node.inputs[0])
+        first = merged.get(first.output, first) if first is not None else None
+        if first is None or sole.get(first.output) is not node:
+            continue
+        if not (is_pointwise(first, tensors) and is_pointwise(node, tensors)):
+            continue
+        (inner, inner_bias), (outer, outer_bias) = parts(first), parts(node)
+        if len(outer) * inner.shape[1] < inner.size + outer.size:
+            names = {role: f"{first.output}>{node.output}.{role}" for role in ("weight", "bias")}
+            tensors[names["weight"]] = (outer @ inner).astype(np.float32)[:, :, None, None]
+            bias = outer @ (inner_bias * np.ones(len(inner))) + outer_bias
+            tensors[names["bias"]] = bias.astype(np.float32)
+            merged[node.output] = replace(node, inputs=first.inputs, tensors=names)
+            absorbed.add(first.output)
+    nodes = tuple(merged.get(node.output, node) for node in graph.nodes if node.output not in absorbed)
+    return replace(graph, nodes=nodes), tensors
+
+
 def fuse_residual(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     """conv2d or linear, add -> the product with the other summand as its second input."""
     sole, producers, merged, absorbed = _sole_consumer(graph), graph.producers(), {}, set()
@@ -116,6 +146,7 @@ def fuse_gate(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
 
 PASSES: tuple[Callable[[Graph, Tensors], tuple[Graph, Tensors]], ...] = (
     fold_batch_norm,
+    merge_pointwise,
     fuse_residual,
     fuse_activation,
     scale_hard_swish,

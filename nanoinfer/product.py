@@ -6,6 +6,8 @@ reads.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from . import tiling
@@ -184,7 +186,7 @@ def conv2d(node: Node, context: Context, first: int = 0) -> list[Step]:
     attributes.update(window=tuple(window), depth=depth, weight=weight, bias=bias, first=first)
     inputs, steps = _inputs(node, context), []
     x, y, gate = inputs["x"], inputs["y"], inputs["gate"]
-    if gate is not None and not gates_weights(out, y.pixels):
+    if gate is not None and not gates_weights(out, math.prod(context.shapes[node.output][2:])):
         scaled = nhwc(x.shape, context.scratch[node.output], lanes)
         steps = [scale(node, context, x, gate, scaled)]
         inputs.update(x=scaled, gate=None)
