@@ -68,7 +68,9 @@ def kernel(product: Product, region: dict, rows: int, vectors: int, lanes: int) 
     variant = activation.variant(product.node.attributes.get("activation"))
     if region["offsets"].size:
         return "stem", rows, vectors, lanes, region["x_step"], variant
-    return product.tile, rows, vectors, lanes, variant, *(["partial"] if product.partial else [])
+    single = product.taps == 1 and product.padding == 0  # with padding, a border pixel may have none
+    form = "partial" if product.partial else "pointwise" if single else "taps"
+    return product.tile, rows, vectors, lanes, variant, form
 
 
 def _offsets(x: Place, taps_y: int, taps_x: int, depth: int) -> np.ndarray:

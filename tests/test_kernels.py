@@ -495,7 +495,7 @@ def test_a_tile_is_chains_of_multiply_adds(lanes):
         depth=depth, sum_block=block, x_depth=4 * x_depth, w_skip=4 * skipped * depth * width,
         residual=residual.ctypes.data - y.ctypes.data, **activation.fields("relu6"),
     )  # fmt: skip
-    tile = library.function(("matmul", rows, vectors, lanes, "hard"))
+    tile = library.function(("matmul", rows, vectors, lanes, "hard", "taps"))
     tile(region.ctypes.data, *(array.ctypes.data for array in (x, w, bias, y)), count, 0, 0)
 
     weights = w.reshape(taps_y, taps_x + skipped, depth, width)
@@ -539,7 +539,9 @@ def test_loop_nest_by_hand():
     packed, bias = packing.oracle(weight, lanes), np.arange(2 * lanes, dtype=np.float32)
     y = guarded_empty(2 * lines * length * 2 * lanes)
     pixel, row = 4 * 2 * lanes, 4 * k
-    tiles = [library.addresses([spec])[spec] for spec in (("matmul", n, 1, lanes, "hard") for n in (rows, 1))]
+    tiles = [
+        library.addresses([spec])[spec] for spec in (("matmul", n, 1, lanes, "hard", "pointwise") for n in (rows, 1))
+    ]
     region = record(
         tile=tiles[0], edge=tiles[1], line_tiles=3, full_tiles=2, lines=lines, x_line=length * row, x_tile=rows * row,
         y_line=length * pixel, y_tile=rows * pixel, x_step=row, y_step=pixel, taps_y=1, taps_x=1, depth=k, x_depth=4,
