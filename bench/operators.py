@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from nanoinfer.graph import Node
+from nanoinfer.ops import HARD_SWISH_SCALE
 
 from .engines import turn
 
@@ -34,10 +35,12 @@ class Operator(nn.Module):
 
     def __init__(self, node: Node, tensors: dict[str, np.ndarray]):
         super().__init__()
-        self.op, self.attributes = node.op, node.attributes
+        self.op, self.attributes, factor = node.op, node.attributes, 1
+        if node.attributes.get("activation") == "scaled_hard_swish":  # peers have the one without the factor
+            self.attributes, factor = {**node.attributes, "activation": "hard_swish"}, np.float32(HARD_SWISH_SCALE)
         self.roles = dict.fromkeys(node.tensors)
         for role, name in node.tensors.items():
-            self.register_buffer(role, torch.from_numpy(np.asarray(tensors[name], np.float32)))
+            self.register_buffer(role, torch.from_numpy(np.asarray(tensors[name], np.float32) * factor))
 
     def forward(self, *inputs):
         if self.attributes.get("gated"):
@@ -51,17 +54,19 @@ class Operator(nn.Module):
 
 
 class Chain(nn.Module):
-    """The convolutions that a node of bands stands for; its inputs after the first are the last one's."""
+    """The convolutions that a node of bands stands for: the first one's inputs, then what else the last one reads."""
 
     def __init__(self, node: Node, tensors: dict[str, np.ndarray]):
         super().__init__()
         self.parts = nn.ModuleList(Operator(part, tensors) for part in node.attributes["parts"])
+        self.inputs = len(node.attributes["parts"][0].inputs)
 
-    def forward(self, x, *others):
-        *first, last = self.parts
-        for part in first:
+    def forward(self, *inputs):
+        first, *inner, last = self.parts
+        x = first(*inputs[: self.inputs])
+        for part in inner:
             x = part(x)
-        return last(x, *others)
+        return last(x, *inputs[self.inputs :])
 
 
 def module_of(node: Node, tensors: dict[str, np.ndarray]) -> nn.Module:

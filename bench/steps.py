@@ -54,8 +54,9 @@ class Bench:
     def shapes(self, node: Node) -> str:
         """First input and output; a second input has the shape of the output, or is its gate."""
         first, last = ("x".join(map(str, self.program.shapes[name])) for name in (node.inputs[0], node.output))
-        second = node.op in ("conv2d", "linear", "bands") and len(node.inputs) - bool(node.attributes.get("gated")) > 1
-        return f"{first} -> {last}{' residual' if second else ''}{' gated' if node.attributes.get('gated') else ''}"
+        gated = node.attributes.get("parts", (node,))[0].attributes.get("gated", False)
+        second = node.op in ("conv2d", "linear", "bands") and len(node.inputs) - gated > 1
+        return f"{first} -> {last}{' residual' if second else ''}{' gated' if gated else ''}"
 
     def key(self, node: Node, rows: list[int]) -> tuple:
         """What makes a row of the report: nodes with the same key run the same kernels on the same shapes."""
@@ -71,11 +72,10 @@ class Bench:
 
     def error(self, node: Node) -> float:
         """Largest difference from the operator's meaning in float64, relative to the largest value."""
-        x, *others = (value.astype(np.float64) for value in self.inputs(node))
-        *first, last = node.attributes.get("parts", (node,))
-        for part in first:
-            x = ops.apply(part, [x], self.tensors)
-        expected = ops.apply(last, [x, *others], self.tensors)
+        values = [value.astype(np.float64) for value in self.inputs(node)]
+        for part in node.attributes.get("parts", (node,)):  # each takes what the one before has made, and its others
+            values = [ops.apply(part, values[: len(part.inputs)], self.tensors), *values[len(part.inputs) :]]
+        (expected,) = values
         return float(np.abs(self.program.give(node.output) - expected).max() / np.abs(expected).max())
 
     def call(self, rows: list[int]) -> tuple[np.ndarray, int]:

@@ -52,16 +52,19 @@ def hard_sigmoid(x: Vector) -> Vector:
     return x.fma(1 / 6, 0.5).clamp(0.0, 1.0)
 
 
+ROOT_6 = float(np.float32(math.sqrt(6)))
+
+
 def scaled_hard_swish(x: Vector) -> Vector:
     """hard_swish(sqrt(6) x) = sqrt(6) x clamp(sqrt(6) x + 3, 0, 6) / 6, whose factors cancel.
 
-    One multiplication; the rest runs beside multiply-adds on CPUs whose units for additions are others.
+    One multiplication; the rest runs beside multiply-adds on CPUs that have other units for additions.
     """
-    return (x + math.sqrt(1.5)).clamp(0.0, math.sqrt(6)) * x
+    return (x + ROOT_6 / 2).clamp(0.0, ROOT_6) * x
 
 
 def hard_swish(x: Vector) -> Vector:
-    return scaled_hard_swish(x * math.sqrt(1 / 6))
+    return hard_sigmoid(x) * x
 
 
 def gelu(x: Vector) -> Vector:
@@ -124,6 +127,6 @@ def oracle(x: np.ndarray, activation: str | None) -> np.ndarray:
         y = np.vectorize(math.erf, otypes=[x.dtype])(y)
         return y if activation == "erf" else x * (1 + y) / 2
     if activation == "scaled_hard_swish":
-        return oracle(x * math.sqrt(6), "hard_swish")
+        return x * np.clip(x + ROOT_6 / 2, 0, ROOT_6)
     gate = np.clip(x + 3, 0, 6) / 6
     return x * gate if activation == "hard_swish" else gate

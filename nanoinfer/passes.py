@@ -1,8 +1,8 @@
 """Passes: graph and tensors in, the same network with fewer steps out.
 
 PASSES is the whole list, in order. The graph is checked after each one, and `optimise(..., count)` runs any prefix of
-it, to find the pass that a fault comes from. No pass removes a value that is an output of the graph, so a tapped
-layer is computed as it stands.
+it, to find the pass that a fault comes from. Passes compute in float64; tensors are rounded once, after the last. No
+pass removes a value that is an output of the graph, so a tapped layer is computed as it stands.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from .graph import Graph, Node
-from .ops import is_pointwise
+from .ops import HARD_SWISH_SCALE, is_pointwise
 
 Tensors = dict[str, np.ndarray]
 
@@ -25,7 +25,7 @@ def _sole_consumer(graph: Graph) -> dict[str, Node]:
 
 
 def fold_batch_norm(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
-    """conv2d, batch_norm -> conv2d with bias. Folded in float64 and rounded once."""
+    """conv2d, batch_norm -> conv2d with bias."""
     sole, tensors, nodes, folded = _sole_consumer(graph), dict(tensors), [], {}
     for node in graph.nodes:
         follower = sole.get(node.output)
@@ -39,7 +39,7 @@ def fold_batch_norm(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
             bias = tensors[conv.tensors["bias"]] if "bias" in conv.tensors else 0.0
             bias = norm["bias"] + (bias - norm["running_mean"]) * scale
             names = {role: f"{conv.tensors['weight']}*{node.output}.{role}" for role in ("weight", "bias")}
-            tensors[names["weight"]], tensors[names["bias"]] = weight.astype(np.float32), bias.astype(np.float32)
+            tensors[names["weight"]], tensors[names["bias"]] = weight, bias
             nodes.append(replace(conv, output=node.output, tensors=names))
         else:
             nodes.append(node)
@@ -47,7 +47,7 @@ def fold_batch_norm(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
 
 
 def merge_pointwise(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
-    """pointwise conv2d, pointwise conv2d -> one, where it takes fewer multiply-adds than the two. Merged in float64.
+    """pointwise conv2d, pointwise conv2d -> one, where it takes fewer multiply-adds than the two.
 
     So in MobileNetV3: a block's projection, with no activation and no residual behind it, and the next one's expansion.
     """
@@ -67,9 +67,8 @@ def merge_pointwise(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
         (inner, inner_bias), (outer, outer_bias) = parts(first), parts(node)
         if len(outer) * inner.shape[1] < inner.size + outer.size:
             names = {role: f"{first.output}>{node.output}.{role}" for role in ("weight", "bias")}
-            tensors[names["weight"]] = (outer @ inner).astype(np.float32)[:, :, None, None]
-            bias = outer @ (inner_bias * np.ones(len(inner))) + outer_bias
-            tensors[names["bias"]] = bias.astype(np.float32)
+            tensors[names["weight"]] = (outer @ inner)[:, :, None, None]
+            tensors[names["bias"]] = outer @ (inner_bias * np.ones(len(inner))) + outer_bias
             merged[node.output] = replace(node, inputs=first.inputs, tensors=names)
             absorbed.add(first.output)
     nodes = tuple(merged.get(node.output, node) for node in graph.nodes if node.output not in absorbed)
@@ -111,16 +110,16 @@ def fuse_activation(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
 
 
 def scale_hard_swish(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
-    """conv2d or linear with hard_swish -> the same of weights that are smaller by sqrt(6), with scaled_hard_swish.
+    """conv2d or linear with hard_swish -> the same with weights smaller by HARD_SWISH_SCALE and scaled_hard_swish.
 
-    The factor 1/6 of hard_swish, taken once for all, where a kernel would multiply every output by it.
+    So a kernel need not multiply every output by 1/6.
     """
     tensors, nodes = dict(tensors), []
     for node in graph.nodes:
         if node.attributes.get("activation") == "hard_swish" and node.tensors and len(node.inputs) == 1:
-            names = {role: f"{name}/sqrt(6)" for role, name in node.tensors.items()}
+            names = {role: f"{name}/hard_swish" for role, name in node.tensors.items()}
             for role, name in node.tensors.items():
-                tensors[names[role]] = (tensors[name] / np.sqrt(6)).astype(np.float32)
+                tensors[names[role]] = tensors[name] / np.float64(HARD_SWISH_SCALE)
             node = replace(node, tensors=names, attributes={**node.attributes, "activation": "scaled_hard_swish"})
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes)), tensors
@@ -159,4 +158,4 @@ def optimise(graph: Graph, tensors: Tensors, count: int | None = None) -> tuple[
     for apply in PASSES[:count]:
         graph, tensors = apply(graph, tensors)
         graph.check()
-    return graph, tensors
+    return graph, {name: tensor.astype(np.float32, copy=False) for name, tensor in tensors.items()}

@@ -185,7 +185,7 @@ def conv2d(node: Node, context: Context, first: int = 0) -> list[Step]:
     attributes = {name: node.attributes[name] for name in ("stride", "padding", "groups")}
     attributes.update(window=tuple(window), depth=depth, weight=weight, bias=bias, first=first)
     inputs, steps = _inputs(node, context), []
-    x, y, gate = inputs["x"], inputs["y"], inputs["gate"]
+    x, gate = inputs["x"], inputs["gate"]
     if gate is not None and not gates_weights(out, math.prod(context.shapes[node.output][2:])):
         scaled = nhwc(x.shape, context.scratch[node.output], lanes)
         steps = [scale(node, context, x, gate, scaled)]

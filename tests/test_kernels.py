@@ -43,7 +43,7 @@ X86.append(pytest.param(HALVED, id="halves"))
 CANARY = np.uint32(0x7FC0BEEF)  # a NaN
 GUARD = 512  # bytes on each side of every buffer
 ULP = 2.0**-23
-KINDS = [None, "relu", "relu6", "hard_swish", "hard_sigmoid", "gelu"]
+KINDS = [None, "relu", "relu6", "hard_swish", "scaled_hard_swish", "hard_sigmoid", "gelu"]
 
 
 @dataclass
@@ -166,7 +166,7 @@ def product_bound(net):
     plain = replace(node, attributes={**node.attributes, "activation": None})
     sizes = {name: np.abs(tensor) for name, tensor in net.tensors.items()}
     size = ops.apply(plain, [np.abs(net.x).astype(np.float64)] * len(node.inputs), sizes)
-    shift = 3 if str(node.attributes.get("activation")).startswith("hard") else 0
+    shift = 3 if "hard" in str(node.attributes.get("activation")) else 0
     return (math.prod(weight.shape[1:]) + 4) * ULP * (size + shift)
 
 
@@ -249,6 +249,26 @@ def test_border_columns_of_a_stem_take_no_kernels_of_their_own(size, threads):
     most = target.MATMUL_ROWS[WIDE.registers][2]
     assert columns and {region["tile"][1] for region in columns} <= {most, 1}
     assert not any(region["edge"] for region in columns)
+
+
+@pytest.mark.parametrize("size", [(9, 14), (31, 6), (3, 40)], ids=str)
+@pytest.mark.parametrize("machine", X86)
+def test_a_stem_is_one_chain_of_multiply_adds(machine, size):
+    """Bias, then taps by row and column, then channels: those bits exactly. The tall and the wide, in torch's layout
+    and in ours, take the same kernels but for the number of rows."""
+    for nhwc, steps in ((False, {8}), (True, {8 * machine.lanes})):
+        net = product((2, 3, *size), 20, 3, stride=2, bias=True, nhwc=nhwc)
+        x = np.pad(net.x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        high, wide = ((side + 1) // 2 for side in size)
+        y, weight = net.tensors["c.bias"][:, None, None], net.tensors["c.weight"]
+        for ky, kx, k in np.ndindex(3, 3, 3):
+            pixels = x[:, k, None, ky : ky + 2 * high : 2, kx : kx + 2 * wide : 2][..., :high, :wide]
+            y = chained(pixels, weight[:, k, ky, kx, None, None], y)
+        np.testing.assert_array_equal(run(net, machine, 2), y)
+        planned = plan.make_program(net.graph, net.tensors, net.x.shape, 2, layout.Packed(), machine=machine)
+        regions = [region for step in planned.steps for region in step.fields["regions"]]
+        tiles = [region["tile"] for region in regions if region["taps_x"] == 3]
+        assert {tile[0] for tile in tiles} == {"stem"} and {tile[4] for tile in tiles} == steps
 
 
 @pytest.mark.parametrize("case", [WINDOWS[n] for n in (1, 2, 4, 6, 7, 8, 9)], ids=window_id)
@@ -804,6 +824,12 @@ def mobilenet_v1(builder, x):
     return x
 
 
+def gated_expansion(builder, x):
+    """Squeeze-and-excite before the expansion: each image has its own weights."""
+    gate = builder.activation(builder.global_average_pool(x, "m"), "hard_sigmoid", "g")
+    return inverted_residual(residual=True)(builder, builder.scale(x, gate, "s"))
+
+
 @pytest.mark.parametrize(
     "add, shape",
     [
@@ -813,8 +839,9 @@ def mobilenet_v1(builder, x):
         (inverted_residual(width=2, out=50), (3, 24, 2, 6)),
         (inverted_residual((7, 2), expanded=300, out=520), (3, 3, 8, 9)),
         (mobilenet_v1, (2, 3, 17, 11)),
+        (gated_expansion, (3, 24, 7, 9)),
     ],
-    ids=["residual", "5x5", "stem", "groups", "sums", "v1"],
+    ids=["residual", "5x5", "stem", "groups", "sums", "v1", "gated"],
 )
 @pytest.mark.parametrize("l2_bytes", [1 << 10, 1 << 15, 1 << 22])
 def test_bands_of_every_width(add, shape, l2_bytes, monkeypatch):
@@ -831,7 +858,7 @@ def test_bands_of_every_width(add, shape, l2_bytes, monkeypatch):
 
 def test_every_kernel_is_tested():
     """By name: a kernel that is added needs tests of its own, here."""
-    products = {"convolution", "matmul", "depthwise", "max_pool", "packing", "gating"}
+    products = {"convolution", "matmul", "stem", "depthwise", "max_pool", "packing", "gating"}
     others = {"average_pool", "elementwise", "layer_norm", "attention", "peak", "read", "lead", "follow", "bands"}
     assert set(KERNELS) == products | others | {"strassen", "strassen_sums"}
 
@@ -1086,10 +1113,11 @@ def test_special_values_of_exp_and_erf():
 
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_special_values_pass_as_in_torch(kind):
-    names = {"hard_swish": "hardswish", "hard_sigmoid": "hardsigmoid"}
+    names = {"hard_swish": "hardswish", "scaled_hard_swish": "hardswish", "hard_sigmoid": "hardsigmoid"}
     x = np.concatenate([SPECIAL, np.float32([2.9, 3, 3.1, 5.9, 6, 6.1, -2.9, -3, -3.1, 1e-40, -1e-40])])
     y = apply(kind, x)
-    expected = getattr(torch.nn.functional, names.get(kind, kind))(torch.from_numpy(x).double()).numpy()
+    argument = x.astype(np.float64) * (math.sqrt(6) if kind == "scaled_hard_swish" else 1)
+    expected = getattr(torch.nn.functional, names.get(kind, kind))(torch.from_numpy(argument)).numpy()
     if kind == "gelu":
         expected[np.isposinf(x)] = np.inf  # torch's vector code gives NaN here, its scalar code inf
     np.testing.assert_allclose(y, expected, 1e-6, 1e-6)

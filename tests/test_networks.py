@@ -29,6 +29,7 @@ import nanoinfer
 from bench.references import reference, state_arrays
 from nanoinfer import ops, passes
 from nanoinfer.architectures import MODELS
+from nanoinfer.graph import Builder
 from nanoinfer.reference import import_torchvision
 
 SEEDS = [int(seed) for seed in os.environ.get("NANOINFER_TEST_SEED", "2025").split(",")]
@@ -259,6 +260,35 @@ def test_optimised_graphs_hold_no_batch_norm_and_compute_the_same(small):
     assert steps == sorted(steps, reverse=True) and steps[-1] < steps[0]
     assert "batch_norm" not in {node.op for node in shorter.nodes}
     assert graph is case.model.graph and set(tensors) == {*graph.parameters, *graph.buffers}
+
+
+@pytest.mark.parametrize(
+    "widths, tapped, left",
+    [((16, 16, 72), False, 1), ((8, 8, 8, 8), False, 1), ((16, 4, 72), False, 2), ((16, 16, 72), True, 2)],
+    ids=["narrow", "three", "bottleneck", "tapped"],
+)
+def test_pointwise_convolutions_in_a_row_merge_where_that_is_less_work(widths, tapped, left):
+    builder = Builder(widths[0])
+    values = [builder.input]
+    for number, width in enumerate(widths[1:]):
+        values.append(builder.conv2d(values[-1], f"c{number}", width, 1, bias=number == 0))
+    graph = builder.finish(values[-1], values[-1])
+    graph = graph.with_outputs([graph.outputs[0], values[1].name]) if tapped else graph
+    generator = np.random.default_rng(0)
+    tensors = {name: generator.standard_normal(size, np.float32) for name, size in graph.parameters.items()}
+    merged, values = passes.merge_pointwise(graph, tensors)
+    assert len(merged.nodes) == left
+    x = generator.standard_normal((2, widths[0], 3, 5))
+    expected = ops.evaluate(graph, tensors, x)[graph.outputs[0]]
+    y = ops.evaluate(merged, values, x)[graph.outputs[0]]
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def test_hard_swish_gives_its_factor_to_the_weights(small):
+    case, _ = small
+    graph, _ = passes.optimise(case.model.graph, case.model.tensors)
+    kinds = [node.attributes.get("activation") for node in graph.nodes]
+    assert "hard_swish" not in kinds and ("scaled_hard_swish" in kinds) == case.name.startswith("mobilenetv3")
 
 
 # Exactness
