@@ -110,8 +110,9 @@ def fields(activation: str | None) -> dict[str, int]:
 
 
 def finish(block, name: str):
-    """An intrinsic (block, the word of FIELDS) -> block: the last step of an epilogue, for one variant."""
-    return block.choose(list(HARD.values()) if name == "hard" else [FUNCTIONS[name]])
+    """An intrinsic (block, the word of FIELDS, y, stride): the last step of an epilogue, for one variant, and its
+    store."""
+    return block.store_as(list(HARD.values()) if name == "hard" else [FUNCTIONS[name]])
 
 
 def oracle(x: np.ndarray, activation: str | None) -> np.ndarray:

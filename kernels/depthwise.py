@@ -61,8 +61,8 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
     from .simd import block
 
     t = block(rows, 1, lanes)
-    load_row, add, store, fma_window = t.load_row, t.add, t.store, t.fma_window(size, stride, padding, group)
-    activate, fields = finish(t, activation), arguments(len(FIELDS))
+    load_row, add, fma_window = t.load_row, t.add, t.fma_window(size, stride, padding, group)
+    store_activated, fields = finish(t, activation), arguments(len(FIELDS))
     vector = 4 * lanes
     line_of_taps = size * group * vector
 
@@ -94,6 +94,6 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
                     out = target + start * y_pixel
                     if residual != 0:
                         acc = add(acc, out + residual, y_pixel)
-                    store(activate(acc, kind), out, y_pixel)
+                    store_activated(acc, kind, out, y_pixel)
 
     return depthwise

@@ -29,8 +29,8 @@ def build(lanes: int, activation: str):
     from .simd import block
 
     t = block(1, 1, lanes)
-    load, mul, add, store = t.load, t.mul, t.add, t.store
-    activate, fields = finish(t, activation), arguments(len(FIELDS))
+    load, mul, add = t.load, t.mul, t.add
+    store_activated, fields = finish(t, activation), arguments(len(FIELDS))
 
     def elementwise(instruction, thread, threads):
         (x, x_image, x_pixel, factor, factor_image, shift, other, other_image, other_pixel, y, y_image, y_pixel,
@@ -55,6 +55,6 @@ def build(lanes: int, activation: str):
                     acc = add(acc, shift + at, 0)
                 if other != 0:
                     acc = add(acc, second + at, 0)
-                store(activate(acc, kind), target + at, 0)
+                store_activated(acc, kind, target + at, 0)
 
     return elementwise

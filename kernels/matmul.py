@@ -47,7 +47,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str, form: str = "poi
 
     t = block(rows, vectors, lanes)
     zeros, load_row, fma_outer, add, store, ask = t.zeros, t.load_row, t.fma_outer, t.add, t.store, t.ask
-    activate, fields = finish(t, activation), arguments(len(REGION) - TILE_START, TILE_START)
+    store_activated, fields = finish(t, activation), arguments(len(REGION) - TILE_START, TILE_START)
     store_sum, ask_to_write = t.store_sum, t.ask_to_write
     step, single, adds, asks = 4 * vectors * lanes, form != "taps", form == "partial", rows > 1
 
@@ -97,7 +97,7 @@ def build(rows: int, vectors: int, lanes: int, activation: str, form: str = "poi
                 acc = add(acc, y + partial, y_step)
             if residual != 0:
                 acc = add(acc, y + residual, y_step)
-            store(activate(acc, kind), y, y_step)
+            store_activated(acc, kind, y, y_step)
             x += rows * x_step
             y += rows * y_step
             ahead += (1 if single else taps_y * taps_x) * depth * CACHE_LINE

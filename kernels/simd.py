@@ -25,7 +25,8 @@ Numba code; addresses and strides are int64, in bytes. Their names:
     plus(acc, x), times(acc, x)     every element + x, * x
     fma_scalars(acc, x, y)          every element * x + y
     map(function)                   an intrinsic acc -> acc applying `function(Vector) -> Vector`
-    choose(functions)(acc, n)       functions[n](every element), each Vector -> Vector
+    store_as(functions)(acc, n, y, stride)
+                                    row r of functions[n](every element), each Vector -> Vector, to y + r * stride
     sum_rows(acc)                   one-row block: the rows summed as a fixed tree
     sum_lanes(acc), max_lanes(acc)  float32, of a one-vector block, as a fixed tree
 
@@ -170,13 +171,18 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
 
         return operation(emit, kind, *[types.int64] * 6)
 
+    def element_address(builder, y, stride, r, v):
+        return builder.add(offset_by(builder, y, stride, r), ir.Constant(i64, 4 * lanes * v))
+
+    def put(builder, element, address):
+        builder.store(element, builder.inttoptr(address, vector.as_pointer()), align=4)
+
     @intrinsic
     def store(typingctx, acc, y, stride):
         def codegen(context, builder, sig, args):
-            acc, y, stride = args
-            for (r, v), element in unpack(builder, acc).items():
-                address = builder.add(offset_by(builder, y, stride, r), ir.Constant(i64, 4 * lanes * v))
-                builder.store(element, builder.inttoptr(address, vector.as_pointer()), align=4)
+            acc, *to = args
+            for at, element in unpack(builder, acc).items():
+                put(builder, element, element_address(builder, *to, *at))
             return context.get_dummy_value()
 
         return types.void(kind, types.int64, types.int64), codegen
@@ -186,13 +192,9 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         # Element by element: LLVM does not know that it need not load every x first, which takes registers.
         def codegen(context, builder, sig, args):
             acc, x, y, stride = args
-            elements = unpack(builder, acc)
-            for r in range(rows):
-                from_row, to_row = (offset_by(builder, address, stride, r) for address in (x, y))
-                for v in range(vectors):
-                    at = ir.Constant(i64, 4 * lanes * v)
-                    total = builder.fadd(elements[r, v], load_from(builder, builder.add(from_row, at), vector))
-                    builder.store(total, builder.inttoptr(builder.add(to_row, at), vector.as_pointer()), align=4)
+            for at, element in unpack(builder, acc).items():
+                other = load_from(builder, element_address(builder, x, stride, *at), vector)
+                put(builder, builder.fadd(element, other), element_address(builder, y, stride, *at))
             return context.get_dummy_value()
 
         return types.void(kind, types.int64, types.int64, types.int64), codegen
@@ -217,25 +219,30 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
 
         return operation(emit, kind)
 
-    def choose(functions):
-        def emit(builder, acc, which):
-            elements = unpack(builder, acc).values()
-            first, *others = (builder.append_basic_block() for _ in functions)
-            end, ways, cases = builder.append_basic_block(), [], builder.switch(which, first)
-            for number, (way, function) in enumerate(zip((first, *others), functions, strict=True)):
-                if number:
-                    cases.add_case(ir.Constant(i64, number), way)
-                builder.position_at_end(way)
-                ways.append((way, [function(Vector(builder, e)).value for e in elements]))
-                builder.branch(end)
-            builder.position_at_end(end)
-            results = [builder.phi(vector) for _ in every]
-            for way, values in ways:
-                for result, value in zip(results, values, strict=True):
-                    result.add_incoming(value, way)
-            return pack(builder, results)
+    def store_as(functions):
+        # Each way stores for itself, element by element: stores then begin while multiply-adds are still under way,
+        # and LLVM, which would work on all elements before the first store, needs no more registers.
+        @intrinsic
+        def finish(typingctx, acc, which, y, stride):
+            def codegen(context, builder, sig, args):
+                acc, which, *to = args
+                elements, end = unpack(builder, acc), builder.append_basic_block()
+                addresses = {at: element_address(builder, *to, *at) for at in every}
+                first, *others = (builder.append_basic_block() for _ in functions)
+                cases = builder.switch(which, first)
+                for number, (way, function) in enumerate(zip((first, *others), functions, strict=True)):
+                    if number:
+                        cases.add_case(ir.Constant(i64, number), way)
+                    builder.position_at_end(way)
+                    for at in every:
+                        put(builder, function(Vector(builder, elements[at])).value, addresses[at])
+                    builder.branch(end)
+                builder.position_at_end(end)
+                return context.get_dummy_value()
 
-        return operation(emit, kind, types.int64)
+            return types.void(kind, types.int64, types.int64, types.int64), codegen
+
+        return finish
 
     def add_square(builder, acc, x):
         acc, x = unpack(builder, acc), unpack(builder, x)
@@ -297,7 +304,7 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
         sub=elementwise(lambda builder, a, b: builder.fsub(a, b)),
         mul=elementwise(lambda builder, a, b: builder.fmul(a, b)),
         max=elementwise(lambda builder, a, b: Vector(builder, a).maximum_or_nan(Vector(builder, b)).value),
-        choose=choose,
+        store_as=store_as,
         add_square=operation(add_square, kind, kind),
         plus=with_scalars(Vector.__add__, 1),
         times=with_scalars(Vector.__mul__, 1),

@@ -24,8 +24,9 @@ def build(rows: int, vectors: int, lanes: int, x_step: int, activation: str):
     from .simd import block
 
     t = block(rows, vectors, lanes)
-    load_row, fma_outer, store, ask_to_write = t.load_row, t.fma_outer, t.store, t.ask_to_write
-    activate, pixel_fields, fields = finish(t, activation), arguments(2, TILE_START), arguments(4, OFFSETS)
+    load_row, fma_outer, ask_to_write = t.load_row, t.fma_outer, t.ask_to_write
+    store_activated = finish(t, activation)
+    pixel_fields, fields = arguments(2, TILE_START), arguments(4, OFFSETS)
     step = 4 * vectors * lanes
 
     def stem(region, x, w, bias, y, count, ahead, ahead_end):
@@ -39,7 +40,7 @@ def build(rows: int, vectors: int, lanes: int, x_step: int, activation: str):
             for offset in range(offsets, offsets + 8 * steps, 8):
                 acc = fma_outer(acc, x + load_i64(offset), x_step, weight)
                 weight += step
-            store(activate(acc, kind), y, y_step)
+            store_activated(acc, kind, y, y_step)
             x += rows * x_step
             y += rows * y_step
 
