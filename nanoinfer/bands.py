@@ -148,9 +148,10 @@ def _share(node: Node, context: Context, thread: int, image: int, share: range) 
 
     def own(changed: Mapping[str, Place]) -> Context:
         scratch = base + ring.bytes + band.bytes
-        private = scratch + gated_scratch(expand, context.shapes, context.machine, images=1)
-        places_ = {**places, **changed}
-        return replace(context, threads=1, places=places_, scratch={expand.output: scratch}, private=private)
+        return replace(
+            context, threads=1, places={**places, **changed}, scratch={expand.output: scratch},
+            private=scratch + gated_scratch(expand, context.shapes, context.machine, images=1),
+        )  # fmt: skip
 
     def expand_lines(first: int, end: int) -> Iterator[Step]:
         """Into the ring; a run of lines that goes beyond the ring's end is two."""

@@ -1,7 +1,7 @@
 """Passes: graph and tensors in, the same network with fewer steps out.
 
 PASSES is the whole list, in order. The graph is checked after each one, and `optimise(..., count)` runs any prefix of
-it, to find the pass that a fault comes from. Passes compute in float64; tensors are rounded once, after the last. No
+it, to find the pass that a fault comes from. What a pass makes of tensors is computed in float64 and rounded once. No
 pass removes a value that is an output of the graph, so a tapped layer is computed as it stands.
 """
 
@@ -39,7 +39,7 @@ def fold_batch_norm(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
             bias = tensors[conv.tensors["bias"]] if "bias" in conv.tensors else 0.0
             bias = norm["bias"] + (bias - norm["running_mean"]) * scale
             names = {role: f"{conv.tensors['weight']}*{node.output}.{role}" for role in ("weight", "bias")}
-            tensors[names["weight"]], tensors[names["bias"]] = weight, bias
+            tensors[names["weight"]], tensors[names["bias"]] = weight.astype(np.float32), bias.astype(np.float32)
             nodes.append(replace(conv, output=node.output, tensors=names))
         else:
             nodes.append(node)
@@ -67,8 +67,8 @@ def merge_pointwise(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
         (inner, inner_bias), (outer, outer_bias) = parts(first), parts(node)
         if len(outer) * inner.shape[1] < inner.size + outer.size:
             names = {role: f"{first.output}>{node.output}.{role}" for role in ("weight", "bias")}
-            tensors[names["weight"]] = (outer @ inner)[:, :, None, None]
-            tensors[names["bias"]] = outer @ (inner_bias * np.ones(len(inner))) + outer_bias
+            tensors[names["weight"]] = (outer @ inner)[:, :, None, None].astype(np.float32)
+            tensors[names["bias"]] = (outer @ (inner_bias * np.ones(len(inner))) + outer_bias).astype(np.float32)
             merged[node.output] = replace(node, inputs=first.inputs, tensors=names)
             absorbed.add(first.output)
     nodes = tuple(merged.get(node.output, node) for node in graph.nodes if node.output not in absorbed)
@@ -119,7 +119,7 @@ def scale_hard_swish(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
         if node.attributes.get("activation") == "hard_swish" and node.tensors and len(node.inputs) == 1:
             names = {role: f"{name}/hard_swish" for role, name in node.tensors.items()}
             for role, name in node.tensors.items():
-                tensors[names[role]] = tensors[name] / np.float64(HARD_SWISH_SCALE)
+                tensors[names[role]] = (tensors[name] / np.float64(HARD_SWISH_SCALE)).astype(np.float32)
             node = replace(node, tensors=names, attributes={**node.attributes, "activation": "scaled_hard_swish"})
         nodes.append(node)
     return replace(graph, nodes=tuple(nodes)), tensors
@@ -158,4 +158,4 @@ def optimise(graph: Graph, tensors: Tensors, count: int | None = None) -> tuple[
     for apply in PASSES[:count]:
         graph, tensors = apply(graph, tensors)
         graph.check()
-    return graph, {name: tensor.astype(np.float32, copy=False) for name, tensor in tensors.items()}
+    return graph, tensors
