@@ -89,7 +89,17 @@ def _conv2d_shape(shapes, tensors, attributes):
     n, channels, h, w = _window_shape(shapes[0], kernel, attributes["stride"], attributes["padding"])
     if channels != per_group * attributes["groups"]:
         raise ValueError(f"{per_group * attributes['groups']} channels expected, not {channels}")
-    return n, out, h, w
+    return _finished((n, out, h, w), shapes, attributes)
+
+
+def _finished(shape, shapes, attributes):
+    """A product's shape, which a residual has to have as well, and a gate to fit its input."""
+    residuals = list(shapes[1:])
+    if attributes.get("gated"):
+        _scale_shape([shapes[0], residuals.pop()], {}, attributes)
+    for residual in residuals:
+        _add_shape([shape, residual], {}, attributes)
+    return shape
 
 
 def _batch_norm(inputs, tensors, attributes):
@@ -112,7 +122,7 @@ def _linear_shape(shapes, tensors, attributes):
     out, features = tensors["weight"]
     if shapes[0][-1] != features:
         raise ValueError(f"{features} features expected, not {shapes[0][-1]}")
-    return *shapes[0][:-1], out
+    return _finished((*shapes[0][:-1], out), shapes, attributes)
 
 
 def _max_pool2d(inputs, tensors, attributes):

@@ -1132,6 +1132,18 @@ def test_products_may_share_a_weight_and_not_a_bias():
     np.testing.assert_allclose(run(net), net.exact(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [16, 32])
+def test_a_residual_has_the_shape_of_the_output(channels):
+    """Also where a pass has fused it: less of it, and a kernel would read what lies beyond."""
+    net = network((1, 32, 4, 4), lambda net, x: net.residual(net.conv2d(x, "c", 32, 1), x, "r"))
+    net.tensors[net.graph.nodes[0].tensors["weight"]] = np.ones((channels, 32, 1, 1), np.float32)
+    if channels == 32:
+        run(net)
+    else:
+        with pytest.raises(ValueError, match="shapes differ"):
+            run(net)
+
+
 def test_a_gate_has_one_value_for_each_image_and_channel():
     with pytest.raises(ValueError, match="cannot scale the channels"):
         run(network((1, 16, 4, 4), lambda net, x: net.scale(x, net.activation(x, "hard_sigmoid", "h"), "s")))
