@@ -40,8 +40,6 @@ def build(rows: int, vectors: int, lanes: int, activation: str, form: str = "poi
     Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
     y and the residual have room for whole vectors. Unaligned addresses are fine.
     """
-    from numba import njit
-
     from .intrinsics import arguments, minimum, prefetch
     from .simd import block
 
@@ -49,26 +47,9 @@ def build(rows: int, vectors: int, lanes: int, activation: str, form: str = "poi
     zeros, load_row, fma_outer, add, store, ask = t.zeros, t.load_row, t.fma_outer, t.add, t.store, t.ask
     store_activated, fields = finish(t, activation), arguments(len(REGION) - TILE_START, TILE_START)
     store_sum, ask_to_write = t.store_sum, t.ask_to_write
-    step, single, adds, asks = 4 * vectors * lanes, form != "taps", form == "partial", rows > 1
+    step, adds, asks = 4 * vectors * lanes, form == "partial", rows > 1
 
-    @njit(error_model="numpy", inline="always")
-    def tap(acc, a, weight, coming, x_step, x_depth, depth, sum_block, y, y_step):
-        for first in range(0, depth, sum_block):
-            if first != 0:
-                store(acc, y, y_step)
-                acc = zeros()
-            for _k in range(minimum(sum_block, depth - first)):
-                acc = fma_outer(acc, a, x_step, weight)
-                if asks:
-                    prefetch(coming)
-                    coming += CACHE_LINE
-                a += x_depth
-                weight += step
-            if first != 0:
-                acc = add(acc, y, y_step)
-        return acc, weight, coming
-
-    def matmul(region, x, w, bias, y, count, ahead, ahead_end):
+    def pointwise(region, x, w, bias, y, count, ahead, ahead_end):
         (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, sum_block, w_skip, residual,
          _offsets, _steps, kind, far, partial, also_add, also_to) = fields(region)  # fmt: skip
         for _ in range(count):
@@ -81,16 +62,21 @@ def build(rows: int, vectors: int, lanes: int, activation: str, form: str = "poi
                 ask(y + partial, y_step)
                 if also_to != 0:
                     ask(y + also_add, y_step)
-            weight = w
+            a, weight = x, w
             coming = ahead if ahead < ahead_end else w
-            if single:
-                acc, weight, coming = tap(acc, x, weight, coming, x_step, x_depth, depth, sum_block, y, y_step)
-            else:
-                for ky in range(taps_y):
-                    for kx in range(taps_x):
-                        a = x + ky * x_tap_y + kx * x_tap_x
-                        acc, weight, coming = tap(acc, a, weight, coming, x_step, x_depth, depth, sum_block, y, y_step)
-                    weight += w_skip
+            for first in range(0, depth, sum_block):
+                if first != 0:
+                    store(acc, y, y_step)
+                    acc = zeros()
+                for _k in range(minimum(sum_block, depth - first)):
+                    acc = fma_outer(acc, a, x_step, weight)
+                    if asks:
+                        prefetch(coming)
+                        coming += CACHE_LINE
+                    a += x_depth
+                    weight += step
+                if first != 0:
+                    acc = add(acc, y, y_step)
             if adds:
                 if also_to != 0:
                     store_sum(acc, y + also_add, y + also_to, y_step)
@@ -100,6 +86,41 @@ def build(rows: int, vectors: int, lanes: int, activation: str, form: str = "poi
             store_activated(acc, kind, y, y_step)
             x += rows * x_step
             y += rows * y_step
-            ahead += (1 if single else taps_y * taps_x) * depth * CACHE_LINE
+            ahead += depth * CACHE_LINE
 
-    return matmul
+    def taps(region, x, w, bias, y, count, ahead, ahead_end):
+        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, sum_block, w_skip, residual,
+         _offsets, _steps, kind, far, partial, also_add, also_to) = fields(region)  # fmt: skip
+        for _ in range(count):
+            acc = load_row(bias)
+            if far != 0:
+                ask_to_write(y, y_step)
+                if residual != 0:
+                    ask(y + residual, y_step)
+            weight = w
+            coming = ahead if ahead < ahead_end else w
+            for ky in range(taps_y):
+                for kx in range(taps_x):
+                    a = x + ky * x_tap_y + kx * x_tap_x
+                    for first in range(0, depth, sum_block):
+                        if first != 0:
+                            store(acc, y, y_step)
+                            acc = zeros()
+                        for _k in range(minimum(sum_block, depth - first)):
+                            acc = fma_outer(acc, a, x_step, weight)
+                            if asks:
+                                prefetch(coming)
+                                coming += CACHE_LINE
+                            a += x_depth
+                            weight += step
+                        if first != 0:
+                            acc = add(acc, y, y_step)
+                weight += w_skip
+            if residual != 0:
+                acc = add(acc, y + residual, y_step)
+            store_activated(acc, kind, y, y_step)
+            x += rows * x_step
+            y += rows * y_step
+            ahead += taps_y * taps_x * depth * CACHE_LINE
+
+    return taps if form == "taps" else pointwise
