@@ -33,9 +33,10 @@ def build(rows: int, vectors: int, lanes: int, activation: str, form: str = "poi
     needed next, or later, streams from memory while these weights are in use. A single row computes too little for
     that: it is as fast as its own weights arrive, and to ask for others would hold them up.
 
-    The form "pointwise" has a single tap: without loops over taps, a tile costs some 30 cycles less. "taps" has any
-    number. "partial" (for Strassen's scheme, see strassen.py) has a single tap, adds a partial sum to the tile's own
-    and, unless `also_to` is 0, stores what another partial sum and the tile's own make besides.
+    The form "pointwise" has a single tap, and no loops over taps to enter and leave; "taps" has any number. (Each says
+    the chain for itself: Numba takes longer over a function that it inlines.) "partial" (for Strassen's scheme, see
+    strassen.py) has a single tap, adds a partial sum to the tile's own and, unless `also_to` is 0, stores what another
+    partial sum and the tile's own make besides.
 
     Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
     y and the residual have room for whole vectors. Unaligned addresses are fine.
