@@ -216,6 +216,9 @@ OPS: dict[str, Op] = {
     "select_token": Op(_select_token_shape, lambda x, t, a: x[0][:, a["index"]]),
 }
 
+# Of tokens (N, T, D), these compute each from that token of their inputs alone.
+BY_TOKEN = ("linear", "layer_norm", "activation", "add")
+
 
 def is_pointwise(node: Node, tensors: Mapping[str, np.ndarray]) -> bool:
     """Whether it is a convolution of single pixels, all channels with all."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from .graph import Graph, Node
-from .ops import HARD_SWISH_SCALE, is_pointwise
+from .ops import BY_TOKEN, HARD_SWISH_SCALE, is_pointwise
 
 Tensors = dict[str, np.ndarray]
 
@@ -73,6 +73,30 @@ def merge_pointwise(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
             absorbed.add(first.output)
     nodes = tuple(merged.get(node.output, node) for node in graph.nodes if node.output not in absorbed)
     return replace(graph, nodes=nodes), tensors
+
+
+def select_token_early(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
+    """An operator that takes each token by itself, select_token -> select_token, the operator; and again before that.
+
+    So in a vision transformer, whose head reads the class token alone: what follows the attention of its last block is
+    computed for that token.
+    """
+    while True:
+        producers = graph.producers()
+        pairs = [(producers.get(name), node) for name, node in _sole_consumer(graph).items()]
+        pairs = [(first, node) for first, node in pairs if node.op == "select_token" and first and first.op in BY_TOKEN]
+        if not pairs:
+            return graph, tensors
+        ((first, select), *_), nodes = pairs, {}
+        for node in graph.nodes:
+            if node is first:
+                chosen = {name: f"{name}[{select.attributes['index']}]" for name in first.inputs}
+                for name, one in chosen.items():
+                    nodes.setdefault(one, replace(select, inputs=(name,), output=one))
+                nodes[select.output] = replace(first, inputs=tuple(chosen.values()), output=select.output)
+            elif node is not select:
+                nodes.setdefault(node.output, node)
+        graph = replace(graph, nodes=tuple(nodes.values()))
 
 
 def fuse_residual(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
@@ -146,6 +170,7 @@ def fuse_gate(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
 PASSES: tuple[Callable[[Graph, Tensors], tuple[Graph, Tensors]], ...] = (
     fold_batch_norm,
     merge_pointwise,
+    select_token_early,
     fuse_residual,
     fuse_activation,
     scale_hard_swish,
