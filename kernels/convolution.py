@@ -50,6 +50,8 @@ FIELDS = (
     "chunk",  # tiles between changes of panel
     "later",  # memory that a later step needs, to ask for meanwhile
     "later_bytes",  # so much by each thread
+    "after",  # the first panel that the first thread needs behind its last one here,
+    "after_thread",  # and from there to the next thread's
 )
 
 # A record of the region table: what the loop nest needs, then what the tile reads.
@@ -139,7 +141,7 @@ def build():
 
     def convolution(instruction, thread, threads):
         (x, x_image, x_group, w, w_image, w_panel, bias, y, y_image, panel_bytes, images, panels, group_panels, regions,
-         region_count, split_panels, chunk, later, later_bytes) = instruction_fields(instruction)  # fmt: skip
+         region_count, split_panels, chunk, later, later_bytes, after, after_thread) = instruction_fields(instruction)
         later += thread * later_bytes
         later_end = later + later_bytes
         for region in range(regions, regions + region_count * region_bytes, region_bytes):
@@ -161,6 +163,8 @@ def build():
                     panel_w = w + w_offset + panel * w_panel
                     panel_bias = bias + panel * panel_bytes
                     next_w = w + (panel + 1) * w_panel
+                    if panel + 1 == end_panel:
+                        next_w = after + thread * after_thread if stop == end else w + first_panel * w_panel
                     at = first
                     while at < stop:
                         line = at // line_tiles

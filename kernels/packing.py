@@ -4,6 +4,9 @@
 
 where a weight is (output channels, depth, taps) and `width` = vectors * lanes output channels make a panel. So a tile
 reads its weights as one stream. Output channels that fill up the last panel are zeros.
+
+Or, for Strassen's scheme (nanoinfer/strassen.py), a sum of the quarters of a weight (2 channels, 2 depth) is packed:
+see `sum_of_quarters`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,20 @@ import math
 
 import numpy as np
 
-FIELDS = ("weight", "channels", "depth", "taps", "width", "packed")
+FIELDS = (
+    "weight",
+    "row",  # bytes from an output channel to the next
+    "channels",
+    "depth",
+    "taps",
+    "width",
+    "packed",
+    "quarters",  # 0: pack a whole weight; 1: a sum of its quarters, whose first output channels and depth these are:
+    "count11",  # how often the first is in it,
+    "count12",  # the one of the other output channels,
+    "count21",  # of the other input channels,
+    "count22",  # of both
+)
 
 
 def oracle(weight: np.ndarray, width: int) -> np.ndarray:
@@ -30,6 +46,13 @@ def packed_size(shape: tuple[int, ...], width: int) -> int:
     return -(-shape[0] // width) * width * math.prod(shape[1:])
 
 
+def sum_of_quarters(weight: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
+    """(O / 2, K / 2, 1, 1) of a weight (O, K, 1, 1), rounded once: b11, b12, b21 and b22 so many times."""
+    quarters = [quarter for half in np.split(weight, 2, 1) for quarter in np.split(half, 2)]
+    counted = zip(quarters, counts, strict=True)
+    return sum(np.multiply(quarter, count, dtype=np.float64) for quarter, count in counted if count).astype(np.float32)
+
+
 def build():
     """Threads split panels. Within a panel the rows of `width` channels are read side by side, as so many streams."""
     from .intrinsics import arguments, load_f32, minimum, store_f32
@@ -37,18 +60,32 @@ def build():
     fields = arguments(len(FIELDS))
 
     def packing(instruction, thread, threads):
-        weight, channels, depth, taps, width, packed = fields(instruction)
-        panels = (channels + width - 1) // width
-        channel_bytes = 4 * depth * taps
+        (weight, row, channels, depth, taps, width, packed, quarters, count11, count12, count21,
+         count22) = fields(instruction)  # fmt: skip
+        panels, down, across = (channels + width - 1) // width, channels * row, 4 * depth * taps
         for panel in range(panels * thread // threads, panels * (thread + 1) // threads):
-            source = weight + panel * width * channel_bytes
-            target = packed + panel * width * channel_bytes
+            source = weight + panel * width * row
+            target = packed + panel * width * across
             present = minimum(width, channels - panel * width)
             for tap in range(taps):
                 for k in range(depth):
                     at = source + 4 * (k * taps + tap)
-                    for lane in range(present):
-                        store_f32(target + 4 * lane, load_f32(at + lane * channel_bytes))
+                    if quarters == 0:
+                        for lane in range(present):
+                            store_f32(target + 4 * lane, load_f32(at + lane * row))
+                    else:
+                        for lane in range(present):
+                            first = at + lane * row
+                            total = np.float64(0)
+                            if count11 != 0:
+                                total += count11 * np.float64(load_f32(first))
+                            if count12 != 0:
+                                total += count12 * np.float64(load_f32(first + down))
+                            if count21 != 0:
+                                total += count21 * np.float64(load_f32(first + across))
+                            if count22 != 0:
+                                total += count22 * np.float64(load_f32(first + down + across))
+                            store_f32(target + 4 * lane, np.float32(total))
                     for lane in range(present, width):
                         store_f32(target + 4 * lane, np.float32(0))
                     target += 4 * width

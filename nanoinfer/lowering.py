@@ -16,6 +16,8 @@ from .kernels import activation, attention, packing, target
 from .kernels.program import bits
 from .layout import Packed, Place, nhwc, padded
 
+COUNTS = packing.FIELDS[-4:]
+
 
 class Unsupported(ValueError):
     """The network has an operator of a size that no kernel takes on this machine, whatever the input."""
@@ -68,25 +70,33 @@ class Context:
         return self._address(key)
 
     def packed_weight(
-        self, key: tuple, shape: tuple[int, ...], width: int, node: Node, weight: Callable[[], np.ndarray]
+        self,
+        key: tuple,
+        shape: tuple[int, ...],
+        width: int,
+        node: Node,
+        weight: Callable[[], np.ndarray],
+        quarters: tuple[int, ...] = (),
     ) -> int:
         """Address of a weight of shape (O, K, KH, KW) in panels of `width` output channels; see kernels/packing.py.
 
         `weight` is called when its turn to be packed comes, if it does: only then is there memory for what is made.
+        With `quarters` the packed weight is a sum of those of another, (2 O, 2 K, 1, 1): each so many times.
         """
         channels, depth, *window = shape
         key = (*key, channels, width)
         if key not in self.packed and key not in self.fresh:
             self.fresh[key] = self.packed.empty(packing.packed_size(shape, width))
             fields = dict(
-                channels=channels, depth=depth, taps=math.prod(window), width=width, packed=self._address(key)
-            )
+                channels=channels, depth=depth, taps=math.prod(window), width=width, packed=self._address(key),
+                quarters=int(bool(quarters)), **dict(zip(COUNTS, quarters or (1, 0, 0, 0), strict=True)),
+            )  # fmt: skip
+            moved = 8 * math.prod(shape)
 
             def step() -> Step:
                 made = np.ascontiguousarray(weight())
-                return Step(
-                    ("packing",), fields | dict(weight=made.ctypes.data), node, bytes=2 * made.nbytes, keep=made
-                )
+                source = dict(weight=made.ctypes.data, row=made.strides[0])
+                return Step(("packing",), fields | source, node, bytes=moved, keep=made)
 
             self.packing.append(step)
         return self._address(key)

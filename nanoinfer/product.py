@@ -136,7 +136,7 @@ def step(
         chunk=1 << 40
         if by_panel
         else max(1, CHUNK_BYTES // (4 * x.channels * product.stride**2 * product.most_rows[vectors])),
-        later=0, later_bytes=0,  # see streaming.py
+        later=0, later_bytes=0, after=w[0], after_thread=0,  # see streaming.py
     )  # fmt: skip
     channels = min(panels * vectors * lanes, y.channels - first)
     flops = 2 * y.shape[0] * y.pixels * channels * product.taps * product.depth

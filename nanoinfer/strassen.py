@@ -69,14 +69,16 @@ def applies(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
     Where pairs are neighbours, lines have whole pairs, so any run of lines has, in a band or a thread's share.
     """
-    if node.op != "conv2d" or node.attributes.get("gated"):
+    if node.op not in STEPS or node.attributes.get("gated"):
         return False
-    (_, depth, *size), (_, out, *out_size) = shapes[node.inputs[0]], shapes[node.output]
-    attributes, pixels = [node.attributes[name] for name in ("stride", "padding", "groups")], size[0] * size[1]
+    x, y = (Place(shapes[name], 0, 0, 0, 0) for name in (node.inputs[0], node.output))
+    (depth, size), (out, out_size), pixels = (x.channels, x.size), (y.channels, y.size), y.pixels
+    attributes = [node.attributes.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("groups", 1))]
     return (
         (attributes, out_size) == ([1, 0, 1], size)  # so the window is a single pixel
         and depth % UNIT == out % UNIT == 0
         and min(depth, out) >= LEAST_CHANNELS
+        and (node.op != "linear" or out > depth)
         and pixels >= LEAST_PIXELS
         and (size[1] % 2 == 0 or in_halves(node, shapes))
     )
@@ -84,14 +86,13 @@ def applies(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
 
 def in_halves(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether pixels are paired with those half an image away: in small images."""
-    _, _, height, width = shapes[node.output]
-    return height * width < NEIGHBOURS
+    return Place(shapes[node.output], 0, 0, 0, 0).pixels < NEIGHBOURS
 
 
-def conv2d(node: Node, context: Context) -> list[Step]:
-    """product.conv2d, or where the scheme applies, one step in which each thread walks a program of its own."""
+def steps(node: Node, context: Context) -> list[Step]:
+    """Those of product.py, or where the scheme applies, one step in which each thread walks a program of its own."""
     if not applies(node, context.shapes):
-        return product.conv2d(node, context)
+        return product.STEPS[node.op](node, context)
     y, threads, programs = context.places[node.output], context.threads, []
     units, panels = _units(node, context.shapes, y), _panels(y, context)
     by_panel = splits_channels(y) or in_halves(node, context.shapes)
@@ -187,19 +188,12 @@ def _seven(node: Node, context: Context, x: Place, units: range, panels: range) 
         )  # fmt: skip
         packed = context.packed_weight(
             (node.tensors["weight"], "strassen", number), (out, depth, 1, 1), 2 * lanes, node,
-            lambda quarters=part.quarters: sum_of_quarters(weight, quarters),
+            lambda: weight, part.quarters,
         )  # fmt: skip
         first = panels.start * 2 * lanes
         w = packed + 4 * first * depth
         steps.append(product.step(multiplied, context, (2, lanes), len(panels), half * out + first, (w, 0), True))
     return steps
-
-
-def sum_of_quarters(weight: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
-    """(O / 2, K / 2, 1, 1) of a weight (O, K, 1, 1), rounded once: b11, b12, b21 and b22 so many times."""
-    quarters = [quarter for half in np.split(weight, 2, 1) for quarter in np.split(half, 2)]
-    counted = zip(quarters, counts, strict=True)
-    return sum(np.multiply(quarter, count, dtype=np.float64) for quarter, count in counted if count).astype(np.float32)
 
 
 def _units(node: Node, shapes: Mapping[str, tuple[int, ...]], y: Place) -> range:
@@ -243,5 +237,5 @@ def _from_channel(place: Place, channel: int) -> Place:
     return replace(place, address=place.address + 4 * channel)
 
 
-STEPS = {"conv2d": conv2d}
-PRIVATE = {"conv2d": private}
+STEPS = dict.fromkeys(("conv2d", "linear"), steps)
+PRIVATE = dict.fromkeys(STEPS, private)

@@ -20,12 +20,20 @@ def look_ahead(steps: list[Step], threads: int) -> None:
     Each takes what is nearest to its own time, as much as it has room for.
     """
     waiting: list[tuple[int, int]] = []  # (address, bytes) of weights that no step has asked for
+    first = (0, 0)  # the first panels that the next convolution reads: (address of the first thread's, to the next one's)
     for step in reversed(steps):
-        for own in step.fields.get("programs", ()):
+        firsts = []
+        for thread, own in enumerate(step.fields.get("programs", ())):
             lines: list[tuple[int, int]] = []  # that the next step of the bands reads and writes; they come first
+            panel = first[0] + thread * first[1], 0
             for inner in reversed(own):
                 _ask(inner, _room(inner, 1), 1, lines or waiting)
                 lines += inner.streams
+                panel = _precede(inner, panel, 1)
+            firsts.append(panel[0])
+        if firsts:
+            first = firsts[0], (firsts[-1] - firsts[0]) // max(1, len(firsts) - 1)
+        first = _precede(step, first, threads)
         room = _room(step, threads)
         _ask(step, room, threads, waiting)
         if step.kernel == ("convolution",) and step.fields["w_panel"] and not room:
@@ -34,6 +42,17 @@ def look_ahead(steps: list[Step], threads: int) -> None:
                 after, more = waiting.pop()
                 size = after + more - address
             waiting.append((address, size))
+
+
+def _precede(step: Step, first: tuple[int, int], threads: int) -> tuple[int, int]:
+    """Have a convolution ask for the first panels of the next one; returns its own."""
+    fields = step.fields
+    if step.kernel != ("convolution",) or not fields["w_panel"]:
+        return first
+    if first[0]:
+        fields.update(after=first[0], after_thread=first[1])
+    share = -(-fields["panels"] // threads) * fields["w_panel"]
+    return fields["w"], share if fields["split_panels"] else 0
 
 
 def _ask(step: Step, room: int, threads: int, waiting: list[tuple[int, int]]) -> None:
