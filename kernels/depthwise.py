@@ -48,7 +48,7 @@ def crossed(weight: np.ndarray) -> np.ndarray:
     return np.take_along_axis(weight, channels[..., None, None], 1)
 
 
-def build(size: int, stride: int, padding: int, rows: int, lanes: int, activation: str, group: int):
+def build(size: int, stride: int, padding: int, rows: int, lanes: int, activation: str, group: int, whole: int):
     """Taps size x size; tiles of `rows` pixels, at most the width of the output; groups of `group` channels.
 
     The last tile of a line starts early enough to be a full one; what it computes again comes out the same. Threads
@@ -61,7 +61,8 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
     from .simd import block
 
     t = block(rows, 1, lanes)
-    load_row, add, fma_window = t.load_row, t.add, t.fma_window(size, stride, padding, group)
+    absent = (padding, max(0, (rows - 1) * stride + size - padding - whole)) if whole else None
+    load_row, add, fma_window = t.load_row, t.add, t.fma_window(size, stride, padding, group, absent)
     store_activated, fields = finish(t, activation), arguments(len(FIELDS))
     vector = 4 * lanes
     line_of_taps = size * group * vector

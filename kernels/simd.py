@@ -127,8 +127,9 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
             out += [fma(builder, scalar, b[v], acc[r, v]) for v in range(vectors)]
         return pack(builder, out)
 
-    def fma_window(size, window_stride, padding, width):
+    def fma_window(size, window_stride, padding, width, absent=None):
         columns = (rows - 1) * window_stride + size
+        first_column, end_column = (absent[0], columns - absent[1]) if absent else (0, columns)
 
         def crossed(builder, value, k):
             if k == 0:
@@ -143,14 +144,16 @@ def block(rows: int, vectors: int, lanes: int) -> SimpleNamespace:
             for first, end in ((0, middle), (middle, rows))
             if first < end
         ]
-        turns = [[column for column in turn if column] for turn in zip_longest(*halves)]
+        turns = [
+            [part for part in turn if part and first_column <= part[0] < end_column] for turn in zip_longest(*halves)
+        ]
 
         def pixel_address(builder, x, pixel, missing_left, missing_right, zeros, column):
             address = offset_by(builder, x, pixel, column)
             for missing, distance in ((missing_left, column), (missing_right, columns - 1 - column)):
-                if distance < padding:
-                    absent = builder.icmp_signed(">", missing, ir.Constant(i64, distance))
-                    address = builder.select(absent, zeros, address)
+                if distance < padding and not absent:
+                    beyond = builder.icmp_signed(">", missing, ir.Constant(i64, distance))
+                    address = builder.select(beyond, zeros, address)
             return address
 
         def emit(builder, acc, x, pixel, w, *border):

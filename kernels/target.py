@@ -26,7 +26,7 @@ CACHE_LINE = 64  # bytes
 MATMUL_ROWS = {32: {1: 14, 2: 14, 3: 7, 4: 6, 5: 5}, 16: {1: 12, 2: 6, 3: 4, 4: 2}}
 # Rows of a depthwise tile by the weights of a line of taps, the window's size times the width of a group: sums, these
 # weights, a pixel and what it is shuffled to have to fit. FEW_ROWS for lines of any other length.
-DEPTHWISE_ROWS = {32: {3: 14, 5: 7, 6: 14, 7: 7, 12: 7}, 16: {3: 8, 5: 8, 6: 6, 7: 8}}
+DEPTHWISE_ROWS = {32: {3: 14, 5: 14, 6: 14, 7: 7, 12: 7}, 16: {3: 8, 5: 8, 6: 6, 7: 8}}
 FEW_ROWS = 4
 # Max pooling tiles: accumulators only.
 POOL_ROWS = {32: {1: 8, 2: 8}, 16: {1: 8, 2: 6}}

@@ -235,7 +235,7 @@ def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> St
     most = target.DEPTHWISE_ROWS[context.machine.registers].get(size * width, target.FEW_ROWS)
     rows = -(-out_width // -(-out_width // most))
     variant = activation.variant(node.attributes.get("activation"))
-    kernel = ("depthwise", size, stride, padding, rows, lanes, variant, width)
+    kernel = ("depthwise", size, stride, padding, rows, lanes, variant, width, in_width if rows == out_width else 0)
     return Step(kernel, fields, node, 2 * y.shape[0] * y.pixels * y.channels * size * size * width)
 
 
