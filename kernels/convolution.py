@@ -17,8 +17,8 @@ along the longer side of a region: a left or right border column is walked downw
 *Order of work.* Panels outside, pixels inside: a panel of weights stays in L1 while the pixels stream past it.
 Pixels come in chunks that fit L2, so that the next panel finds them there. Threads split pixels, or panels where an
 output has more channels than pixels. While a tile works it asks for memory, a cache line a step: the first few tiles
-of a panel for the next panel, those after them for what a later step needs (`later`), or if that has been asked for,
-for the pixels of the next chunk.
+of a panel for the next panel, which may be the next product's first (`after`), those behind them for what a later step
+needs (`later`), or if that has been asked for, for the pixels of the next chunk.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def build():
 
     def convolution(instruction, thread, threads):
         (x, x_image, x_group, w, w_image, w_panel, bias, y, y_image, panel_bytes, images, panels, group_panels, regions,
-         region_count, split_panels, chunk, later, later_bytes, after, after_thread) = instruction_fields(instruction)
+         region_count, split_panels, chunk, later, later_bytes, after,
+         after_thread) = instruction_fields(instruction)  # fmt: skip
         later += thread * later_bytes
         later_end = later + later_bytes
         for region in range(regions, regions + region_count * region_bytes, region_bytes):

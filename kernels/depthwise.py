@@ -12,7 +12,8 @@ A tile is a run of `rows` output pixels of one line, one vector of channels wide
 pixels under the tile are loaded (and shuffled) once, from left to right, and each is multiplied into every output that
 it belongs to: (rows - 1) stride + size loads for rows * size * group multiply-adds. An output still receives its
 taps in the order (ky, kx, k), so its bits do not depend on where its tile starts or on how many lanes there are. Pixels
-beyond the border are read from a vector of zeros; lines beyond it are left out.
+beyond the border are read from a vector of zeros, or left out where a tile is a whole line; lines beyond it are left
+out.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
     The last tile of a line starts early enough to be a full one; what it computes again comes out the same. Threads
     split units of one panel (a vector of channels) and one band (`band` lines: few enough to stay in cache while all
     panels pass over them, or all there are). The input may be a ring of lines, line n at n modulo `ring`, and y some
-    lines of the output from line `first` on. Assumes: the channels of a pixel are contiguous with room for whole
-    vectors.
+    lines of the output from line `first` on. `whole` is the width of the input if a tile is a whole line of the output,
+    or else 0: what lies beyond the ends of a line is then known, and left out. Assumes: the channels of a pixel are
+    contiguous with room for whole vectors.
     """
     from .intrinsics import arguments, maximum, minimum
     from .simd import block

@@ -13,11 +13,11 @@ Numba code; addresses and strides are int64, in bytes. Their names:
     ask(x, stride)                  bring the lines of row r, at x + r * stride, into L2
     ask_to_write(y, stride)         the same, and take them from other cores' caches
     fma_outer(acc, a, stride, b)    acc[r][v] += a[r] * b[v]: one step of a matrix product, a[r] a single float
-    fma_window(size, stride, padding, width)(acc, x, pixel, w, missing_left, missing_right, zeros)
+    fma_window(size, stride, padding, width, absent)(acc, x, pixel, w, missing_left, missing_right, zeros)
                                     acc[r] += sum over kx, k of crossed(x[r * stride + kx], k) * w[kx][k]: a line of
                                     taps of a convolution whose groups have `width` channels; crossed puts lane l ^ k
                                     in lane l. `missing` many of the first and last pixels (up to `padding`) are read
-                                    from `zeros` instead
+                                    from `zeros` instead; with `absent`, (left, right), so many are left out
     add(acc, x, stride)             acc[r] += x[r]
     mul(acc, x, stride)             acc[r] *= x[r]
     max(acc, x, stride)             acc[r] = max(acc[r], x[r]); NaN stays

@@ -1,4 +1,4 @@
-"""Wide pointwise convolutions with one multiplication in eight left out: Strassen's scheme in Winograd's form.
+"""Wide products with one multiplication in eight left out: Strassen's scheme in Winograd's form.
 
 Two pixels, with their input channels in two halves, are a 2 x 2 matrix a; the weight, in quarters, is a
 2 x 2 matrix b; and c = a b is the same two pixels of the output. Row by column that would be eight products. With sums
@@ -24,8 +24,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
-
 from . import product
 from .graph import Node
 from .kernels import target
@@ -36,6 +34,7 @@ from .tiling import Product
 # What is narrower or smaller would gain less than the sums and more weights cost. Halves of UNIT channels are whole
 # panels everywhere.
 LEAST_CHANNELS, LEAST_PIXELS, UNIT = 256, 48, 64
+PLAIN = dict(stride=1, padding=0, groups=1)
 NEIGHBOURS = 128  # pixels of an image from which on pairs are neighbours
 # For each thread's sums: so many that weights are not read too often, so few that they stay near.
 SCRATCH_BYTES = 1280 << 10
@@ -65,17 +64,19 @@ SEVEN = (
 
 
 def applies(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether a node is computed so. Not a matter of the batch or the machine, on which bits must not depend.
+    """Whether a node is computed so: a wide pointwise convolution or, since nearly all weights of a transformer are
+    those of linear layers and would be kept seven quarters times, a linear layer that widens.
 
-    Where pairs are neighbours, lines have whole pairs, so any run of lines has, in a band or a thread's share.
+    Not a matter of the batch or the machine, on which bits must not depend. Where pairs are neighbours, lines have
+    whole pairs, so any run of lines has, in a band or a thread's share.
     """
     if node.op not in STEPS or node.attributes.get("gated"):
         return False
     x, y = (Place(shapes[name], 0, 0, 0, 0) for name in (node.inputs[0], node.output))
     (depth, size), (out, out_size), pixels = (x.channels, x.size), (y.channels, y.size), y.pixels
-    attributes = [node.attributes.get(name, default) for name, default in (("stride", 1), ("padding", 0), ("groups", 1))]
+    plain = all(node.attributes.get(name, usual) == usual for name, usual in PLAIN.items())
     return (
-        (attributes, out_size) == ([1, 0, 1], size)  # so the window is a single pixel
+        (plain and out_size == size)  # so the window is a single pixel
         and depth % UNIT == out % UNIT == 0
         and min(depth, out) >= LEAST_CHANNELS
         and (node.op != "linear" or out > depth)

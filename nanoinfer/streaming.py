@@ -2,8 +2,8 @@
 
 A network's head and its squeeze-and-excite layers are as fast as their weights arrive, while the convolutions before
 them compute and hardly read. So those ask for the weights that come later, a cache line with each step of a tile,
-wherever a tile has no lines of its own next panel left to ask for. Within bands they first ask for activations too
-large for L2: the lines that the next product reads or, no less important, writes.
+wherever a tile has no lines left to ask for of the next panel, be it its own or the next product's first. Within bands
+they first ask for activations too large for L2: the lines that the next product reads or, no less important, writes.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ GAP = 16 << 10  # bytes between two weights (other constants) that are asked for
 
 
 def look_ahead(steps: list[Step], threads: int) -> None:
-    """Fill the fields `later` and `later_bytes` of convolutions, from the last step to the first.
+    """Fill the fields of convolutions that say what to ask for, from the last step to the first.
 
-    Each takes what is nearest to its own time, as much as it has room for.
+    `after` is where the next one begins to read its weights; `later` is memory that waits, of which each takes what is
+    nearest to its own time, as much as it has room for.
     """
     waiting: list[tuple[int, int]] = []  # (address, bytes) of weights that no step has asked for
-    first = (0, 0)  # the first panels that the next convolution reads: (address of the first thread's, to the next one's)
+    panel = (0, 0)  # the first one of the convolution that comes next: (the first thread's, bytes to the next thread's)
     for step in reversed(steps):
-        firsts = []
+        panels = []
         for thread, own in enumerate(step.fields.get("programs", ())):
             lines: list[tuple[int, int]] = []  # that the next step of the bands reads and writes; they come first
-            panel = first[0] + thread * first[1], 0
+            next_panel = panel[0] + thread * panel[1], 0
             for inner in reversed(own):
                 _ask(inner, _room(inner, 1), 1, lines or waiting)
                 lines += inner.streams
-                panel = _precede(inner, panel, 1)
-            firsts.append(panel[0])
-        if firsts:
-            first = firsts[0], (firsts[-1] - firsts[0]) // max(1, len(firsts) - 1)
-        first = _precede(step, first, threads)
+                next_panel = _first_panel(inner, next_panel, 1)
+            panels.append(next_panel[0])
+        if panels:
+            panel = panels[0], (panels[-1] - panels[0]) // max(1, len(panels) - 1)
+        panel = _first_panel(step, panel, threads)
         room = _room(step, threads)
         _ask(step, room, threads, waiting)
         if step.kernel == ("convolution",) and step.fields["w_panel"] and not room:
@@ -44,13 +45,13 @@ def look_ahead(steps: list[Step], threads: int) -> None:
             waiting.append((address, size))
 
 
-def _precede(step: Step, first: tuple[int, int], threads: int) -> tuple[int, int]:
-    """Have a convolution ask for the first panels of the next one; returns its own."""
+def _first_panel(step: Step, following: tuple[int, int], threads: int) -> tuple[int, int]:
+    """Have a convolution ask for the first panel of the one that follows it; returns its own."""
     fields = step.fields
     if step.kernel != ("convolution",) or not fields["w_panel"]:
-        return first
-    if first[0]:
-        fields.update(after=first[0], after_thread=first[1])
+        return following
+    if following[0]:
+        fields.update(after=following[0], after_thread=following[1])
     share = -(-fields["panels"] // threads) * fields["w_panel"]
     return fields["w"], share if fields["split_panels"] else 0
 

@@ -575,7 +575,7 @@ def test_loop_nest_by_hand():
             w_panel=packed[0].nbytes,
             bias=bias.ctypes.data, y=y.ctypes.data, y_image=lines * length * pixel, panel_bytes=4 * lanes, images=2,
             panels=2, group_panels=2, regions=region.ctypes.data, region_count=1, split_panels=split_panels, chunk=2,
-            later=0, later_bytes=0,
+            later=0, later_bytes=0, after=packed.ctypes.data, after_thread=0,
         )  # fmt: skip
         instruction = np.array([0, *(fields[name] for name in KERNELS["convolution"].fields)], np.int64)
         for threads in (1, 3, 7):
@@ -622,13 +622,25 @@ def test_packing(shape, width):
     exact = packing.oracle(weight, width)
     assert packing.packed_size(weight.shape, width) == exact.size
     for threads in (1, 3):
-        packed = guarded_empty(exact.size)
-        fields = (weight.ctypes.data, shape[0], shape[1], shape[2] * shape[3], width, packed.ctypes.data)
-        row = np.array([0, *fields], np.int64)
-        for thread in range(threads):
-            library.function(("packing",))(row.ctypes.data, thread, threads)
-        np.testing.assert_array_equal(packed, exact.ravel())
-        assert (owner(packed) == CANARY).sum() == owner(packed).size - packed.size
+        assert_packed(exact, threads, weight, shape[0], shape[1], shape[2] * shape[3], width)
+
+
+@pytest.mark.parametrize("counts", [part.quarters for part in strassen.SEVEN], ids=str)
+def test_packing_of_a_sum_of_quarters(counts):
+    weight = np.random.default_rng(0).standard_normal((32, 10, 1, 1), np.float32)
+    exact = packing.oracle(packing.sum_of_quarters(weight, counts), 8)
+    for threads in (1, 3):
+        assert_packed(exact, threads, weight, 16, 5, 1, 8, 1, *counts)
+
+
+def assert_packed(exact, threads, weight, channels, depth, taps, width, quarters=0, *counts):
+    packed, counts = guarded_empty(exact.size), counts or (1, 0, 0, 0)
+    fields = (weight.strides[0], channels, depth, taps, width, packed.ctypes.data, quarters, *counts)
+    row = np.array([0, weight.ctypes.data, *fields], np.int64)
+    for thread in range(threads):
+        library.function(("packing",))(row.ctypes.data, thread, threads)
+    np.testing.assert_array_equal(packed, exact.ravel())
+    assert (owner(packed) == CANARY).sum() == owner(packed).size - packed.size
 
 
 @pytest.mark.parametrize("machine", X86)
@@ -700,7 +712,7 @@ def test_the_seven_products_make_the_product():
     values = {f"a{n // 2 + 1}{n % 2 + 1}": part for n, part in enumerate(np.moveaxis(pixels.reshape(5, 4, 3), 1, 0))}
     values |= {f"s{n + 1}": part for n, part in enumerate(np.moveaxis(kernels_strassen.oracle(pixels), 1, 0))}
     for part in strassen.SEVEN:
-        made = values[part.x] @ strassen.sum_of_quarters(weight, part.quarters)[:, :, 0, 0].T
+        made = values[part.x] @ packing.sum_of_quarters(weight, part.quarters)[:, :, 0, 0].T
         if part.also:
             values[part.also[1]] = made + values[part.also[0]]
         values[part.to] = made + (values[part.add] if part.add else 0)
@@ -748,7 +760,8 @@ def test_where_strassen_is_used():
     assert not used((1, 256, 6, 7), 512) and not used((1, 192, 16, 16), 512) and not used((1, 512, 16, 16), 288)
     assert not used((1, 256, 16, 16), 256, 3) and not used((1, 256, 32, 32), 256, stride=2)
     assert not used((1, 256, 16, 16), 256, groups=2)
-    assert not used((1, 256, 512), 256, None)
+    assert used((1, 50, 256), 512, None) and used((2, 256, 256), 512, None)
+    assert not used((1, 50, 512), 256, None) and not used((2, 197, 256), 512, None) and not used((64, 256), 512, None)
 
 
 @pytest.mark.parametrize("halves", [False, True])
@@ -921,6 +934,7 @@ NETWORKS = {
     "pointwise": product((3, 40, 5, 9), 40, 1, "hard_swish", residual=True, bias=True),
     "strassen": product((3, 256, 8, 16), 256, 1, "hard_swish", residual=True, bias=True),
     "strassen in halves": product((3, 320, 7, 7), 320, 1, "relu", residual=True, bias=True),
+    "strassen of tokens": product((3, 50, 256), 320, kind="gelu"),
     "linear": product((3, 29, 50), 80),
     "head": product((3, 130), 32, kind="gelu"),
     "wide head": product((3, 70), 50 * 16, bias=True),

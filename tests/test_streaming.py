@@ -45,6 +45,24 @@ def test_what_is_used_once_is_asked_for_before_its_step(name, threads, monkeypat
     assert read >= {node.inputs[0] for node in far} & large, "lines that bands read"
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["mobilenetv3_small_100", "resnext50_32x4d"])
+def test_a_product_asks_for_the_first_panel_of_the_next(name, threads):
+    program = create_model(name, "random:1", threads=threads).program((1, 3, 224, 224))
+    for thread in range(threads):
+        products = []  # (what the thread asks for with its last panel, its first panel), in order
+        for step in program.steps:
+            own = step.fields.get("programs", [()] * threads)[thread]
+            for part, at in [(inner, 0) for inner in own] or [(step, thread)]:
+                if part.kernel == ("convolution",) and part.fields["w_panel"]:
+                    panel = -(-part.fields["panels"] * at // threads) if part.fields["split_panels"] else 0
+                    asked = part.fields["after"] + at * part.fields["after_thread"]
+                    products.append((asked, part.fields["w"] + panel * part.fields["w_panel"]))
+        assert len(products) > 30
+        for (asked, _), (_, first) in zip(products, products[1:], strict=False):
+            assert asked == first
+
+
 def _near(step, value):
     return value in (*step.node.inputs, step.node.output)
 
