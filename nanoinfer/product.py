@@ -52,8 +52,8 @@ def _record(product: Product, region: dict[str, int], rows: int, vectors: int, l
         ask_lines=ask_lines, ask_offset=(region["taps_y"] - ask_lines) * x.line + x_group, ask_line=x.line,
         ask_pixel=x.pixel,
         x_step=region["x_step"], y_step=region["y_step"],
-        taps_y=region["taps_y"], taps_x=region["taps_x"], x_tap_y=x.line, x_tap_x=x.pixel, depth=product.depth,
-        x_depth=x.channel, sum_block=product.sum_block or (SUM_BLOCK if product.y.pixels > 1 else VECTOR_SUM_BLOCK),
+        **_walk(product, region),
+        sum_block=product.sum_block or (SUM_BLOCK if product.y.pixels > 1 else VECTOR_SUM_BLOCK),
         w_skip=(product.window[1] - region["taps_x"]) * tap_bytes,
         residual=product.residual.address - product.y.address if product.residual else 0,
         offsets=offsets, steps=offsets.size, far=int(product.y.bytes > FAR * cache_sizes()[1]),
@@ -64,6 +64,14 @@ def _record(product: Product, region: dict[str, int], rows: int, vectors: int, l
     )  # fmt: skip
 
 
+def _walk(product: Product, region: dict[str, int]) -> dict[str, int]:
+    """How a tile walks from a pixel's first element: over taps and, innermost, over so many elements side by side."""
+    x, (height, width), depth = product.x, (region["taps_y"], region["taps_x"]), product.depth
+    if product.is_patch:
+        return dict(taps_y=depth, taps_x=height, x_tap_y=x.channel, x_tap_x=x.line, depth=width, x_depth=x.pixel)
+    return dict(taps_y=height, taps_x=width, x_tap_y=x.line, x_tap_x=x.pixel, depth=depth, x_depth=x.channel)
+
+
 def _steps(product: Product, context: Context) -> list[Step]:
     """One step per panel width and way of splitting; they write different channels, so the threads meet at the end."""
     node, y, steps, gating, first, w = product.node, product.y, [], [], 0, 0
@@ -72,6 +80,8 @@ def _steps(product: Product, context: Context) -> list[Step]:
         width, w_image = vectors * lanes, 0
         if product.weight is not None:
             part = product.weight[first : first + panels * width]
+            if product.is_patch:
+                part = part.transpose(0, 3, 1, 2)
             w = context.packed_weight((node.tensors["weight"], first), part.shape, width, node, lambda w=part: w)
         if product.gate is not None:
             # Images lie outside, panels inside: the weights of these panels for all images, then those of the next.

@@ -55,10 +55,17 @@ class Product:
         return self.window[0] * self.window[1]
 
     @property
+    def is_patch(self) -> bool:
+        """Whether windows lie side by side and are wider than the input has channels: then a line of one channel is
+        what a tile walks along."""
+        few = self.weight is not None and self.groups == 1 and self.depth < self.stride
+        return few and self.window == (self.stride, self.stride) and self.padding == 0
+
+    @property
     def is_stem(self) -> bool:
         """Whether its tiles can be those of kernels/stem.py."""
         few = self.weight is not None and self.depth <= FEW and 1 < self.taps * self.depth <= STEM_STEPS
-        return few and self.groups == 1 and self.residual is None
+        return few and self.groups == 1 and self.residual is None and not self.is_patch
 
 
 def kernel(product: Product, region: dict, rows: int, vectors: int, lanes: int) -> tuple:

@@ -271,6 +271,17 @@ def test_a_stem_is_one_chain_of_multiply_adds(machine, size):
         assert {tile[0] for tile in tiles} == {"stem"} and {tile[4] for tile in tiles} == steps
 
 
+@pytest.mark.parametrize("machine", X86)
+def test_a_patch_is_one_chain_of_multiply_adds(machine):
+    """Bias, then channels, then a patch's pixels by row and column: those bits exactly, in torch's layout and ours."""
+    for nhwc in (False, True):
+        net = product((2, 3, 9, 13), 20, 4, stride=4, padding=0, bias=True, nhwc=nhwc)
+        y, weight = net.tensors["c.bias"][:, None, None], net.tensors["c.weight"]
+        for k, ky, kx in np.ndindex(3, 4, 4):
+            y = chained(net.x[:, k, None, ky:8:4, kx:12:4], weight[:, k, ky, kx, None, None], y)
+        np.testing.assert_array_equal(run(net, machine, 2), y)
+
+
 @pytest.mark.parametrize("case", [WINDOWS[n] for n in (1, 2, 4, 6, 7, 8, 9)], ids=window_id)
 @pytest.mark.parametrize("machine", X86)
 def test_depthwise_convolution(machine, case):
@@ -934,6 +945,7 @@ NETWORKS = {
     "pointwise": product((3, 40, 5, 9), 40, 1, "hard_swish", residual=True, bias=True),
     "strassen": product((3, 256, 8, 16), 256, 1, "hard_swish", residual=True, bias=True),
     "strassen in halves": product((3, 320, 7, 7), 320, 1, "relu", residual=True, bias=True),
+    "patches": product((3, 3, 12, 20), 40, 4, stride=4, padding=0),
     "strassen of tokens": product((3, 50, 256), 320, kind="gelu"),
     "linear": product((3, 29, 50), 80),
     "head": product((3, 130), 32, kind="gelu"),
