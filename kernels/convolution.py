@@ -51,7 +51,7 @@ FIELDS = (
     "later",  # memory that a later step needs, to ask for meanwhile
     "later_bytes",  # so much by each thread
     "after",  # the first panel that the first thread needs behind its last one here,
-    "after_thread",  # and from there to the next thread's
+    "after_thread",  # and from there to about where the next thread's is
 )
 
 # A record of the region table: what the loop nest needs, then what the tile reads.
@@ -77,7 +77,7 @@ REGION = (
     "ask_pixel",
     "x_step",  # from a pixel of the tile to the next
     "y_step",
-    "taps_y",
+    "taps_y",  # of a patch: channels, and below lines and, as depth, pixels of a line (product.py's _walk)
     "taps_x",
     "x_tap_y",
     "x_tap_x",
@@ -145,7 +145,8 @@ def build():
          after_thread) = instruction_fields(instruction)  # fmt: skip
         later += thread * later_bytes
         later_end = later + later_bytes
-        for region in range(regions, regions + region_count * region_bytes, region_bytes):
+        last_region = regions + (region_count - 1) * region_bytes
+        for region in range(regions, last_region + region_bytes, region_bytes):
             (tile, edge, line_tiles, full_tiles, lines, x_offset, x_line, x_tile, y_offset, y_line, y_tile, w_offset,
              w_tile, next_tiles, ask_lines, ask_offset, ask_line, ask_pixel) = region_fields(region)  # fmt: skip
             first_panel, end_panel = 0, panels
@@ -165,7 +166,8 @@ def build():
                     panel_bias = bias + panel * panel_bytes
                     next_w = w + (panel + 1) * w_panel
                     if panel + 1 == end_panel:
-                        next_w = after + thread * after_thread if stop == end else w + first_panel * w_panel
+                        done = stop == end and region == last_region
+                        next_w = after + thread * after_thread if done else w + first_panel * w_panel
                     at = first
                     while at < stop:
                         line = at // line_tiles

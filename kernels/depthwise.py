@@ -12,8 +12,8 @@ A tile is a run of `rows` output pixels of one line, one vector of channels wide
 pixels under the tile are loaded (and shuffled) once, from left to right, and each is multiplied into every output that
 it belongs to: (rows - 1) stride + size loads for rows * size * group multiply-adds. An output still receives its
 taps in the order (ky, kx, k), so its bits do not depend on where its tile starts or on how many lanes there are. Pixels
-beyond the border are read from a vector of zeros, or left out where a tile is a whole line; lines beyond it are left
-out.
+beyond the border are read from a vector of zeros, or left out where a tile is a whole line (which is the same, unless a
+weight is infinite); lines beyond it are left out.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def select_token_early(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
                 chosen = {name: f"{name}[{select.attributes['index']}]" for name in first.inputs}
                 for name, one in chosen.items():
                     nodes.setdefault(one, replace(select, inputs=(name,), output=one))
-                nodes[select.output] = replace(first, inputs=tuple(chosen.values()), output=select.output)
+                nodes[select.output] = replace(first, inputs=tuple(map(chosen.get, first.inputs)), output=select.output)
             elif node is not select:
                 nodes.setdefault(node.output, node)
         graph = replace(graph, nodes=tuple(nodes.values()))

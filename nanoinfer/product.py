@@ -79,10 +79,10 @@ def _steps(product: Product, context: Context) -> list[Step]:
     for number, (vectors, lanes, panels) in enumerate(widths, 1):
         width, w_image = vectors * lanes, 0
         if product.weight is not None:
-            part = product.weight[first : first + panels * width]
+            part, order = product.weight[first : first + panels * width], "patch" if product.is_patch else ""
             if product.is_patch:
                 part = part.transpose(0, 3, 1, 2)
-            w = context.packed_weight((node.tensors["weight"], first), part.shape, width, node, lambda w=part: w)
+            w = context.packed_weight((node.tensors["weight"], order, first), part.shape, width, node, lambda w=part: w)
         if product.gate is not None:
             # Images lie outside, panels inside: the weights of these panels for all images, then those of the next.
             scaled = context.scratch[node.output] + y.shape[0] * 4 * first * product.depth
@@ -233,7 +233,7 @@ def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> St
     values = np.zeros(y.channels) if bias is None else bias
     fields = dict(
         x=x.address, x_image=x.image, x_line=x.line, x_pixel=x.pixel,
-        w=context.packed_weight((node.tensors["weight"], 0), weight.shape, lanes, node, lambda: crossed(weight)),
+        w=context.packed_weight((node.tensors["weight"], "x"), weight.shape, lanes, node, lambda: crossed(weight)),
         bias=context.channel_vector(_bias_key(node), values),
         zeros=context.constant(("zeros", lanes), lambda: np.zeros(lanes, np.float32)), y=y.address, y_image=y.image,
         y_line=y.line, y_pixel=y.pixel, residual=residual.address - y.address if residual else 0, images=y.shape[0],

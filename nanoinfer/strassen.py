@@ -90,7 +90,7 @@ def in_halves(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     return Place(shapes[node.output], 0, 0, 0, 0).pixels < NEIGHBOURS
 
 
-def steps(node: Node, context: Context) -> list[Step]:
+def lower(node: Node, context: Context) -> list[Step]:
     """Those of product.py, or where the scheme applies, one step in which each thread walks a program of its own."""
     if not applies(node, context.shapes):
         return product.STEPS[node.op](node, context)
@@ -105,7 +105,7 @@ def steps(node: Node, context: Context) -> list[Step]:
 
 
 def flops(node: Node, context: Context) -> int:
-    """Of a convolution as it is computed: seven products of eight, where the scheme applies."""
+    """Of a product as it is computed: seven products of eight, where the scheme applies."""
     weight = context.tensors[node.tensors["weight"]]
     whole = 2 * math.prod(context.shapes[node.output]) * math.prod(weight.shape[1:])
     return whole * 7 // 8 if applies(node, context.shapes) else whole
@@ -238,5 +238,5 @@ def _from_channel(place: Place, channel: int) -> Place:
     return replace(place, address=place.address + 4 * channel)
 
 
-STEPS = dict.fromkeys(("conv2d", "linear"), steps)
+STEPS = dict.fromkeys(("conv2d", "linear"), lower)
 PRIVATE = dict.fromkeys(STEPS, private)

@@ -21,7 +21,8 @@ def look_ahead(steps: list[Step], threads: int) -> None:
     nearest to its own time, as much as it has room for.
     """
     waiting: list[tuple[int, int]] = []  # (address, bytes) of weights that no step has asked for
-    panel = (0, 0)  # the first one of the convolution that comes next: (the first thread's, bytes to the next thread's)
+    # The first panel of the convolution that comes next: (the first thread's, about how far the next thread's is)
+    panel = (0, 0)
     for step in reversed(steps):
         panels = []
         for thread, own in enumerate(step.fields.get("programs", ())):

@@ -18,7 +18,7 @@ from .layout import Place, padded
 HEAD = 48
 
 # A stem has at most so many input channels, and so many elements of the input meet in a pixel of its output. (A patch
-# embedding has more.) Its border columns are too little work for kernels of their own.
+# is walked along its lines: see is_patch.) Its border columns are too little work for kernels of their own.
 FEW, STEM_STEPS = 4, 256
 NONE = np.zeros(0, np.int64)
 

@@ -1149,6 +1149,19 @@ def test_special_values_pass_as_in_torch(kind):
     np.testing.assert_allclose(y, expected, 1e-6, 1e-6)
 
 
+def test_patches_may_share_a_weight_with_what_is_none():
+    def add(net, x):
+        tensors = {"weight": net.parameter("w", 16, 3, 4, 4)}
+        one, other = (
+            net.add("conv2d", [x], 16, name, tensors, stride=stride, padding=0, groups=1)
+            for name, stride in (("a", 4), ("b", 3))
+        )
+        return net.residual(one, other, "sum")
+
+    net = network((1, 3, 8, 8), add)
+    np.testing.assert_allclose(run(net), net.exact(), rtol=1e-4, atol=1e-4)
+
+
 def test_products_may_share_a_weight_and_not_a_bias():
     def add(net, x):
         one = net.linear(x, "a", 16, weight="w", bias="first")

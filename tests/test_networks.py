@@ -298,6 +298,19 @@ def test_a_token_that_is_read_alone_is_computed_alone():
         assert len(single) == alone and single.count("linear") == (alone + 1) // 2, single
 
 
+def test_a_token_of_a_value_that_is_added_to_itself():
+    builder = Builder(16)
+    x = builder.linear(builder.input, "c", 16)
+    y = builder.select_token(builder.residual(x, x, "r"), 1, "t")
+    graph = builder.finish(y, y)
+    tensors = {name: np.ones(size, np.float32) for name, size in graph.parameters.items()}
+    chosen, _ = passes.select_token_early(graph, tensors)
+    assert [node.op for node in chosen.nodes] == ["select_token", "linear", "add"]
+    x = np.random.default_rng(0).standard_normal((2, 3, 16))
+    outputs = [ops.evaluate(each, tensors, x)[graph.outputs[0]] for each in (graph, chosen)]
+    np.testing.assert_array_equal(*outputs)
+
+
 def test_hard_swish_gives_its_factor_to_the_weights(small):
     case, _ = small
     graph, _ = passes.optimise(case.model.graph, case.model.tensors)
