@@ -233,7 +233,9 @@ def depthwise(node: Node, context: Context, first: int = 0, ring: int = 0) -> St
     values = np.zeros(y.channels) if bias is None else bias
     fields = dict(
         x=x.address, x_image=x.image, x_line=x.line, x_pixel=x.pixel,
-        w=context.packed_weight((node.tensors["weight"], "x"), weight.shape, lanes, node, lambda: crossed(weight)),
+        w=context.packed_weight(
+            (node.tensors["weight"], "crossed"), weight.shape, lanes, node, lambda: crossed(weight)
+        ),
         bias=context.channel_vector(_bias_key(node), values),
         zeros=context.constant(("zeros", lanes), lambda: np.zeros(lanes, np.float32)), y=y.address, y_image=y.image,
         y_line=y.line, y_pixel=y.pixel, residual=residual.address - y.address if residual else 0, images=y.shape[0],
