@@ -16,7 +16,9 @@ from .memory import ALIGNMENT
 CONFLICT = 2048
 
 HUGE_PAGE = 2 << 20
-RESERVE = 64 << 20  # address space that constants are taken from; only what is written to becomes memory
+# Address space that constants are taken from: so much, and then as much again as there is. What is written to becomes
+# memory.
+RESERVE = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -95,13 +97,14 @@ class Packed(dict):
 
     def __init__(self):
         super().__init__()
-        self._free = np.empty(0, np.float32)
+        self._free, self._reserved = np.empty(0, np.float32), RESERVE // 4
 
     def empty(self, size: int) -> np.ndarray:
         """float32 array of `size` elements that starts on a cache line."""
         room = -(-4 * size // ALIGNMENT) * ALIGNMENT // 4
         if room > self._free.size:
-            self._free = aligned_empty(max(room, RESERVE // 4))
+            self._free = aligned_empty(max(room, self._reserved))
+            self._reserved += self._free.size
         part, self._free = self._free[:size], self._free[room:]
         return part
 

@@ -21,7 +21,7 @@ from .layout import VIEWS, Packed, Place, aligned_empty, nchw, nhwc
 from .lowering import Context, Step
 
 L3_SHARE = 0.3  # of the L3 cache for activations; the rest is for weights, and for others
-PACK_BYTES = 16 << 20  # read and written between two releases
+PACK_BYTES = 8 << 20  # read and written between two releases
 INPUT = 1 + KERNELS["convolution"].fields.index("x")
 LOWER = {**lowering.STEPS, **product.STEPS, **strassen.STEPS, **bands.STEPS}
 Progress = Callable[[int, int], None]
