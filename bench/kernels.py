@@ -25,12 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from nanoinfer import create_model, passes
+from nanoinfer import create_model
 from nanoinfer.architectures import MODELS as ARCHITECTURES
-from nanoinfer.cli import positive
-from nanoinfer.graph import Builder, Graph
-from nanoinfer.plan import make_program
-from nanoinfer.profiling import kind
+from nanoinfer.cli.commands import positive
+from nanoinfer.graph import Builder, Graph, passes
+from nanoinfer.plan.program import make_program
+from nanoinfer.reports.measure import kind
 
 from .models import MODELS
 from .steps import Bench, Machine, Row

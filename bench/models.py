@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from nanoinfer.architectures import MODELS as ARCHITECTURES
-from nanoinfer.cli import positive
+from nanoinfer.cli.commands import positive
 from nanoinfer.runtime import default_threads
 
 from .engines import ENGINES

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from nanoinfer.graph import Node
-from nanoinfer.ops import HARD_SWISH_SCALE
+from nanoinfer.graph.ops import HARD_SWISH_SCALE
 
 from .engines import turn
 
@@ -94,10 +94,10 @@ COMPUTE: dict[str, Callable] = {
         x, m.running_mean, m.running_var, m.weight, m.bias, eps=a["eps"]
     ),
     "layer_norm": lambda m, x, rest, a: functional.layer_norm(x, x.shape[-1:], m.weight, m.bias, a["eps"]),
-    "activation": lambda m, x, rest, a: ACTIVATIONS[a["kind"]](x),
+    "activation": lambda m, x, rest, a: ACTIVATIONS[a["activation"]](x),
     "add": lambda m, x, rest, a: x + rest[0],
     "scale": lambda m, x, rest, a: x * rest[0],
-    "max_pool2d": lambda m, x, rest, a: functional.max_pool2d(x, a["kernel"], a["stride"], a["padding"]),
+    "max_pool2d": lambda m, x, rest, a: functional.max_pool2d(x, a["window"], a["stride"], a["padding"]),
     "global_average_pool": lambda m, x, rest, a: functional.adaptive_avg_pool2d(x, 1),
     "tokens": _tokens,
     "attention": _attention,

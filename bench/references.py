@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from nanoinfer.architectures import MODELS
-from nanoinfer.reference import import_torchvision
+from nanoinfer.reports.torch_reference import import_torchvision
 
 ARTICLE = "mobilenetv2_article"
 

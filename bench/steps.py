@@ -7,13 +7,16 @@ import time
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from nanoinfer.kernels import library, limits, peak, program, target
+from nanoinfer.kernels import peak, program
+from nanoinfer.kernels.jit import library
 
-from nanoinfer import ops, runtime
-from nanoinfer.graph import Graph, Node
-from nanoinfer.layout import Packed
-from nanoinfer.plan import Program, make_program, tile_name
-from nanoinfer.profiling import level
+from nanoinfer import runtime
+from nanoinfer.graph import Graph, Node, ops
+from nanoinfer.lowering.layout import Packed
+from nanoinfer.machine import roofline as limits
+from nanoinfer.machine import target
+from nanoinfer.plan.program import Program, make_program, tile_name
+from nanoinfer.reports.measure import level
 
 SECONDS = 1e-3  # of one timed call
 WARM = 4  # calls in a row, of which the last counts: measuring bandwidth drives what a step reads out of the caches

@@ -15,7 +15,6 @@ from . import (
     convolution,
     depthwise,
     elementwise,
-    gating,
     matmul,
     normalization,
     packing,
@@ -23,8 +22,9 @@ from . import (
     pooling,
     program,
     stem,
-    strassen,
 )
+from . import gate_weights as gating
+from . import strassen_sums as strassen
 
 # Arguments of the functions that `build` returns.
 STEP = 3  # (instruction, thread, threads): what a program's row calls

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from .target import PARTIALS
+from .simd import PARTIALS
 
 FIELDS = (
     "qkv", "image", "token", "y", "y_image", "y_token", "images", "heads", "tokens", "depth", "padded",
@@ -47,9 +47,9 @@ def build(rows: int, vectors: int, lanes: int):
     Assumes: depth is a multiple of vectors * lanes. The last tile of queries starts early enough to be a full one;
     the rows that it computes again come out with the same bits. Threads split (image, head) pairs.
     """
-    from .activation import exp
-    from .intrinsics import arguments, float_from_bits, load_f32, minimum, store_f32
-    from .simd import block
+    from .simd.activation import exp
+    from .simd.intrinsics import arguments, float_from_bits, load_f32, minimum, store_f32
+    from .simd.tile import block
 
     t, one = block(rows, vectors, lanes), block(1, 1, PARTIALS)
     zeros, fma_outer, times, store = t.zeros, t.fma_outer, t.times, t.store

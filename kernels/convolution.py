@@ -27,7 +27,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .activation import FIELDS as ACTIVATION
+from .simd.activation import FIELDS as ACTIVATION
 
 # An instruction of `convolution_f32`; addresses and strides in bytes.
 FIELDS = (
@@ -133,7 +133,7 @@ def border_groups(
 
 def build():
     """The loop nest; all that varies is data."""
-    from .intrinsics import arguments, call_tile, minimum, prefetch
+    from .simd.intrinsics import arguments, call_tile, minimum, prefetch
 
     instruction_fields = arguments(len(FIELDS))
     region_fields = arguments(TILE_START, first=0)

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .activation import FIELDS as ACTIVATION
-from .activation import finish
+from .simd.activation import FIELDS as ACTIVATION
+from .simd.activation import finish
 
 FIELDS = (
     "x", "x_image", "x_line", "x_pixel", "w", "bias", "zeros", "y", "y_image", "y_line", "y_pixel", "residual",
@@ -59,8 +59,8 @@ def build(size: int, stride: int, padding: int, rows: int, lanes: int, activatio
     or else 0: what lies beyond the ends of a line is then known, and left out. Assumes: the channels of a pixel are
     contiguous with room for whole vectors.
     """
-    from .intrinsics import arguments, maximum, minimum
-    from .simd import block
+    from .simd.intrinsics import arguments, maximum, minimum
+    from .simd.tile import block
 
     t = block(rows, 1, lanes)
     absent = (padding, max(0, (rows - 1) * stride + size - padding - whole)) if whole else None

@@ -8,9 +8,9 @@ channel, `other` a second activation of the same shape (residual); each may be a
 
 from __future__ import annotations
 
-from .activation import FIELDS as ACTIVATION
-from .activation import finish
-from .activation import oracle as activate
+from .simd.activation import FIELDS as ACTIVATION
+from .simd.activation import finish
+from .simd.activation import oracle as activate
 
 FIELDS = (
     "x", "x_image", "x_pixel", "factor", "factor_image", "shift", "other", "other_image", "other_pixel",
@@ -25,8 +25,8 @@ def oracle(x, factor=1, shift=0, other=0, activation=None):
 
 def build(lanes: int, activation: str):
     """Threads split pixels or channels; the channels of a pixel are contiguous with room for whole vectors."""
-    from .intrinsics import arguments
-    from .simd import block
+    from .simd.intrinsics import arguments
+    from .simd.tile import block
 
     t = block(1, 1, lanes)
     load, mul, add = t.load, t.mul, t.add

@@ -15,10 +15,10 @@ multiply-adds for 2 vector loads and 14 broadcasts folded into the multiply-add.
 
 from __future__ import annotations
 
-from .activation import finish
-from .activation import oracle as activate
 from .convolution import REGION, TILE_START
-from .target import CACHE_LINE
+from .simd import CACHE_LINE
+from .simd.activation import finish
+from .simd.activation import oracle as activate
 
 
 def oracle(x, weight, bias, activation=None):
@@ -41,8 +41,8 @@ def build(rows: int, vectors: int, lanes: int, activation: str, form: str = "poi
     Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
     y and the residual have room for whole vectors. Unaligned addresses are fine.
     """
-    from .intrinsics import arguments, minimum, prefetch
-    from .simd import block
+    from .simd.intrinsics import arguments, minimum, prefetch
+    from .simd.tile import block
 
     t = block(rows, vectors, lanes)
     zeros, load_row, fma_outer, add, store, ask = t.zeros, t.load_row, t.fma_outer, t.add, t.store, t.ask

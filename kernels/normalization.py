@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .target import PARTIALS
+from .simd import PARTIALS
 
 FIELDS = ("x", "x_row", "y", "y_row", "rows", "channels", "weight", "bias", "reciprocal", "eps")
 
@@ -21,8 +21,8 @@ def build():
     Vectors are 16 floats at every machine width, so the partial sums are the same everywhere. Assumes: D is a
     multiple of 16. Threads split rows.
     """
-    from .intrinsics import arguments, float_from_bits, sqrt
-    from .simd import block
+    from .simd.intrinsics import arguments, float_from_bits, sqrt
+    from .simd.tile import block
 
     t = block(1, 1, PARTIALS)
     zeros, load, add, plus, times, mul, store = t.zeros, t.load, t.add, t.plus, t.times, t.mul, t.store

@@ -55,7 +55,7 @@ def sum_of_quarters(weight: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
 
 def build():
     """Threads split panels. Within a panel the rows of `width` channels are read side by side, as so many streams."""
-    from .intrinsics import arguments, load_f32, minimum, store_f32
+    from .simd.intrinsics import arguments, load_f32, minimum, store_f32
 
     fields = arguments(len(FIELDS))
 

@@ -11,8 +11,8 @@ CHAINS = {32: 24, 16: 12}  # accumulators by vector registers: latency times thr
 
 def build_peak(lanes: int, registers: int):
     """Multiply-adds with nothing but registers: chains enough to fill every unit."""
-    from .intrinsics import arguments
-    from .simd import block
+    from .simd.intrinsics import arguments
+    from .simd.tile import block
 
     chains = CHAINS[registers]
     t, fields = block(chains, 1, lanes), arguments(len(PEAK_FIELDS))
@@ -30,8 +30,8 @@ def build_peak(lanes: int, registers: int):
 
 def build_read(lanes: int):
     """Every vector of a buffer loaded and added, over and over; each thread has a buffer of its own."""
-    from .intrinsics import arguments
-    from .simd import block
+    from .simd.intrinsics import arguments
+    from .simd.tile import block
 
     t, fields = block(8, 1, lanes), arguments(len(READ_FIELDS))
     zeros, add, store = t.zeros, t.add, t.store

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .convolution import REGION, TILE_START
-from .target import PARTIALS
+from .simd import PARTIALS
 
 AVERAGE_FIELDS = ("x", "x_image", "x_pixel", "pixels", "y", "y_image", "images", "vectors", "reciprocal")
 
@@ -20,8 +20,8 @@ def max_oracle(x, kernel, stride, padding):
 
 def build_max(rows: int, vectors: int, lanes: int):
     """The micro-kernel for `rows` pixels and `vectors` vectors of channels; weights and bias are not read."""
-    from .intrinsics import arguments
-    from .simd import block
+    from .simd.intrinsics import arguments
+    from .simd.tile import block
 
     t = block(rows, vectors, lanes)
     splat, maximum, store = t.splat, t.max, t.store
@@ -51,8 +51,8 @@ def build_average(lanes: int):
 
     The pixels left over after the last whole 16 are added to the tree's result one by one.
     """
-    from .intrinsics import arguments, float_from_bits
-    from .simd import block
+    from .simd.intrinsics import arguments, float_from_bits
+    from .simd.tile import block
 
     sums, one = block(PARTIALS, 1, lanes), block(1, 1, lanes)
     zeros, add_rows, sum_rows, add, times, store = sums.zeros, sums.add, sums.sum_rows, one.add, one.times, one.store

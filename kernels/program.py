@@ -33,7 +33,7 @@ def team_bytes(threads: int) -> int:
 def _walk():
     from numba import njit
 
-    from .intrinsics import (
+    from .simd.intrinsics import (
         DEFAULT_MODE,
         atomic_add,
         atomic_load,
@@ -90,7 +90,7 @@ def build_own():
 
     For lines or pixels that pass through several kernels while they are in the thread's cache.
     """
-    from .intrinsics import call_kernel, load_i64
+    from .simd.intrinsics import call_kernel, load_i64
 
     def own(instruction, thread, threads):
         mine = load_i64(instruction + 8) + 16 * thread
@@ -108,7 +108,7 @@ def build_lead():
     int64[threads][steps][CLOCKS]: each step's start, the end of its work, and the end of the wait for the other
     threads, in counts of the time stamp counter.
     """
-    from .intrinsics import atomic_add, store_i64
+    from .simd.intrinsics import atomic_add, store_i64
 
     walk = _walk()
 
@@ -126,7 +126,7 @@ def build_lead():
 
 def build_follow():
     """Any other thread: walk every program that is handed out; return after `patience` looks in vain."""
-    from .intrinsics import atomic_load, load_i64, pause, store_i64
+    from .simd.intrinsics import atomic_load, load_i64, pause, store_i64
 
     walk = _walk()
 

@@ -9,8 +9,8 @@ their addresses are then constants within instructions. Weights are few and soon
 
 from __future__ import annotations
 
-from .activation import finish
 from .convolution import REGION, TILE_START
+from .simd.activation import finish
 
 OFFSETS = REGION.index("offsets")
 
@@ -20,8 +20,8 @@ def build(rows: int, vectors: int, lanes: int, x_step: int, activation: str):
 
     Assumes of y and the weights what matmul.py does.
     """
-    from .intrinsics import arguments, load_i64
-    from .simd import block
+    from .simd.intrinsics import arguments, load_i64
+    from .simd.tile import block
 
     t = block(rows, vectors, lanes)
     load_row, fma_outer, ask_to_write = t.load_row, t.fma_outer, t.ask_to_write

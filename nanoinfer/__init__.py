@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .architectures import list_models
-    from .comparison import compare
+    from .errors import InputError
     from .model import Model, create_model
-    from .parameters import inspect
+    from .reports.compare import compare
+    from .reports.inspect import inspect
     from .weights import load_weights
-    from .weights.errors import InputError
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "InputError": ".weights.errors",
+    "InputError": ".errors",
     "Model": ".model",
-    "compare": ".comparison",  # no module is called compare or inspect: its import would replace the function
+    "compare": ".reports.compare",  # no module is called compare or inspect: its import would replace the function
     "create_model": ".model",
-    "inspect": ".parameters",
+    "inspect": ".reports.inspect",
     "list_models": ".architectures",
     "load_weights": ".weights",
 }

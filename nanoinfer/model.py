@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import passes, runtime
+from . import runtime
 from .architectures import MODELS, Architecture
-from .graph import Graph
-from .labels import labels
-from .layout import Packed
-from .lowering import Unsupported
-from .plan import Program, images_at_a_time, make_program
+from .data.labels import labels
+from .errors import is_seed, shown
+from .graph import Graph, passes
+from .lowering.layout import Packed
+from .lowering.step import Unsupported
+from .plan.program import Program, images_at_a_time, make_program
 from .progress import progress_bar
 from .weights import InputError, load_weights, release
-from .weights.errors import is_seed, shown
 
 if TYPE_CHECKING:
-    from .profile_report import Profile
-    from .summary import Summary
+    from .reports.profile import Profile
+    from .reports.summary import Summary
 
 MOST = 100_000  # of what an architecture takes as a number: blocks, channels, pixels
 PROGRAMS_KEPT = 8
@@ -246,7 +246,7 @@ class Model:
 
     def summary(self, input_size: Sequence[int] = (1, 3, 224, 224), depth: int | None = None) -> Summary:
         """Every module's output shape, parameters and multiply-adds, as torchinfo lists them; print it."""
-        from .summary import summarise
+        from .reports.summary import summarise
 
         return summarise(self.name, self.graph, input_size, depth)
 
@@ -265,7 +265,7 @@ class Model:
 
         Of a large batch the part is measured that a call runs at a time; the report's input shape is that part's.
         """
-        from .profiling import profile
+        from .reports.measure import profile
 
         if not _is_count(repeat):
             raise InputError(f"repeat={repeat!r}: give a whole number from 1 on")

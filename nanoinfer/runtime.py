@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .kernels import library, linking, program
-from .weights.errors import InputError, shown
+from .errors import InputError, shown
+from .kernels import program
+from .kernels.jit import elf, library
 
 OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 # Looks at the job counter before a follower parks: about a millisecond.
@@ -76,7 +77,7 @@ class Team:
         self._lead, self._native_follow = library.function(("lead",)), library.function(("follow",))
         line = np.zeros((program.team_bytes(threads) + program.LINE) // 8, np.int64)
         self._memory = line[-line.ctypes.data % program.LINE // 8 :]
-        linking.keep_forever(line)
+        elf.keep_forever(line)
         for thread in range(1, threads):
             threading.Thread(target=self._follow, args=(thread,), name=f"nanoinfer-{thread}", daemon=True).start()
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from nanoinfer.weights.errors import InputError
 
 from bench import references
-from nanoinfer import create_model, ops
+from nanoinfer import create_model
 from nanoinfer.architectures import MODELS, list_models
+from nanoinfer.errors import InputError
+from nanoinfer.graph import ops
 
 TABLES = json.loads((Path(__file__).parent / "data" / "parameters.json").read_text())
 ARTICLE_WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.4)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nanoinfer import bands, create_model
+from nanoinfer import create_model
+from nanoinfer.lowering import fusion as bands
 
 
 def logits(monkeypatch, model, shape, threads, l2_bytes, worthwhile=0.0):

@@ -7,9 +7,11 @@ import pytest
 
 from bench import kernels, steps
 from bench.steps import Bench
-from nanoinfer import bands, create_model, passes, runtime
-from nanoinfer.ops import OPS
-from nanoinfer.plan import tile_name
+from nanoinfer import create_model, runtime
+from nanoinfer.graph import passes
+from nanoinfer.graph.ops import OPS
+from nanoinfer.lowering import fusion as bands
+from nanoinfer.plan.program import tile_name
 
 SMALL_VIT = dict(image_size=64, patch_size=8, num_layers=2, hidden_dim=128, mlp_dim=256, num_heads=2)
 FAST = ("--rounds", "1", "--threads", "2")
@@ -60,8 +62,8 @@ def test_a_row_appears_once(capsys):
 
 @pytest.mark.parametrize("fault", [lambda y: y * 1.001, lambda y: y + np.nan], ids=["differs", "nan"])
 def test_a_wrong_result_is_an_error(fault, monkeypatch, capsys):
-    meaning = OPS["linear"].meaning
-    monkeypatch.setitem(OPS, "linear", type(OPS["linear"])(OPS["linear"].shape, lambda *a: fault(meaning(*a))))
+    plain = OPS["linear"].reference
+    monkeypatch.setitem(OPS, "linear", type(OPS["linear"])(OPS["linear"].shape, lambda *a: fault(plain(*a))))
     assert kernels.main(["--models", "digits", *FAST, "--filter", "fc"]) == 1
     output = capsys.readouterr()
     assert "WRONG" in output.out and output.err.startswith("bench.kernels: wrong result: ")

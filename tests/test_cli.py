@@ -16,10 +16,12 @@ from nanoinfer.weights import save_safetensors
 from PIL import Image
 
 import nanoinfer
-from nanoinfer import InputError, cli, report
+from nanoinfer import InputError
+from nanoinfer import console as report
 from nanoinfer.architectures import MODELS
+from nanoinfer.cli import commands as cli
+from nanoinfer.data.labels import labels
 from nanoinfer.image import preprocess
-from nanoinfer.labels import labels
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = sorted((ROOT / "nanoinfer" / "data" / "digits").glob("*.png"))

@@ -12,8 +12,9 @@ from torch import nn
 
 import nanoinfer
 from bench import references
-from nanoinfer import InputError, cli, create_model
-from nanoinfer.comparison import GROWTH, ROUNDING, _difference
+from nanoinfer import InputError, create_model
+from nanoinfer.cli import commands as cli
+from nanoinfer.reports.compare import GROWTH, ROUNDING, _difference
 
 ROOT = Path(__file__).parents[1]
 SIZES = {"mobilenetv3_small_100": 64, "mobilenetv2_article": 64, "resnet18": 64, "vit_b_32": 32}
@@ -208,7 +209,7 @@ def test_command_line_against_the_libraries(capsys):
 
 
 def test_command_line_against_another_network(monkeypatch, capsys):
-    from nanoinfer import reference
+    from nanoinfer.reports import torch_reference as reference
 
     sound = reference.reference_module
 

@@ -12,8 +12,8 @@ from PIL import Image
 from bench.references import import_torchvision
 from nanoinfer import InputError
 from nanoinfer.architectures import MODELS, Preprocessing
+from nanoinfer.data.labels import labels
 from nanoinfer.image import open_image, preprocess
-from nanoinfer.labels import labels
 
 SIZES = [(640, 480), (481, 641), (224, 224), (256, 256), (257, 300), (31, 500), (500, 31), (1, 1), (1023, 767), (3, 2)]
 SETTINGS = {

@@ -10,8 +10,9 @@ import pytest
 from nanoinfer.weights import save_safetensors
 
 import nanoinfer
-from nanoinfer import InputError, cli
-from nanoinfer.parameters import Parameter, ParameterReport
+from nanoinfer import InputError
+from nanoinfer.cli import commands as cli
+from nanoinfer.reports.inspect import Parameter, ParameterReport
 
 DATA = Path(__file__).parent / "data"
 PAGES = json.loads((DATA / "parameter_pages.json").read_text())
@@ -65,8 +66,8 @@ def test_report_is_a_value():
 
 
 def test_submodules_leave_the_functions_alone():
-    import nanoinfer.comparison
-    import nanoinfer.parameters  # noqa: F401
+    import nanoinfer.reports.compare
+    import nanoinfer.reports.inspect  # noqa: F401
 
     assert callable(nanoinfer.inspect) and callable(nanoinfer.compare)
 

@@ -12,25 +12,29 @@ import pytest
 import torch
 from nanoinfer.kernels import (
     KERNELS,
-    activation,
     attention,
     convolution,
     depthwise,
     elementwise,
-    gating,
-    library,
     matmul,
     normalization,
     packing,
     pooling,
     program,
-    target,
 )
-from nanoinfer.kernels import strassen as kernels_strassen
+from nanoinfer.kernels import gate_weights as gating
+from nanoinfer.kernels import strassen_sums as kernels_strassen
+from nanoinfer.kernels.jit import library
+from nanoinfer.kernels.simd import activation
 
-from nanoinfer import bands, layout, memory, ops, passes, plan, runtime, strassen
-from nanoinfer import product as products
-from nanoinfer.graph import Builder
+from nanoinfer import runtime
+from nanoinfer.graph import Builder, ops, passes
+from nanoinfer.lowering import fusion as bands
+from nanoinfer.lowering import layout, strassen
+from nanoinfer.lowering import loop_nest as products
+from nanoinfer.machine import target
+from nanoinfer.plan import memory
+from nanoinfer.plan import program as plan
 
 HOST = target.host()
 WIDE, MIDDLE, NARROW, ARM = (
@@ -903,22 +907,24 @@ def test_oracles_are_the_operators():
     """The definitions beside the kernels and those of nanoinfer/ops.py say the same."""
     generator = np.random.default_rng(0)
     x, weight, bias = (generator.standard_normal(shape) for shape in ((2, 6, 7, 5), (4, 3, 3, 3), 4))
-    node = network((2, 6, 7, 5), lambda b, x: b.conv2d(x, "c", 4, 3, 2, 1, 2, True)).graph.nodes[0]
+    node = network(
+        (2, 6, 7, 5), lambda b, x: b.conv2d(x, "c", 4, 3, stride=2, padding=1, groups=2, bias=True)
+    ).graph.nodes[0]
     y = ops.apply(node, [x], {"c.weight": weight, "c.bias": bias}).transpose(0, 2, 3, 1)
     x_last = x.transpose(0, 2, 3, 1)
     np.testing.assert_allclose(convolution.oracle(x_last, weight, bias, 2, 1, 2), y, rtol=1e-12)
     alone = generator.standard_normal((6, 1, 3, 3))
     y = convolution.oracle(x_last, alone, np.ones(6), 2, 1, 6)
     np.testing.assert_allclose(depthwise.oracle(x_last, alone, np.ones(6), 2, 1), y, rtol=1e-12)
-    y = ops.OPS["max_pool2d"].meaning([x], {}, dict(kernel=3, stride=2, padding=1)).transpose(0, 2, 3, 1)
+    y = ops.OPS["max_pool2d"].reference([x], {}, dict(window=3, stride=2, padding=1)).transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(pooling.max_oracle(x_last, 3, 2, 1), y)
-    y = ops.OPS["global_average_pool"].meaning([x], {}, {})[..., 0, 0]
+    y = ops.OPS["global_average_pool"].reference([x], {}, {})[..., 0, 0]
     np.testing.assert_allclose(pooling.average_oracle(x_last.reshape(2, -1, 6)), y, rtol=1e-12)
     tokens = x.reshape(2, 35, 6)
-    y = ops.OPS["attention"].meaning([tokens], {}, {"heads": 2})
+    y = ops.OPS["attention"].reference([tokens], {}, {"heads": 2})
     np.testing.assert_allclose(attention.oracle(tokens, 2), y, rtol=1e-12)
     scale, shift = generator.standard_normal((2, 6))
-    y = ops.OPS["layer_norm"].meaning([tokens], {"weight": scale, "bias": shift}, {"eps": 1e-6})
+    y = ops.OPS["layer_norm"].reference([tokens], {"weight": scale, "bias": shift}, {"eps": 1e-6})
     oracle = normalization.oracle(tokens.reshape(70, 6), scale, shift, 1e-6).reshape(y.shape)
     np.testing.assert_allclose(oracle, y, rtol=1e-12)
     np.testing.assert_allclose(elementwise.oracle(tokens, scale, shift, tokens), tokens * scale + shift + tokens)

@@ -15,16 +15,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from nanoinfer.kernels import cache as files
-from nanoinfer.kernels import library, linking, target
+from nanoinfer.kernels.jit import cache as files
+from nanoinfer.kernels.jit import elf as linking
+from nanoinfer.kernels.jit import library
+
+from nanoinfer.machine import target
 
 # One linear layer with GELU: a few kernels. Prints what the tests ask about, as JSON.
 SMALL = """
 import hashlib, json, sys, warnings
 import numpy as np
-from nanoinfer import plan, runtime
+from nanoinfer import runtime
+from nanoinfer.plan import program as plan
 from nanoinfer.graph import Builder
-from nanoinfer.layout import Packed
+from nanoinfer.lowering.layout import Packed
 
 {before}
 builder = Builder(40)
@@ -46,7 +50,7 @@ DIGITS = """
 import hashlib, json, sys
 import numpy as np
 import nanoinfer
-from nanoinfer.kernels import target
+from nanoinfer.machine import target
 
 model = nanoinfer.create_model("digits", threads=2)
 x = np.random.default_rng(0).standard_normal((1, 3, *model.architecture.preprocessing.crop), np.float32)
@@ -108,7 +112,7 @@ def test_warm_process_loads_kernels_without_llvm(filled):
 
 def test_llvm_loads_the_same_kernels(filled):
     cache, first = filled
-    before = "from nanoinfer.kernels import linking\nlinking.load = lambda objects: None"
+    before = "from nanoinfer.kernels.jit import elf\nelf.load = lambda objects: None"
     assert small(cache, before) == {**first, "compiled": False}
 
 
@@ -224,9 +228,9 @@ def test_two_processes_fill_one_cache(filled, tmp_path):
 def test_key_follows_sources_and_cpu(tmp_path, monkeypatch):
     monkeypatch.setenv("NANOINFER_CACHE_DIR", str(tmp_path / "cache"))
     folder = files.folder.__wrapped__
-    shutil.copytree(Path(files.__file__).parent, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(files.__file__).parents[1], tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
     original = folder()
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "kernels" / "cache.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "kernels" / "jit" / "cache.py"))
     assert folder() == original
     source = tmp_path / "kernels" / "matmul.py"
     text = source.read_text(encoding="utf-8")
@@ -274,7 +278,7 @@ def test_4_lanes_without_fma(host_bits, tmp_path):
 
 
 def test_what_is_set_for_compilation_is_set_back(monkeypatch):
-    from nanoinfer.kernels import compiler
+    from nanoinfer.kernels.jit import compiler
     from numba import config
 
     monkeypatch.setattr(config, "DISABLE_JIT", True)
@@ -286,7 +290,8 @@ def test_what_is_set_for_compilation_is_set_back(monkeypatch):
 
 
 def test_a_kernel_calls_nothing_but_intrinsics():
-    from nanoinfer.kernels import compiler, intrinsics
+    from nanoinfer.kernels.jit import compiler
+    from nanoinfer.kernels.simd import intrinsics
     from numba import njit
 
     other, store = njit(lambda x: x + 1), intrinsics.store_i64
@@ -309,7 +314,7 @@ def test_others_may_compile_at_the_same_time(tmp_path):
     """Another thread's first njit, begun in the middle of a kernel's compilation, waits for it and not the reverse."""
     code = """
 import threading, time, numba
-from nanoinfer.kernels import compiler, library
+from nanoinfer.kernels.jit import compiler, library
 def meanwhile(flags=compiler.Flags):
     other.start()
     time.sleep(0.5)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nanoinfer.kernels import target
 
-from nanoinfer import arena, memory, ops, passes
 from nanoinfer.architectures import MODELS
+from nanoinfer.graph import ops, passes
+from nanoinfer.machine import target
+from nanoinfer.plan import arena, memory
 
 
 @st.composite

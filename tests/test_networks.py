@@ -27,10 +27,9 @@ from safetensors.numpy import save_file
 
 import nanoinfer
 from bench.references import reference, state_arrays
-from nanoinfer import ops, passes
 from nanoinfer.architectures import MODELS
-from nanoinfer.graph import Builder
-from nanoinfer.reference import import_torchvision
+from nanoinfer.graph import Builder, ops, passes
+from nanoinfer.reports.torch_reference import import_torchvision
 
 SEEDS = [int(seed) for seed in os.environ.get("NANOINFER_TEST_SEED", "2025").split(",")]
 NETWORKS = (

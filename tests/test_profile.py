@@ -10,12 +10,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from nanoinfer.kernels.limits import Limits
 
-from nanoinfer import InputError, cli, create_model, passes
-from nanoinfer.profile_page import page
-from nanoinfer.profile_views import chrome_trace, compare, plot_roofline
-from nanoinfer.profiling import level, step_limit
+from nanoinfer import InputError, create_model
+from nanoinfer.cli import commands as cli
+from nanoinfer.graph import passes
+from nanoinfer.machine.roofline import Limits
+from nanoinfer.reports.measure import level, step_limit
+from nanoinfer.reports.profile_html import page
+from nanoinfer.reports.profile_views import chrome_trace, compare, plot_roofline
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 LIMITS = Limits(2, 32 << 10, 1 << 20, 32 << 20, [100.0, 200.0], *[[float(rate)] * 2 for rate in (400, 200, 100, 20)])

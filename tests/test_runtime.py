@@ -13,8 +13,8 @@ import pytest
 import nanoinfer
 from nanoinfer import runtime
 from nanoinfer.graph import Builder
-from nanoinfer.layout import Packed
-from nanoinfer.plan import make_program
+from nanoinfer.lowering.layout import Packed
+from nanoinfer.plan.program import make_program
 
 SECONDS = 60  # until a call counts as hanging
 

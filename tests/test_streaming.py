@@ -3,10 +3,12 @@
 import math
 
 import pytest
-from nanoinfer.kernels import target
 
-from nanoinfer import bands, create_model, layout
-from nanoinfer.streaming import GAP
+from nanoinfer import create_model
+from nanoinfer.lowering import fusion as bands
+from nanoinfer.lowering import layout
+from nanoinfer.machine import target
+from nanoinfer.plan.prefetch import GAP
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from bench import references
-from nanoinfer import InputError, cli, create_model
+from nanoinfer import InputError, create_model
 from nanoinfer.architectures import MODELS
-from nanoinfer.summary import summarise
+from nanoinfer.cli import commands as cli
+from nanoinfer.reports.summary import summarise
 
 FACTS = json.loads((Path(__file__).parent / "data" / "summary_article.json").read_text())
 NAMES = (

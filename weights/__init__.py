@@ -4,7 +4,7 @@ This package knows no graph and no kernel: it turns a source into ``{name: ndarr
 no pickle is ever executed, and every size and offset is checked before memory is touched.
 """
 
-from .errors import InputError
+from ..errors import InputError
 from .files import load_weights
 from .safetensors_file import release, save_safetensors
 

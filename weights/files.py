@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..errors import InputError, shown
 from .arrays import to_float32
-from .errors import InputError, shown
 
 # How the files that people hand over by mistake begin, and what to tell them.
 _OTHER_CONTENT = (

@@ -2,7 +2,7 @@
 
 import re
 
-from .errors import InputError, shown
+from ..errors import InputError, shown
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 

@@ -8,8 +8,8 @@ its numbers lie; anything that would name other code is refused.
 import pickletools
 from dataclasses import dataclass
 
+from ..errors import InputError, shown
 from .arrays import is_shape
-from .errors import InputError, shown
 
 # torch's storage classes -> dtype code without byte order; "bf" is bfloat16, which NumPy lacks.
 _STORAGES = {

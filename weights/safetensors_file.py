@@ -14,8 +14,8 @@ import os
 
 import numpy as np
 
+from ..errors import InputError, damaged, shown
 from .arrays import bfloat16_to_float32, is_shape, to_float32
-from .errors import InputError, damaged, shown
 
 MAX_HEADER = 100_000_000  # the library's own limit
 _DTYPES = {

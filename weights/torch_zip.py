@@ -12,8 +12,8 @@ import zlib
 
 import numpy as np
 
+from ..errors import InputError, damaged, shown
 from .arrays import bfloat16_to_float32, to_float32
-from .errors import InputError, damaged, shown
 from .pickle_data import Tensor, read_pickle
 
 CHUNK = 2**18  # bytes read at a time: the checksum then finds them in the cache

@@ -15,31 +15,31 @@ from .mobilenetv2 import HEAD_CHANNELS, STAGES, STEM_CHANNELS
 def mobilenetv2_article(num_classes: int, width: float) -> Graph:
     """The walkthrough's MobileNetV2 for any input size; `width` is its WIDTH_MULTIPLIER."""
     net = Builder(kind="MobileNetV2")
-    x = _conv(net, net.input, "first_conv", int(STEM_CHANNELS * width), kernel=3, stride=2)
+    x = _conv(net, net.input, "first_conv", int(STEM_CHANNELS * width), window=3, stride=2)
     for i, stage in enumerate(STAGES):
         for j in range(stage.blocks):
             # A stage of one block is that block: inv_residual0.pwconv0, but inv_residual1.0.pwconv0.
             name = f"inv_residual{i}" if stage.blocks == 1 else f"inv_residual{i}.{j}"
             x = _block(net, x, name, stage.expansion, int(stage.channels * width), stage.stride if j == 0 else 1)
-    features = _conv(net, x, "last_conv", int(HEAD_CHANNELS * width), kernel=1, stride=1)
+    features = _conv(net, x, "last_conv", int(HEAD_CHANNELS * width), window=1, stride=1)
     x = net.flatten(net.global_average_pool(features, "avgpool"), "avgpool:flatten")
     return net.finish(net.linear(net.module("dropout", x, "Dropout"), "fc", num_classes), features)
 
 
-def _conv(net: Builder, x: Value, name: str, channels: int, kernel: int, stride: int) -> Value:
+def _conv(net: Builder, x: Value, name: str, channels: int, window: int, stride: int) -> Value:
     """Conv: convolution, batch norm, ReLU6."""
-    x = net.batch_norm(net.conv2d(x, f"{name}.conv", channels, kernel, stride), f"{name}.bn")
+    x = net.batch_norm(net.conv2d(x, f"{name}.conv", channels, window, stride=stride), f"{name}.bn")
     return net.module(name, net.activation(x, "relu6", f"{name}.relu6"), "Conv")
 
 
 def _block(net: Builder, x: Value, name: str, t: int, channels: int, stride: int) -> Value:
     """InvResidualS1 and InvResidualS2: (N, C, H, W) -> (N, channels, H/s, W/s). One ReLU6 module runs twice."""
     shortcut, hidden = x, x.channels * t
-    x = net.batch_norm(net.conv2d(x, f"{name}.pwconv0", hidden, kernel=1), f"{name}.bn_pwconv0")
+    x = net.batch_norm(net.conv2d(x, f"{name}.pwconv0", hidden, window=1), f"{name}.bn_pwconv0")
     x = net.activation(x, "relu6", f"{name}.relu6")
-    x = net.conv2d(x, f"{name}.dwconv", hidden, kernel=3, stride=stride, groups=hidden)
+    x = net.conv2d(x, f"{name}.dwconv", hidden, window=3, stride=stride, groups=hidden)
     x = net.activation(net.batch_norm(x, f"{name}.bn_dwconv"), "relu6", f"{name}.relu6")
-    x = net.batch_norm(net.conv2d(x, f"{name}.pwconv1", channels, kernel=1), f"{name}.bn_pwconv1")
+    x = net.batch_norm(net.conv2d(x, f"{name}.pwconv1", channels, window=1), f"{name}.bn_pwconv1")
     # Decided on the scaled counts: at a small width two stages can meet in one channel count.
     if stride == 1 and channels == shortcut.channels:
         x = net.residual(x, shortcut, name)

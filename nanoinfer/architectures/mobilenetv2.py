@@ -49,14 +49,14 @@ def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: b
         end = fixed_ends and i in (0, len(STAGES) - 1)
         for j in range(stage.blocks if end else math.ceil(stage.blocks * depth)):
             name, channels = f"blocks.{i}.{j}", _scaled(stage.channels, width)
-            options = {"kernel": 3, "stride": stage.stride if j == 0 else 1, "kind": "relu6"}
+            options = {"window": 3, "stride": stage.stride if j == 0 else 1, "kind": "relu6"}
             if stage.expansion == 1:
                 x = depthwise_separable(net, x, name, channels, **options)
             else:
                 x = inverted_residual(net, x, name, channels, expansion=stage.expansion, **options)
         net.module(f"blocks.{i}", x)
     net.module("blocks", x)
-    x = net.conv2d(x, "conv_head", HEAD_CHANNELS if fixed_ends else _head_channels(width), kernel=1)
+    x = net.conv2d(x, "conv_head", HEAD_CHANNELS if fixed_ends else _head_channels(width), window=1)
     features = batch_norm_act(net, x, "bn2", "relu6")
     x = net.flatten(net.global_average_pool(features, "global_pool.pool"), "global_pool.flatten")
     return net.finish(
@@ -67,14 +67,14 @@ def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: b
 def torchvision_mobilenet_v2(num_classes: int, width_mult: float) -> Graph:
     """torchvision's mobilenet_v2: a flat list `features`, a convolution, its norm and its activation numbered."""
     net = Builder(kind="MobileNetV2")
-    x = _conv_norm_relu6(net, net.input, "features.0", _scaled(STEM_CHANNELS, width_mult), kernel=3, stride=2)
+    x = _conv_norm_relu6(net, net.input, "features.0", _scaled(STEM_CHANNELS, width_mult), window=3, stride=2)
     index = 1
     for stage in STAGES:
         for j in range(stage.blocks):
             channels, stride = _scaled(stage.channels, width_mult), stage.stride if j == 0 else 1
             x = _torchvision_block(net, x, f"features.{index}", stage.expansion, channels, stride)
             index += 1
-    x = _conv_norm_relu6(net, x, f"features.{index}", _head_channels(width_mult), kernel=1)
+    x = _conv_norm_relu6(net, x, f"features.{index}", _head_channels(width_mult), window=1)
     features = net.module("features", x)
     x = net.flatten(net.global_average_pool(features, "features:mean"), "features:flatten")
     x = net.linear(net.module("classifier.0", x, "Dropout"), "classifier.1", num_classes)
@@ -85,18 +85,18 @@ def _torchvision_block(net: Builder, x: Value, name: str, expansion: int, channe
     """InvertedResidual: (N, C, H, W) -> (N, channels, H/s, W/s); the steps of `conv` count from the first there is."""
     shortcut, hidden, step = x, x.channels * expansion, 0
     if expansion != 1:
-        x, step = _conv_norm_relu6(net, x, f"{name}.conv.0", hidden, kernel=1), 1
-    x = _conv_norm_relu6(net, x, f"{name}.conv.{step}", hidden, kernel=3, stride=stride, groups=hidden)
-    x = net.conv2d(x, f"{name}.conv.{step + 1}", channels, kernel=1)
+        x, step = _conv_norm_relu6(net, x, f"{name}.conv.0", hidden, window=1), 1
+    x = _conv_norm_relu6(net, x, f"{name}.conv.{step}", hidden, window=3, stride=stride, groups=hidden)
+    x = net.conv2d(x, f"{name}.conv.{step + 1}", channels, window=1)
     x = net.module(f"{name}.conv", net.batch_norm(x, f"{name}.conv.{step + 2}"))
     if stride == 1 and channels == shortcut.channels:
         x = net.residual(x, shortcut, name)
     return net.module(name, x, "InvertedResidual")
 
 
-def _conv_norm_relu6(net, x, name, channels, kernel, stride=1, groups=1) -> Value:
+def _conv_norm_relu6(net, x, name, channels, window, stride=1, groups=1) -> Value:
     """Conv2dNormActivation of torchvision."""
-    x = net.batch_norm(net.conv2d(x, f"{name}.0", channels, kernel, stride, groups=groups), f"{name}.1")
+    x = net.batch_norm(net.conv2d(x, f"{name}.0", channels, window, stride=stride, groups=groups), f"{name}.1")
     return net.module(name, net.activation(x, "relu6", f"{name}.2"), "Conv2dNormActivation")
 
 

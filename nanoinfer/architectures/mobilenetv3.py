@@ -16,7 +16,7 @@ from .timm_blocks import batch_norm_act, conv_bn_act, depthwise_separable, inver
 class Block(NamedTuple):
     """A row "bneck" of the paper's tables."""
 
-    kernel: int
+    window: int
     expanded: int  # "exp size"
     channels: int  # "#out"
     squeeze: bool  # "SE"
@@ -99,7 +99,7 @@ def _build(stages, last_channels: int, head_channels: int, num_classes: int, wid
     for i, stage in enumerate(stages):
         for j, row in enumerate(stage):
             name, channels = f"blocks.{i}.{j}", make_divisible(row.channels * width)
-            options = {"kernel": row.kernel, "stride": row.stride, "kind": row.kind, "squeeze": row.squeeze}
+            options = {"window": row.window, "stride": row.stride, "kind": row.kind, "squeeze": row.squeeze}
             if row.expanded == inputs:
                 x = depthwise_separable(net, x, name, channels, **options)
             else:
@@ -113,7 +113,7 @@ def _build(stages, last_channels: int, head_channels: int, num_classes: int, wid
     x = net.global_average_pool(features, "global_pool.pool")
     x = net.module("global_pool.flatten", x)  # an Identity: the head wants (N, C, 1, 1)
     x = net.module("global_pool", x, "SelectAdaptivePool2d")
-    x = net.conv2d(x, "conv_head", head_channels, kernel=1, bias=True)
+    x = net.conv2d(x, "conv_head", head_channels, window=1, bias=True)
     x = net.activation(net.module("norm_head", x), HS, "act2")
     return net.finish(net.linear(net.flatten(x, "flatten"), "classifier", num_classes), features)
 

@@ -52,8 +52,8 @@ def _build(num_classes: int, layers: tuple[int, ...], block) -> Graph:
     if len(layers) != len(STAGES) or min(layers) < 1:
         raise ValueError(f"layers={layers} does not give a number of blocks for each of {len(STAGES)} stages")
     net = Builder(kind="ResNet")
-    x = net.batch_norm(net.conv2d(net.input, "conv1", STEM_CHANNELS, kernel=7, stride=2), "bn1")
-    x = net.max_pool2d(net.activation(x, "relu", "relu"), "maxpool", kernel=3, stride=2, padding=1)
+    x = net.batch_norm(net.conv2d(net.input, "conv1", STEM_CHANNELS, window=7, stride=2), "bn1")
+    x = net.max_pool2d(net.activation(x, "relu", "relu"), "maxpool", window=3, stride=2, padding=1)
     for i, (stage, blocks) in enumerate(zip(STAGES, layers, strict=True), start=1):
         for j in range(blocks):
             x = block(net, x, f"layer{i}.{j}", stage, stage.stride if j == 0 else 1)
@@ -65,17 +65,17 @@ def _build(num_classes: int, layers: tuple[int, ...], block) -> Graph:
 
 def _bottleneck(net: Builder, x: Value, name: str, width: int, channels: int, stride: int, groups: int) -> Value:
     """Bottleneck: 1 x 1 to `width`, 3 x 3, 1 x 1 to `channels`; (N, C, H, W) -> (N, channels, H/s, W/s)."""
-    y = net.batch_norm(net.conv2d(x, f"{name}.conv1", width, kernel=1), f"{name}.bn1")
+    y = net.batch_norm(net.conv2d(x, f"{name}.conv1", width, window=1), f"{name}.bn1")
     y = net.activation(y, "relu", f"{name}.relu")
-    y = net.batch_norm(net.conv2d(y, f"{name}.conv2", width, 3, stride, groups=groups), f"{name}.bn2")
+    y = net.batch_norm(net.conv2d(y, f"{name}.conv2", width, 3, stride=stride, groups=groups), f"{name}.bn2")
     y = net.activation(y, "relu", f"{name}.relu")
-    y = net.batch_norm(net.conv2d(y, f"{name}.conv3", channels, kernel=1), f"{name}.bn3")
+    y = net.batch_norm(net.conv2d(y, f"{name}.conv3", channels, window=1), f"{name}.bn3")
     return net.module(name, _residual_relu(net, y, x, name, stride), "Bottleneck")
 
 
 def _basic(net: Builder, x: Value, name: str, channels: int, stride: int) -> Value:
     """BasicBlock: two 3 x 3 convolutions; (N, C, H, W) -> (N, channels, H/s, W/s)."""
-    y = net.batch_norm(net.conv2d(x, f"{name}.conv1", channels, 3, stride), f"{name}.bn1")
+    y = net.batch_norm(net.conv2d(x, f"{name}.conv1", channels, 3, stride=stride), f"{name}.bn1")
     y = net.activation(y, "relu", f"{name}.relu")
     y = net.batch_norm(net.conv2d(y, f"{name}.conv2", channels, 3), f"{name}.bn2")
     return net.module(name, _residual_relu(net, y, x, name, stride), "BasicBlock")
@@ -84,7 +84,7 @@ def _basic(net: Builder, x: Value, name: str, channels: int, stride: int) -> Val
 def _residual_relu(net: Builder, y: Value, x: Value, name: str, stride: int) -> Value:
     """relu(y + x), x through a 1 x 1 convolution where its shape differs (added last, as torch registers it last)."""
     if stride != 1 or x.channels != y.channels:
-        x = net.conv2d(x, f"{name}.downsample.0", y.channels, kernel=1, stride=stride)
+        x = net.conv2d(x, f"{name}.downsample.0", y.channels, window=1, stride=stride)
         x = net.module(f"{name}.downsample", net.batch_norm(x, f"{name}.downsample.1"))
     y = net.residual(y, x, f"{name}:add")
     return net.activation(y, "relu", f"{name}.relu")

@@ -25,8 +25,8 @@ def batch_norm_act(net: Builder, x: Value, name: str, kind: str | None = None) -
 
 
 def conv_bn_act(net: Builder, x: Value, name: str, channels: int, kind: str) -> Value:
-    """ConvBnAct with a 1 x 1 kernel: the last block of MobileNetV3."""
-    x = net.conv2d(x, f"{name}.conv", channels, kernel=1)
+    """ConvBnAct with a 1 x 1 window: the last block of MobileNetV3."""
+    x = net.conv2d(x, f"{name}.conv", channels, window=1)
     x = net.module(f"{name}.aa", batch_norm_act(net, x, f"{name}.bn1", kind))
     return net.module(name, x, "ConvBnAct")
 
@@ -34,22 +34,22 @@ def conv_bn_act(net: Builder, x: Value, name: str, channels: int, kind: str) -> 
 def squeeze_excite(net: Builder, x: Value, name: str) -> Value:
     """SqueezeExcite: every channel times a gate in 0..1, computed from the means of all channels."""
     y = net.global_average_pool(x, f"{name}:mean")
-    y = net.conv2d(y, f"{name}.conv_reduce", make_divisible(x.channels / 4), kernel=1, bias=True)
+    y = net.conv2d(y, f"{name}.conv_reduce", make_divisible(x.channels / 4), window=1, bias=True)
     y = net.activation(y, "relu", f"{name}.act1")
-    y = net.conv2d(y, f"{name}.conv_expand", x.channels, kernel=1, bias=True)
+    y = net.conv2d(y, f"{name}.conv_expand", x.channels, window=1, bias=True)
     gate = net.activation(y, "hard_sigmoid", f"{name}.gate")
     return net.module(name, net.scale(x, gate, name), "SqueezeExcite")
 
 
 def depthwise_separable(
-    net: Builder, x: Value, name: str, channels: int, *, kernel: int, stride: int, kind: str, squeeze: bool = False
+    net: Builder, x: Value, name: str, channels: int, *, window: int, stride: int, kind: str, squeeze: bool = False
 ) -> Value:
     """DepthwiseSeparableConv: depthwise, (squeeze-and-excite,) project; (N, C, H, W) -> (N, channels, H/s, W/s)."""
     shortcut = x
-    x = net.conv2d(x, f"{name}.conv_dw", x.channels, kernel, stride, groups=x.channels)
+    x = net.conv2d(x, f"{name}.conv_dw", x.channels, window, stride=stride, groups=x.channels)
     x = net.module(f"{name}.aa", batch_norm_act(net, x, f"{name}.bn1", kind))
     x = squeeze_excite(net, x, f"{name}.se") if squeeze else net.module(f"{name}.se", x)
-    x = net.conv2d(x, f"{name}.conv_pw", channels, kernel=1)
+    x = net.conv2d(x, f"{name}.conv_pw", channels, window=1)
     x = batch_norm_act(net, x, f"{name}.bn2")
     return net.module(name, _residual(net, x, shortcut, name, stride), "DepthwiseSeparableConv")
 
@@ -61,7 +61,7 @@ def inverted_residual(
     channels: int,
     *,
     expansion: float,
-    kernel: int,
+    window: int,
     stride: int,
     kind: str,
     squeeze: bool = False,
@@ -69,12 +69,12 @@ def inverted_residual(
     """InvertedResidual: expand, depthwise, (squeeze-and-excite,) project; (N, C, H, W) -> (N, channels, H/s, W/s)."""
     shortcut = x
     hidden = make_divisible(x.channels * expansion)
-    x = net.conv2d(x, f"{name}.conv_pw", hidden, kernel=1)
+    x = net.conv2d(x, f"{name}.conv_pw", hidden, window=1)
     x = batch_norm_act(net, x, f"{name}.bn1", kind)
-    x = net.conv2d(x, f"{name}.conv_dw", hidden, kernel, stride, groups=hidden)
+    x = net.conv2d(x, f"{name}.conv_dw", hidden, window, stride=stride, groups=hidden)
     x = net.module(f"{name}.aa", batch_norm_act(net, x, f"{name}.bn2", kind))
     x = squeeze_excite(net, x, f"{name}.se") if squeeze else net.module(f"{name}.se", x)
-    x = net.conv2d(x, f"{name}.conv_pwl", channels, kernel=1)
+    x = net.conv2d(x, f"{name}.conv_pwl", channels, window=1)
     x = batch_norm_act(net, x, f"{name}.bn3")
     return net.module(name, _residual(net, x, shortcut, name, stride), "InvertedResidual")
 

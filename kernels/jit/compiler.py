@@ -1,0 +1,109 @@
+"""From a Python function to object code: Numba types it and writes LLVM code, LLVM optimises and assembles that.
+
+Both have ways that suit any program: Numba rewrites array expressions and counts references, LLVM runs its standard
+passes over each function and twice over each module. A kernel is int64 arithmetic, loops, blocks of vectors and
+intrinsics; a few passes turn it into inner loops as good, in much less time. Importing this module imports Numba.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import llvmlite.binding as llvm
+from numba import config, types
+from numba.core import typed_passes, untyped_passes
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import CompilerBase, Flags, compile_extra
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
+from numba.core.registry import cpu_target
+
+from ..simd.intrinsics import SYSTEM_CALLS
+
+NUMBA_PASSES = (
+    untyped_passes.TranslateByteCode,
+    untyped_passes.FixupArgs,
+    untyped_passes.IRProcessing,
+    untyped_passes.InlineInlinables,
+    typed_passes.NopythonTypeInference,
+    typed_passes.IRLegalization,
+    typed_passes.AnnotateTypes,
+    typed_passes.NativeLowering,
+    typed_passes.NoPythonBackend,
+)
+LLVM_PASSES = (
+    "sroa",  # variables and the vectors of blocks leave the stack
+    "instruction_combine",
+    "sroa",  # the state of loops over range, which only now is seen to be numbers
+    "simplify_cfg",
+    "loop_rotate",  # one jump for each turn of a loop
+    "aggressive_dce",  # counters that nobody reads
+    "instruction_combine",
+)
+OPTIONS = dict(nopython=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+class _Pipeline(CompilerBase):
+    """Numba's compiler, with these passes."""
+
+    def define_pipelines(self):
+        manager = PassManager("kernel")
+        for step in NUMBA_PASSES:
+            manager.add_pass(step, step.__name__)
+        manager.finalize()
+        return [manager]
+
+
+class _Text(JITCodeLibrary):
+    """Where Numba puts a function's LLVM code: kept as text, and left as it is."""
+
+    def add_ir_module(self, module):
+        self.text = str(module)
+
+    def add_linking_library(self, library):
+        """Numba offers its run-time library to every function; a kernel takes nothing of it."""
+
+
+def object_code(function: Callable, arity: int) -> tuple[str, bytes]:
+    """(symbol, object code) of a function of `arity` int64 arguments that returns nothing.
+
+    Raises TypeError if it calls anything that would have to be linked to it.
+    """
+    # Before the compiler's lock: other code that compiles takes the two in this order.
+    typing, context = cpu_target.typing_context, cpu_target.target_context
+    with global_compiler_lock:
+        flags, name = Flags(), function.__qualname__
+        cpu_target.options.parse_as_flags(flags, OPTIONS)
+        flags.no_compile = True
+        code, arguments = _Text(context.codegen(), name), [types.int64] * arity
+        result = compile_extra(typing, context, function, arguments, types.void, flags, {}, code, _Pipeline)
+        module, machine = llvm.parse_assembly(code.text), context.codegen()._tm
+        module.verify()
+        passes = llvm.create_new_module_pass_manager()
+        for step in LLVM_PASSES:
+            getattr(passes, f"add_{step}_pass")()
+        passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
+        called = {other.name for other in module.functions if other.is_declaration} - SYSTEM_CALLS
+        foreign = sorted(name for name in called if not name.startswith("llvm."))
+        if foreign:
+            raise TypeError(f"kernel {name} calls {', '.join(foreign)}; it can call nothing but intrinsics")
+        return result.fndesc.llvm_func_name, machine.emit_object(module)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Settings for a number of compilations.
+
+    Each makes so many objects that looking for cycles as often as usual costs time. And where Numba is told not to
+    compile (NUMBA_DISABLE_JIT, to debug other code), it has no functions to inline.
+    """
+    threshold, disabled = gc.get_threshold(), config.DISABLE_JIT
+    config.DISABLE_JIT = False
+    gc.set_threshold(max(threshold[0], 10_000) if threshold[0] else 0, *threshold[1:])  # 0 is off
+    try:
+        yield
+    finally:
+        gc.set_threshold(*threshold)
+        config.DISABLE_JIT = disabled

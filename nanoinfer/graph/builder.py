@@ -1,0 +1,133 @@
+"""The builder: a network as its torch modules call each other, to a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .ir import INPUT, Graph, Node, Value
+
+
+class Builder:
+    """Builds a graph in torch's registration order: tensors are declared as the operators that use them are added.
+
+    Every method that adds an operator takes the torch module's name where there is one ("blocks.0.0.conv_dw"), or
+    "module:step" for a step that torch takes inside a module ("blocks.0.0.se:mean"), and returns the new value.
+    `module(name, value)` names the output of a composite module. `kind` is the torch class of the network.
+    """
+
+    def __init__(self, channels: int = 3, kind: str = "Network"):
+        self.nodes, self.parameters, self.buffers, self.modules = [], {}, {}, {}
+        self.calls, self.kinds = [], {"": kind}
+        self.input = Value(INPUT, channels)
+        self.names = {INPUT}
+
+    def finish(self, output: Value, features: Value) -> Graph:
+        """The checked graph that returns `output`; `features` is what forward_features returns."""
+        tables = self.parameters, self.buffers, self.modules
+        graph = Graph(tuple(self.nodes), (output.name,), *tables, features.name, INPUT, tuple(self.calls), self.kinds)
+        return graph.check()
+
+    def module(self, name: str, value: Value, kind: str | None = None) -> Value:
+        """Record that torch module `name`, of class `kind` if its operator does not tell, returns `value`."""
+        self.modules[name] = value.name
+        if kind:
+            self.kinds[name] = kind
+        # A module that computes and then calls its children (BatchNormAct2d), or is only named again, has run once.
+        start = len(self.calls)
+        while start and self.calls[start - 1][0].startswith((f"{name}.", f"{name}:")):
+            start -= 1
+        named_before = start and self.calls[start - 1][0] == name
+        if named_before and (start < len(self.calls) or self.calls[-1][1] == value.name):
+            del self.calls[start - 1]
+        self.calls.append((name, value.name))
+        return value
+
+    def parameter(self, name: str, *shape: int) -> str:
+        """Declare a trainable tensor; returns its name. ValueError if a width or class count leaves it empty."""
+        if min(shape) < 1:
+            raise ValueError(f"{name} would have shape {shape}; every size must be at least 1")
+        self.parameters[name] = shape
+        return name
+
+    def buffer(self, name: str, *shape: int) -> str:
+        """Declare a tensor that is stored but not trained; returns its name."""
+        self.buffers[name] = shape
+        return name
+
+    def add(self, op: str, inputs: Iterable[Value], channels: int, name: str, tensors=None, **attributes) -> Value:
+        """Append one operator and record its output under `name`, made unique where a module runs several times."""
+        unique, count = name, 1
+        while unique in self.names:
+            count += 1
+            unique = f"{name}:{count}"
+        self.names.add(unique)
+        self.nodes.append(Node(op, tuple(value.name for value in inputs), unique, tensors or {}, attributes))
+        value = Value(unique, channels)
+        if ":" not in name:
+            return self.module(name, value)
+        self.calls.append((name, unique))
+        return value
+
+    def conv2d(self, x, name, channels, window, *, stride=1, padding=None, groups=1, bias=False) -> Value:
+        """torch.nn.Conv2d; weight (channels, in / groups, window, window); padding None keeps H and W at stride 1."""
+        tensors = {"weight": self.parameter(f"{name}.weight", channels, x.channels // groups, window, window)}
+        if bias:
+            tensors["bias"] = self.parameter(f"{name}.bias", channels)
+        padding = (window - 1) // 2 if padding is None else padding
+        return self.add("conv2d", [x], channels, name, tensors, stride=stride, padding=padding, groups=groups)
+
+    def batch_norm(self, x, name, eps=1e-5) -> Value:
+        """torch.nn.BatchNorm2d in eval mode."""
+        tensors = {role: self.parameter(f"{name}.{role}", x.channels) for role in ("weight", "bias")}
+        for role in ("running_mean", "running_var"):
+            tensors[role] = self.buffer(f"{name}.{role}", x.channels)
+        return self.add("batch_norm", [x], x.channels, name, tensors, eps=eps)
+
+    def layer_norm(self, x, name, eps=1e-5) -> Value:
+        """torch.nn.LayerNorm over the last axis of (N, T, D)."""
+        tensors = {role: self.parameter(f"{name}.{role}", x.channels) for role in ("weight", "bias")}
+        return self.add("layer_norm", [x], x.channels, name, tensors, eps=eps)
+
+    def linear(self, x, name, features, weight=None, bias=None) -> Value:
+        """torch.nn.Linear over the last axis; `weight` and `bias` name tensors that do not follow `name`."""
+        tensors = {
+            "weight": self.parameter(weight or f"{name}.weight", features, x.channels),
+            "bias": self.parameter(bias or f"{name}.bias", features),
+        }
+        return self.add("linear", [x], features, name, tensors)
+
+    def activation(self, x, activation, name) -> Value:
+        """One of relu, relu6, hard_swish, hard_sigmoid, gelu (exact), as in torch.nn.functional."""
+        return self.add("activation", [x], x.channels, name, activation=activation)
+
+    def residual(self, x, shortcut, name) -> Value:
+        """x + shortcut, of one shape."""
+        return self.add("add", [x, shortcut], x.channels, name)
+
+    def scale(self, x, gate, name) -> Value:
+        """x (N, C, H, W) times gate (N, C, 1, 1): the last step of squeeze-and-excite."""
+        return self.add("scale", [x, gate], x.channels, name)
+
+    def max_pool2d(self, x, name, window, stride, padding) -> Value:
+        """torch.nn.MaxPool2d."""
+        return self.add("max_pool2d", [x], x.channels, name, window=window, stride=stride, padding=padding)
+
+    def global_average_pool(self, x, name) -> Value:
+        """Mean over H and W, kept as (N, C, 1, 1)."""
+        return self.add("global_average_pool", [x], x.channels, name)
+
+    def flatten(self, x, name) -> Value:
+        """(N, C, 1, 1) -> (N, C)."""
+        return self.add("flatten", [x], x.channels, name)
+
+    def tokens(self, x, class_token, position, name) -> Value:
+        """Patches (N, D, h, w) -> (N, 1 + h w, D): class token first, positions added; the tensors are named."""
+        return self.add("tokens", [x], x.channels, name, {"class_token": class_token, "position": position})
+
+    def attention(self, qkv, heads, name) -> Value:
+        """softmax(q k^T / sqrt(d)) v for each head; qkv (N, T, 3 D) holds queries, keys, values -> (N, T, D)."""
+        return self.add("attention", [qkv], qkv.channels // 3, name, heads=heads)
+
+    def select_token(self, x, index, name) -> Value:
+        """(N, T, D) -> (N, D), token `index`."""
+        return self.add("select_token", [x], x.channels, name, index=index)

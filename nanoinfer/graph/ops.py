@@ -1,0 +1,257 @@
+"""One row per operator: its shape rule and its reference in NumPy.
+
+The reference is the definition that everything else is held against: it works in the dtype of its arguments, so the
+same rows give a float64 reference. `infer_shapes` and `evaluate` walk a graph with them. Shapes are torch's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from .ir import Graph, Node
+
+
+def _erf(x):
+    return np.vectorize(math.erf, otypes=[x.dtype])(x) if x.size else x
+
+
+# With s for sqrt(6), hard_swish(s x) = s x clamp(s x + 3, 0, 6) / 6 = x clamp(x + s / 2, 0, s). That s is rounded to
+# float32 here, where x is scaled, makes the large and the small outputs as exact as can be: all of the rounding goes
+# into the square, 1e-7 of it.
+HARD_SWISH_SCALE = float(np.float32(math.sqrt(6)))
+
+ACTIVATIONS: dict[str | None, Callable] = {
+    None: lambda x: x,
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.minimum(np.maximum(x, 0), 6),
+    "hard_sigmoid": lambda x: np.minimum(np.maximum(x + 3, 0), 6) / 6,
+    "hard_swish": lambda x: x * np.minimum(np.maximum(x + 3, 0), 6) / 6,
+    "scaled_hard_swish": lambda x: x * np.minimum(np.maximum(x + HARD_SWISH_SCALE / 2, 0), HARD_SWISH_SCALE),
+    "gelu": lambda x: x * (1 + _erf(x / math.sqrt(2))) / 2,
+}
+
+
+def _finish(y, inputs, attributes):
+    """What passes may fuse behind a product: y (+ residual), then an activation."""
+    if len(inputs) > 1:
+        y = y + inputs[1]
+    return ACTIVATIONS[attributes.get("activation")](y)
+
+
+def _windows(x, window, stride, padding, fill):
+    """(N, C, H, W) -> (N, C, OH, OW, window, window)."""
+    edges = ((0, 0), (0, 0), (padding, padding), (padding, padding))
+    padded = np.pad(x, edges, constant_values=fill)
+    return np.lib.stride_tricks.sliding_window_view(padded, (window, window), (2, 3))[:, :, ::stride, ::stride]
+
+
+def _rank(shape, rank):
+    if len(shape) != rank:
+        raise ValueError(f"{rank} dimensions expected, not {shape}")
+
+
+def _window_shape(shape, window, stride, padding):
+    n, c, h, w = shape
+    size = tuple((side + 2 * padding - window) // stride + 1 for side in (h, w))
+    if min(size) < 1:
+        raise ValueError(f"a {window} x {window} window does not fit into {h} x {w}; the image is too small")
+    return n, c, *size
+
+
+def _conv2d(inputs, tensors, attributes):
+    x, weight, groups = inputs[0], tensors["weight"], attributes["groups"]
+    if attributes.get("gated"):  # the last input scales the first, as operator "scale" does
+        *inputs, gate = inputs
+        x = x * gate
+    windows = _windows(x, weight.shape[2], attributes["stride"], attributes["padding"], 0)
+    n, _, oh, ow = windows.shape[:4]
+    columns = windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, groups, -1, oh * ow)
+    y = weight.reshape(groups, -1, columns.shape[2]) @ columns
+    y = y.reshape(n, -1, oh, ow)
+    if "bias" in tensors:
+        y = y + tensors["bias"][:, None, None]
+    return _finish(y, inputs, attributes)
+
+
+def _conv2d_shape(shapes, tensors, attributes):
+    out, per_group, window = tensors["weight"][:3]
+    _rank(shapes[0], 4)
+    if "patches" in attributes and shapes[0][2:] != tuple(side * window for side in attributes["patches"]):
+        (h, w), (rows, columns) = shapes[0][2:], attributes["patches"]
+        raise ValueError(
+            f"{h} x {w} pixels do not fit {rows} x {columns} position embeddings of {window} x {window} pixels each; "
+            f"give images of {rows * window} x {columns * window} pixels"
+        )
+    n, channels, h, w = _window_shape(shapes[0], window, attributes["stride"], attributes["padding"])
+    if channels != per_group * attributes["groups"]:
+        raise ValueError(f"{per_group * attributes['groups']} channels expected, not {channels}")
+    return _finished((n, out, h, w), shapes, attributes)
+
+
+def _finished(shape, shapes, attributes):
+    """A product's shape, which a residual has to have as well, and a gate to fit its input."""
+    residuals = list(shapes[1:])
+    if attributes.get("gated"):
+        _scale_shape([shapes[0], residuals.pop()], {}, attributes)
+    for residual in residuals:
+        _add_shape([shape, residual], {}, attributes)
+    return shape
+
+
+def _batch_norm(inputs, tensors, attributes):
+    scale = tensors["weight"] / np.sqrt(tensors["running_var"] + attributes["eps"])
+    shift = tensors["bias"] - tensors["running_mean"] * scale
+    return inputs[0] * scale[:, None, None] + shift[:, None, None]
+
+
+def _layer_norm(inputs, tensors, attributes):
+    centred = inputs[0] - inputs[0].mean(-1, keepdims=True)
+    scale = 1 / np.sqrt((centred * centred).mean(-1, keepdims=True) + attributes["eps"])
+    return centred * scale * tensors["weight"] + tensors["bias"]
+
+
+def _linear(inputs, tensors, attributes):
+    return _finish(inputs[0] @ tensors["weight"].T + tensors["bias"], inputs, attributes)
+
+
+def _linear_shape(shapes, tensors, attributes):
+    out, features = tensors["weight"]
+    if shapes[0][-1] != features:
+        raise ValueError(f"{features} features expected, not {shapes[0][-1]}")
+    return _finished((*shapes[0][:-1], out), shapes, attributes)
+
+
+def _max_pool2d(inputs, tensors, attributes):
+    windows = _windows(inputs[0], attributes["window"], attributes["stride"], attributes["padding"], -np.inf)
+    return windows.max((-2, -1))
+
+
+def _tokens(inputs, tensors, attributes):
+    n, d = inputs[0].shape[:2]
+    patches = inputs[0].reshape(n, d, -1).transpose(0, 2, 1)
+    first = np.broadcast_to(tensors["class_token"], (n, 1, d))
+    return np.concatenate([first, patches], 1) + tensors["position"]
+
+
+def _tokens_shape(shapes, tensors, attributes):
+    n, d, h, w = shapes[0]
+    length = tensors["position"][1]
+    side = math.isqrt(length - 1)
+    if (h, w) != (side, side):
+        raise ValueError(f"{h} x {w} patches do not fit {side} x {side} position embeddings")
+    return n, length, d
+
+
+def _attention(inputs, tensors, attributes):
+    n, t, width = inputs[0].shape
+    heads = attributes["heads"]
+    q, k, v = inputs[0].reshape(n, t, 3, heads, width // 3 // heads).transpose(2, 0, 3, 1, 4)
+    scores = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])
+    scores = np.exp(scores - scores.max(-1, keepdims=True))
+    y = (scores / scores.sum(-1, keepdims=True)) @ v
+    return y.transpose(0, 2, 1, 3).reshape(n, t, width // 3)
+
+
+def _pool_shape(shapes, tensors, attributes):
+    _rank(shapes[0], 4)
+    return *shapes[0][:2], 1, 1
+
+
+def _select_token_shape(shapes, tensors, attributes):
+    _rank(shapes[0], 3)
+    return shapes[0][0], shapes[0][2]
+
+
+def _flatten_shape(shapes, tensors, attributes):
+    if shapes[0][2:] != (1, 1):
+        raise ValueError(f"flatten takes (N, C, 1, 1), not {shapes[0]}")
+    return shapes[0][:2]
+
+
+def _scale_shape(shapes, tensors, attributes):
+    x, gate = shapes
+    if gate != (*x[:2], 1, 1):
+        raise ValueError(f"a gate of {gate} cannot scale the channels of {x}")
+    return x
+
+
+def _same(shapes, tensors, attributes):
+    return shapes[0]
+
+
+def _add_shape(shapes, tensors, attributes):
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"shapes differ: {shapes[0]} and {shapes[1]}")
+    return shapes[0]
+
+
+@dataclass(frozen=True)
+class Op:
+    """shape(input shapes, tensor shapes, attributes) -> shape; reference(inputs, tensors, attributes) -> array.
+
+    Tensors come as {role: shape or array}.
+    """
+
+    shape: Callable
+    reference: Callable
+
+
+OPS: dict[str, Op] = {
+    "conv2d": Op(_conv2d_shape, _conv2d),
+    "linear": Op(_linear_shape, _linear),
+    "batch_norm": Op(_same, _batch_norm),
+    "layer_norm": Op(_same, _layer_norm),
+    "activation": Op(_same, lambda x, t, a: ACTIVATIONS[a["activation"]](x[0])),
+    "add": Op(_add_shape, lambda x, t, a: ACTIVATIONS[a.get("activation")](x[0] + x[1])),
+    "scale": Op(_scale_shape, lambda x, t, a: x[0] * x[1]),
+    "max_pool2d": Op(lambda s, t, a: _window_shape(s[0], a["window"], a["stride"], a["padding"]), _max_pool2d),
+    "global_average_pool": Op(_pool_shape, lambda x, t, a: x[0].mean((2, 3), keepdims=True)),
+    "flatten": Op(_flatten_shape, lambda x, t, a: x[0].reshape(x[0].shape[:2])),
+    "tokens": Op(_tokens_shape, _tokens),
+    "attention": Op(lambda s, t, a: (*s[0][:2], s[0][2] // 3), _attention),
+    "select_token": Op(_select_token_shape, lambda x, t, a: x[0][:, a["index"]]),
+}
+
+# Of tokens (N, T, D), these compute each from that token of their inputs alone.
+BY_TOKEN = ("linear", "layer_norm", "activation", "add")
+
+
+def is_pointwise(node: Node, tensors: Mapping[str, np.ndarray]) -> bool:
+    """Whether it is a convolution of single pixels, all channels with all."""
+    if node.op != "conv2d" or tensors[node.tensors["weight"]].shape[2:] != (1, 1):
+        return False
+    return (node.attributes["stride"], node.attributes["padding"], node.attributes["groups"]) == (1, 0, 1)
+
+
+def infer_shapes(graph: Graph, input_shape: tuple[int, ...], tensors: dict[str, tuple] | None = None) -> dict:
+    """{value: shape} for one input shape. ValueError, naming the node, where the network cannot take that shape.
+
+    `tensors` gives the shapes of tensors that passes have made, beyond the graph's parameters and buffers.
+    """
+    known = {**graph.parameters, **graph.buffers, **(tensors or {})}
+    shapes = {graph.input: tuple(input_shape)}
+    for node in graph.nodes:
+        roles = {role: known[name] for role, name in node.tensors.items()}
+        try:
+            shapes[node.output] = OPS[node.op].shape([shapes[name] for name in node.inputs], roles, node.attributes)
+        except ValueError as error:
+            raise ValueError(f"{node.output}: {error}") from None
+    return shapes
+
+
+def evaluate(graph: Graph, tensors: dict[str, np.ndarray], x: np.ndarray) -> dict[str, np.ndarray]:
+    """{value: array}: the graph in plain NumPy, in the dtype of x (float64 for a reference)."""
+    values = {graph.input: x}
+    for node in graph.nodes:
+        values[node.output] = apply(node, [values[name] for name in node.inputs], tensors)
+    return values
+
+
+def apply(node: Node, inputs: list[np.ndarray], tensors: dict[str, np.ndarray]) -> np.ndarray:
+    """One node's reference, in the dtype of its inputs."""
+    roles = {role: np.asarray(tensors[name], inputs[0].dtype) for role, name in node.tensors.items()}
+    return OPS[node.op].reference(inputs, roles, node.attributes)
