@@ -1,6 +1,9 @@
 """The error that a user can act on, and what its message is made of."""
 
-import re
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class InputError(ValueError):
@@ -11,18 +14,13 @@ class InputError(ValueError):
     """
 
 
-def is_seed(text):
-    """Whether the text behind "random:" is a seed: a whole number of up to 18 digits, or nothing."""
-    return re.fullmatch("[0-9]{0,18}", text) is not None
-
-
-def damaged(path, problem):
+def damaged(path, problem: str) -> InputError:
     """The error of a file that does not hold what its format promises."""
-    return InputError(f"{shown(path)}: {problem}; the file is damaged: download or save it again")
+    return InputError(f"{printable(path)}: {problem}; the file is damaged: download or save it again")
 
 
-def shown(value, limit=160):
-    """``value`` (a path, a tensor name) as it stands in a message: one printable line of at most ``limit`` characters.
+def printable(value, limit: int = 160) -> str:
+    """`value` (a path, a tensor name) as it stands in a message: one printable line of at most `limit` characters.
 
     Names come out of files that may be damaged or hostile, so a line break or a control character is escaped.
     """
@@ -31,3 +29,9 @@ def shown(value, limit=160):
         text = ascii(text)[1:-1]
     half = (limit - 3) // 2  # the end of a path says as much as its beginning
     return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, count: int = 3) -> str:
+    """The second half of a message about an unknown name: up to `count` near ones of `known`, or else `otherwise`."""
+    nearest = get_close_matches(name, list(known), count, 0.4)
+    return f"did you mean {', '.join(nearest)}?" if nearest else otherwise

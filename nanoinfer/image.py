@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .errors import InputError, shown
+from .errors import InputError, printable
 
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
@@ -29,12 +29,12 @@ def open_image(source) -> Image.Image:
     clips it to white).
     """
     if isinstance(source, Image.Image):
-        return _decode(source, shown(getattr(source, "filename", "") or "image"))
+        return _decode(source, printable(getattr(source, "filename", "") or "image"))
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if not isinstance(source, (str, os.PathLike)):
         raise InputError(f"an image is a path, a PIL image or a uint8 array, not {type(source).__name__}")
-    name = shown(os.fspath(source))
+    name = printable(os.fspath(source))
     try:
         with open(source, "rb") as file:
             return _decode(file, name)
@@ -64,7 +64,7 @@ def preprocess(images, preprocessing) -> np.ndarray:
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     batch = np.empty((len(images), 3, *preprocessing.crop), np.float32)
     for x, image in zip(batch, images, strict=True):
-        name = shown(image) if isinstance(image, (str, os.PathLike)) else "an image"
+        name = printable(image) if isinstance(image, (str, os.PathLike)) else "an image"
         image = _resize(open_image(image), preprocessing.resize, INTERPOLATIONS[preprocessing.interpolation], name)
         x[:] = np.asarray(_crop(image, *preprocessing.crop)).transpose(2, 0, 1)
         x /= 255

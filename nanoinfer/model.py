@@ -6,25 +6,24 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from numbers import Integral, Real
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import runtime
-from .architectures import MODELS, Architecture
-from .data.labels import labels
-from .errors import is_seed, shown
+from .architectures import Architecture, find_model
+from .checkpoint import tensors_of
+from .data import labels
+from .errors import InputError, did_you_mean
 from .graph import Graph, passes
 from .lowering.layout import Packed
 from .lowering.step import Unsupported
 from .plan.program import Program, images_at_a_time, make_program
 from .progress import progress_bar
-from .weights import InputError, load_weights, release
+from .weights import release
 
 if TYPE_CHECKING:
     from .reports.profile import Profile
@@ -64,16 +63,12 @@ def create_model(
 
     Raises InputError for an unknown name or argument and for weights that do not fit, with the full list of tensors.
     """
-    if not isinstance(name, str) or name not in MODELS:
-        nearest = get_close_matches(str(name), list(MODELS), 3, 0.4)
-        hint = f"did you mean {', '.join(nearest)}?" if nearest else "'nanoinfer models' lists them"
-        raise InputError(f"no model is called {name!r}; {hint}")
+    architecture = find_model(name)
     for argument, value in (("threads", threads), ("num_classes", num_classes)):
         if value is not None and not _is_count(value):
             raise InputError(f"{argument}={value!r}: give a whole number from 1 on")
     if threads is not None and threads > runtime.most_threads():
         raise InputError(f"threads={threads}: this machine has {os.cpu_count()} cores; give at most their number")
-    architecture = MODELS[name]
     if num_classes is not None:
         architecture_arguments["num_classes"] = num_classes
     for argument, value in architecture_arguments.items():
@@ -91,72 +86,11 @@ def create_model(
     except (TypeError, ValueError, ArithmeticError) as error:
         given = ", ".join(f"{argument}={value!r}" for argument, value in architecture_arguments.items())
         raise InputError(f"{name} cannot be built with {given}: {error}") from None
-    return Model(architecture, graph, _tensors(architecture, graph, weights), threads or runtime.default_threads())
+    return Model(architecture, graph, tensors_of(architecture, graph, weights), threads or runtime.default_threads())
 
 
 def _is_count(value) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
-
-
-def _tensors(architecture: Architecture, graph: Graph, weights) -> dict[str, np.ndarray]:
-    """The graph's tensors from a source of weights, checked by name and shape."""
-    source = architecture.weights if weights is None else weights
-    if source is None:
-        raise InputError(
-            f"{architecture.name} has no default weights; pass a .safetensors or .pth file as weights, or 'random'"
-        )
-    if isinstance(source, str) and source.split(":")[0] == "random":
-        return _random(graph, source)
-    if isinstance(source, str) and source.startswith("package:"):
-        source = Path(__file__).parent / "data" / source.removeprefix("package:")
-    arrays = load_weights(source)
-    arrays = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
-    expected = {**graph.parameters, **graph.buffers}
-    what = f"the weights for {architecture.name}" if isinstance(source, Mapping) else shown(source)
-    _check(what, expected, {name: tuple(array.shape) for name, array in arrays.items()})
-    # A caller's arrays are copied: weights are folded and packed later, and must not have changed by then.
-    own = np.array if isinstance(source, Mapping) else np.asarray
-    return {name: own(arrays[name], np.float32) for name in expected}
-
-
-def _check(source, expected: dict[str, tuple], found: dict[str, tuple]) -> None:
-    """InputError with every tensor that is missing, left over or of another shape."""
-    missing = [name for name in expected if name not in found]
-    extra = [name for name in found if name not in expected]
-    misshapen = [name for name in expected if name in found and found[name] != expected[name]]
-    if not (missing or extra or misshapen):
-        return
-    lines = [
-        f"{source}: does not fit the network: {len(missing)} tensors missing, {len(extra)} left over, "
-        f"{len(misshapen)} of another shape; use the file that belongs to this network, or its width and num_classes"
-    ]
-    for name in missing:
-        near = get_close_matches(name, extra, 1, 0.75)
-        lines.append(
-            f"  missing     {name} {expected[name]}"
-            + (f"   (file has {shown(near[0])} {found[near[0]]})" if near else "")
-        )
-    lines += [f"  left over   {shown(name)} {found[name]}" for name in extra]
-    lines += [f"  other shape {name} {found[name]}, not {expected[name]}" for name in misshapen]
-    raise InputError("\n".join(lines))
-
-
-def _random(graph: Graph, source: str) -> dict[str, np.ndarray]:
-    """Weights for shapes and timing: sane scales, batch norms near the identity; the same for the same seed."""
-    _, _, seed = source.partition(":")
-    if not is_seed(seed):
-        raise InputError(f"weights={shown(source)!r}: a seed is a whole number, as in 'random:7'")
-    generator = np.random.default_rng(int(seed or 0))
-    tensors = {}
-    for name, shape in {**graph.parameters, **graph.buffers}.items():
-        if name.endswith("running_var") or (len(shape) == 1 and name.endswith("weight")):
-            tensors[name] = generator.uniform(0.8, 1.2, shape).astype(np.float32)
-        elif len(shape) == 1:
-            tensors[name] = generator.uniform(-0.1, 0.1, shape).astype(np.float32)
-        else:
-            scale = np.float32((2 / np.prod(shape[1:])) ** 0.5)
-            tensors[name] = generator.standard_normal(shape, np.float32) * scale
-    return tensors
 
 
 class Model:
@@ -204,8 +138,8 @@ class Model:
         taps = [taps] if isinstance(taps, str) or not isinstance(taps, Iterable) else list(taps)
         for name in taps:
             if not isinstance(name, str) or name not in self.graph.modules:
-                near = get_close_matches(str(name), list(self.graph.modules), 3, 0.4)
-                raise InputError(f"{self.name} has no module {name!r}; nearest: {', '.join(near) or 'none'}")
+                hint = did_you_mean(str(name), self.graph.modules, otherwise="'nanoinfer summary' lists them")
+                raise InputError(f"{self.name} has no module {name!r}; {hint}")
         values = [self.graph.modules[name] for name in taps]
         arrays = self._run(x, (self.graph.outputs[0], *dict.fromkeys(values)), self.graph.input)
         logits = arrays[self.graph.outputs[0]]

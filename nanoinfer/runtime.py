@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError, shown
+from .errors import InputError, printable
 from .kernels import program
 from .kernels.jit import elf, library
 
@@ -32,7 +32,7 @@ def default_threads() -> int:
         if value.isdecimal() and int(value) > 0:
             return min(int(value), most_threads())
         if value and variable == "NANOINFER_NUM_THREADS":
-            raise InputError(f"{variable}={shown(value)!r}: set it to a whole number from 1 on, or not at all")
+            raise InputError(f"{variable}={printable(value)!r}: set it to a whole number from 1 on, or not at all")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, _quota()))
 

@@ -20,7 +20,7 @@ from nanoinfer import InputError
 from nanoinfer import console as report
 from nanoinfer.architectures import MODELS
 from nanoinfer.cli import commands as cli
-from nanoinfer.data.labels import labels
+from nanoinfer.data import labels
 from nanoinfer.image import preprocess
 
 ROOT = Path(__file__).parents[1]

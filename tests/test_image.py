@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from nanoinfer.data import labels
 from PIL import Image
 
 from bench.references import import_torchvision
 from nanoinfer import InputError
 from nanoinfer.architectures import MODELS, Preprocessing
-from nanoinfer.data.labels import labels
 from nanoinfer.image import open_image, preprocess
 
 SIZES = [(640, 480), (481, 641), (224, 224), (256, 256), (257, 300), (31, 500), (500, 31), (1, 1), (1023, 767), (3, 2)]
@@ -105,7 +105,7 @@ def test_exif_orientation(tmp_path, orientation, kind):
     exif[0x0112] = orientation
     path = tmp_path / f"a.{kind}"
     Image.fromarray(stored).save(path, exif=exif, quality=95)
-    shown = {
+    printable = {
         1: stored,
         2: stored[:, ::-1],
         3: stored[::-1, ::-1],
@@ -117,9 +117,9 @@ def test_exif_orientation(tmp_path, orientation, kind):
     }[orientation]
     for source in (path, Image.open(path)):
         image = np.asarray(open_image(source)).astype(int)
-        assert image.shape == shown.shape
+        assert image.shape == printable.shape
         middle = np.s_[6::12, 6::12]  # away from the edges, which JPEG smears
-        assert np.abs(image[middle] - shown[middle]).max() < 16
+        assert np.abs(image[middle] - printable[middle]).max() < 16
 
 
 def test_unreadable_exif_keeps_the_image(tmp_path):

@@ -21,13 +21,15 @@ ALLOWED = {
     "weights": {"errors"},
     "kernels": set(),
     "graph": set(),
-    "architectures": {"graph"},
+    "architectures": {"graph", "errors"},
+    "checkpoint": {"graph", "architectures", "weights", "data", "errors"},
     "machine": {"kernels"},
     "runtime": {"kernels", "errors"},
     "lowering": {"graph", "kernels", "machine"},
     "plan": {"lowering", "graph", "kernels", "machine", "runtime"},  # the last packs weights on the thread team
     "reports": {"plan", "lowering", "graph", "kernels", "machine", "runtime", "architectures", "weights", "errors"},
     "model": {
+        "checkpoint",
         "reports",
         "plan",
         "lowering",
@@ -40,7 +42,7 @@ ALLOWED = {
         "errors",
         "progress",
     },
-    "cli": {"model", "reports", "console", "progress", "architectures", "weights", "errors", "__init__"},
+    "cli": {"checkpoint", "model", "reports", "console", "progress", "architectures", "weights", "errors", "__init__"},
 }
 
 

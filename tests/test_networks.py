@@ -492,7 +492,7 @@ def test_a_model_works_on_after_a_refusal(random_model):
 
 
 def test_unknown_taps(random_model):
-    with refused("mobilenetv3_small_100 has no module 'blocks.2.9'; nearest: blocks.2") as error:
+    with refused("mobilenetv3_small_100 has no module 'blocks.2.9'; did you mean blocks.2") as error:
         random_model(IMAGE, taps=["blocks.2.1", "blocks.2.9"])
     assert "\n" not in str(error.value)
 

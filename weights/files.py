@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import InputError, printable
 from .arrays import to_float32
 
 # How the files that people hand over by mistake begin, and what to tell them.
@@ -52,7 +52,7 @@ def load_weights(source):
 
 def _from_file(path):
     """Look at the first bytes of the file and hand it to the reader of that format."""
-    name = shown(path)
+    name = printable(path)
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISREG(mode):
@@ -109,7 +109,9 @@ def as_arrays(mapping):
     arrays = {}
     for name, value in mapping.items():
         if not isinstance(name, str):
-            raise InputError(f"weights: the key {shown(repr(name))} is not a string; name every array by its parameter")
+            raise InputError(
+                f"weights: the key {printable(repr(name))} is not a string; name every array by its parameter"
+            )
         try:
             if hasattr(value, "detach"):
                 value = value.detach().cpu()
@@ -119,12 +121,14 @@ def as_arrays(mapping):
             if array.dtype.name == "bfloat16":  # from the ml_dtypes package
                 array = array.astype(np.float32)
         except Exception as error:  # array-likes run code of their own: any exception means "no array"
-            reason = shown(error)
-            raise InputError(f"weights: {shown(name)!r} is not an array ({reason}); convert it to float32") from None
+            reason = printable(error)
+            raise InputError(
+                f"weights: {printable(name)!r} is not an array ({reason}); convert it to float32"
+            ) from None
         if array.dtype.kind not in "fiub":
             kind = f"{type(value).__name__} of dtype {array.dtype}"
             raise InputError(
-                f"weights: {shown(name)!r} is a {kind}, not real numbers; convert it to float32 or remove it"
+                f"weights: {printable(name)!r} is a {kind}, not real numbers; convert it to float32 or remove it"
             )
         arrays[name] = array
     return arrays

@@ -2,7 +2,7 @@
 
 import re
 
-from ..errors import InputError, shown
+from ..errors import InputError, printable
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -15,7 +15,7 @@ def hub_file(spec):
     """
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", spec, flags=re.ASCII)
     if not match:
-        raise InputError(f"hub:{shown(spec)}: not a model name; write hub:owner/name or hub:owner/name@revision")
+        raise InputError(f"hub:{printable(spec)}: not a model name; write hub:owner/name or hub:owner/name@revision")
     repository, revision = match.groups()
     try:
         import huggingface_hub
@@ -39,7 +39,7 @@ def hub_file(spec):
         except utils.RevisionNotFoundError:
             raise InputError(f"hub:{spec}: the model has no revision {revision!r}; check it or leave it out") from None
         except Exception as error:  # each release of the client raises others: of requests, httpx, the proxy, the disk
-            raise InputError(_by_hand(spec, repository, shown(error) or type(error).__name__)) from None
+            raise InputError(_by_hand(spec, repository, printable(error) or type(error).__name__)) from None
     if offline:
         raise InputError(_by_hand(spec, repository, "the network is unreachable and the file is not in the cache"))
     raise InputError(f"hub:{spec}: has neither {FILES[0]} nor {FILES[1]}; download its weights and pass their path")

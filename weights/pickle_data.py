@@ -8,7 +8,7 @@ its numbers lie; anything that would name other code is refused.
 import pickletools
 from dataclasses import dataclass
 
-from ..errors import InputError, shown
+from ..errors import InputError, printable
 from .arrays import is_shape
 
 # torch's storage classes -> dtype code without byte order; "bf" is bfloat16, which NumPy lacks.
@@ -78,16 +78,18 @@ def read_pickle(data, path):
         raise
     except Exception as error:  # pickletools raises many kinds on damaged bytes; all mean the same to the user
         raise InputError(
-            f"{shown(path)}: its data.pkl is damaged ({shown(error)}); download or save the file again"
+            f"{printable(path)}: its data.pkl is damaged ({printable(error)}); download or save the file again"
         ) from None
 
 
 def _refuse(path, name):
     if name.startswith("torch._utils._rebuild_"):
-        what = f"{shown(name)}, a kind of tensor that is not supported; save dense float, int or bool tensors instead"
-        return InputError(f"{shown(path)}: contains {what}")
+        what = (
+            f"{printable(name)}, a kind of tensor that is not supported; save dense float, int or bool tensors instead"
+        )
+        return InputError(f"{printable(path)}: contains {what}")
     return InputError(
-        f"{shown(path)}: contains {shown(name)}, which is not tensor data; save model.state_dict() instead"
+        f"{printable(path)}: contains {printable(name)}, which is not tensor data; save model.state_dict() instead"
     )
 
 

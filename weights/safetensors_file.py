@@ -14,7 +14,7 @@ import os
 
 import numpy as np
 
-from ..errors import InputError, damaged, shown
+from ..errors import InputError, damaged, printable
 from .arrays import bfloat16_to_float32, is_shape, to_float32
 
 MAX_HEADER = 100_000_000  # the library's own limit
@@ -47,7 +47,9 @@ def read_safetensors(path):
         try:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as error:
-            raise InputError(f"{shown(path)}: cannot be mapped ({error.strerror}); copy it to a local disk") from None
+            raise InputError(
+                f"{printable(path)}: cannot be mapped ({error.strerror}); copy it to a local disk"
+            ) from None
     return {name: _array(data, start + begin, dtype, shape) for name, (dtype, shape, begin, _) in entries.items()}
 
 
@@ -78,7 +80,7 @@ def save_safetensors(tensors, path, metadata=None):
     try:
         target = os.path.realpath(path)  # through a symbolic link, so that the link stays one
         if os.path.exists(target) and not os.path.isfile(target):
-            raise InputError(f"{shown(path)}: is a folder or a device; give the path of a file to write")
+            raise InputError(f"{printable(path)}: is a folder or a device; give the path of a file to write")
         folder, name = os.path.split(target)
         temporary = os.path.join(folder, f".{name[:100]}.{os.urandom(6).hex()}.tmp")
         try:
@@ -93,9 +95,9 @@ def save_safetensors(tensors, path, metadata=None):
     except InputError:
         raise
     except (OSError, ValueError, SafetensorError) as error:  # ValueError: a NUL character in the path
-        reason = shown(getattr(error, "strerror", None) or error)
+        reason = printable(getattr(error, "strerror", None) or error)
         advice = "choose a folder that exists and is writable"
-        raise InputError(f"{shown(path)}: cannot be written ({reason}); {advice}") from None
+        raise InputError(f"{printable(path)}: cannot be written ({reason}); {advice}") from None
 
 
 def _opened(path):
@@ -103,7 +105,7 @@ def _opened(path):
         return open(path, "rb")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{shown(path)}: cannot be read ({reason}); check the path and its permissions") from None
+        raise InputError(f"{printable(path)}: cannot be read ({reason}); check the path and its permissions") from None
 
 
 def _read_header(file, path):
@@ -122,7 +124,7 @@ def _read_header(file, path):
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise damaged(path, f"the safetensors header is not valid ({shown(error)})") from None
+        raise damaged(path, f"the safetensors header is not valid ({printable(error)})") from None
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise damaged(path, "the safetensors __metadata__ is not a table of text")
@@ -142,18 +144,20 @@ def _unique(pairs):
 
 def _entry(name, fields, path):
     """One tensor of the header -> (dtype, shape, begin, end), each checked on its own and against the others."""
-    label = f"tensor {shown(name)!r}"
+    label = f"tensor {printable(name)!r}"
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise damaged(path, f"{label} has a name that is not valid text")
     if not isinstance(fields, dict) or not {"dtype", "shape", "data_offsets"} <= fields.keys():
         raise damaged(path, f"{label} lacks dtype, shape or data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise InputError(f"{shown(path)}: {label} has dtype {shown(dtype)}, which is not supported; save it as F32")
+        raise InputError(
+            f"{printable(path)}: {label} has dtype {printable(dtype)}, which is not supported; save it as F32"
+        )
     if not is_shape(shape):
-        raise damaged(path, f"{label} has the impossible shape {shown(shape)}")
+        raise damaged(path, f"{label} has the impossible shape {printable(shape)}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(type(o) is int and o >= 0 for o in offsets):
-        raise damaged(path, f"{label} has the impossible data_offsets {shown(offsets)}")
+        raise damaged(path, f"{label} has the impossible data_offsets {printable(offsets)}")
     begin, end = offsets
     expected = math.prod(shape) * np.dtype(_DTYPES[dtype]).itemsize
     if end - begin != expected:
@@ -165,7 +169,7 @@ def _check_layout(entries, size, path):
     """The tensors must tile the ``size`` bytes of data: in bounds, no overlap, no hole, no rest."""
     position = 0
     for name, (_, _, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
-        label = f"tensor {shown(name)!r}"
+        label = f"tensor {printable(name)!r}"
         if end > size:
             raise damaged(path, f"{label} ends at byte {end} of the data, which has only {size} bytes")
         if begin < position:

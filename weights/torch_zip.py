@@ -12,7 +12,7 @@ import zlib
 
 import numpy as np
 
-from ..errors import InputError, damaged, shown
+from ..errors import InputError, damaged, printable
 from .arrays import bfloat16_to_float32, to_float32
 from .pickle_data import Tensor, read_pickle
 
@@ -37,7 +37,9 @@ def read_torch_zip(path):
             state = _state_dict(read_pickle(archive.read("data.pkl").tobytes(), path), path)
             return _arrays(state, archive)
     except OSError as error:
-        raise InputError(f"{shown(path)}: cannot be read ({shown(error)}); check the file and its disk") from None
+        raise InputError(
+            f"{printable(path)}: cannot be read ({printable(error)}); check the file and its disk"
+        ) from None
 
 
 def _state_dict(root, path):
@@ -48,11 +50,11 @@ def _state_dict(root, path):
             root = inner[0]
     if not isinstance(root, dict):
         kind = type(root).__name__.lower()
-        raise InputError(f"{shown(path)}: holds a {kind}, not a state dict; save model.state_dict() instead")
+        raise InputError(f"{printable(path)}: holds a {kind}, not a state dict; save model.state_dict() instead")
     for name, value in root.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            what = f"its entry {shown(name)!r} is a {type(value).__name__}, not a named tensor"
-            raise InputError(f"{shown(path)}: {what}; save model.state_dict() instead")
+            what = f"its entry {printable(name)!r} is a {type(value).__name__}, not a named tensor"
+            raise InputError(f"{printable(path)}: {what}; save model.state_dict() instead")
     if root and all(name.startswith("module.") for name in root):
         root = {name[len("module.") :]: tensor for name, tensor in root.items()}
     return root
@@ -73,8 +75,8 @@ def _arrays(state, archive):
         if not array.flags.c_contiguous:
             budget -= array.nbytes
             if budget < 0:
-                what = f"tensor {shown(name)!r} repeats its numbers to more than the file can hold"
-                raise InputError(f"{shown(archive.path)}: {what}; save it with .contiguous()")
+                what = f"tensor {printable(name)!r} repeats its numbers to more than the file can hold"
+                raise InputError(f"{printable(archive.path)}: {what}; save it with .contiguous()")
             array = np.array(array, order="C")
         arrays[name] = array
     return arrays
@@ -88,7 +90,7 @@ def _view(flat, tensor, name, path):
     strides = [stride if size > 1 else 0 for size, stride in zip(tensor.shape, tensor.strides, strict=True)]
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
     if last >= flat.size:
-        raise damaged(path, f"tensor {shown(name)!r} reaches number {last} of a storage of {flat.size}")
+        raise damaged(path, f"tensor {printable(name)!r} reaches number {last} of a storage of {flat.size}")
     item = flat.itemsize
     if strides == [math.prod(tensor.shape[i + 1 :]) if size > 1 else 0 for i, size in enumerate(tensor.shape)]:
         return flat[tensor.offset : last + 1].reshape(tensor.shape)
@@ -109,18 +111,20 @@ class _Archive:
         pickles = [entry.filename for entry in entries if entry.filename.endswith("/data.pkl")]
         if len(pickles) != 1:
             what = "is a zip, but not a checkpoint of torch.save (no single data.pkl)"
-            raise InputError(f"{shown(path)}: {what}; give a .safetensors, .pth or .pt file")
+            raise InputError(f"{printable(path)}: {what}; give a .safetensors, .pth or .pt file")
         folder = pickles[0][: -len("data.pkl")]
         self.entries = {entry.filename[len(folder) :]: entry for entry in entries if entry.filename.startswith(folder)}
         if len({entry.filename for entry in entries}) != len(entries):
             raise damaged(path, "the zip holds two entries of one name")
         if "constants.pkl" in self.entries:
-            raise InputError(f"{shown(path)}: is a TorchScript archive, which is code; save model.state_dict() instead")
+            raise InputError(
+                f"{printable(path)}: is a TorchScript archive, which is code; save model.state_dict() instead"
+            )
         self.order = "<"
         if "byteorder" in self.entries:
             order = self.read("byteorder").tobytes().strip()
             if order not in (b"little", b"big"):
-                raise damaged(path, f"its byteorder is {shown(order)}, neither little nor big")
+                raise damaged(path, f"its byteorder is {printable(order)}, neither little nor big")
             self.order = "<" if order == b"little" else ">"
 
     def storage(self, storage):
@@ -133,13 +137,13 @@ class _Archive:
 
     def read(self, name, expected=None):
         """One entry -> its bytes, uint8. Sizes are checked before memory is taken, the checksum after."""
-        label = f"entry {shown(name)!r}"
+        label = f"entry {printable(name)!r}"
         entry = self.entries.get(name)
         if entry is None:
             raise damaged(self.path, f"{label} is missing")
         if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1 or entry.file_size != entry.compress_size:
             what = f"{label} is compressed or encrypted, which torch.save never does"
-            raise InputError(f"{shown(self.path)}: {what}; save the file again with torch.save")
+            raise InputError(f"{printable(self.path)}: {what}; save the file again with torch.save")
         if expected is not None and entry.file_size != expected:
             raise damaged(self.path, f"{label} has {entry.file_size} bytes where its tensors need {expected}")
         start = self._data_start(entry, label)

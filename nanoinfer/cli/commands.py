@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import __version__
-from ..errors import InputError, shown
+from ..errors import InputError, printable
 from . import profile as cli_profile
 from . import reports as cli_reports
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError as error:
         return _fail(f"{error or 'not enough memory'}; choose a smaller size")
     except OSError as error:
-        name = f"{shown(error.filename)}: " if error.filename else ""
+        name = f"{printable(error.filename)}: " if error.filename else ""
         return _fail(f"{name}{error.strerror or error}; check the path, its permissions and the disk")
 
 
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
 def positive(text: str) -> int:
     """A whole number above 0, as an argument."""
     if not re.fullmatch("[0-9]{1,18}", text) or not 0 < int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{shown(text)!r} is not a whole number above 0 and up to {MOST:,}")
+        raise argparse.ArgumentTypeError(f"{printable(text)!r} is not a whole number above 0 and up to {MOST:,}")
     return int(text)
 
 
@@ -178,7 +178,7 @@ def _predictions(model, images: list[str], topk: int, bad: list[str], progress=N
         logits = model(x)
         milliseconds = 1000 * (time.perf_counter() - start)
         if logits.size and not math.isfinite(logits.sum(dtype="float64")):
-            bad.append(f"{shown(file)}: the network's answer is no number; check the weights")
+            bad.append(f"{printable(file)}: the network's answer is no number; check the weights")
             continue
         yield Prediction(file, model.top(logits, min(topk, logits.shape[1]))[0], milliseconds)
 
@@ -204,14 +204,14 @@ def convert(arguments: argparse.Namespace) -> int:
 
     source, target = arguments.source, arguments.target
     if not target.endswith(".safetensors"):
-        raise InputError(f"{shown(target)}: the name of the new file must end in .safetensors")
+        raise InputError(f"{printable(target)}: the name of the new file must end in .safetensors")
     if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
-        raise InputError(f"{shown(target)}: is the source itself; choose another name for the new file")
+        raise InputError(f"{printable(target)}: is the source itself; choose another name for the new file")
     arrays = load_weights(source)
     if not arrays:
-        raise InputError(f"{shown(source)}: holds no tensors; nothing was written")
+        raise InputError(f"{printable(source)}: holds no tensors; nothing was written")
     save_safetensors(arrays, target)
-    print(f"{len(arrays)} tensors, {os.path.getsize(target) / 1e6:.1f} MB: {shown(target)}")
+    print(f"{len(arrays)} tensors, {os.path.getsize(target) / 1e6:.1f} MB: {printable(target)}")
     return 0
 
 

@@ -8,7 +8,7 @@ import math
 import os
 from pathlib import Path
 
-from ..errors import InputError, shown
+from ..errors import InputError, printable
 from ..reports.report import FORMATS
 
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     for path in (arguments.trace, arguments.plot, arguments.html):
         if path is not None and not os.path.isdir(os.path.dirname(path) or "."):
-            raise InputError(f"{shown(path)}: no such folder; make it first")
+            raise InputError(f"{printable(path)}: no such folder; make it first")
     before = None if arguments.compare is None else _read(arguments.compare)
     model = create_model(arguments.model, arguments.weights, threads=arguments.threads)
     shape = _shape(arguments, model.architecture.preprocessing.crop)
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             changes = profile_views.compare(before, profile)
         except InputError as error:
-            raise InputError(f"{shown(arguments.compare)}: {error}") from None
+            raise InputError(f"{printable(arguments.compare)}: {error}") from None
     reports = [report for report in (profile, changes) if report is not None]
     if arguments.format in ("json", "csv"):
         reports = reports[-1:]  # machines read one document: the comparison, if there is one
@@ -86,7 +86,7 @@ def _write(path: str, text: str) -> None:
     try:
         Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{shown(path)}: cannot be written ({error.strerror}); choose another place") from None
+        raise InputError(f"{printable(path)}: cannot be written ({error.strerror}); choose another place") from None
 
 
 def _read(path: str) -> dict:
@@ -94,7 +94,7 @@ def _read(path: str) -> dict:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         raise InputError(
-            f"{shown(path)}: not JSON; write a profile with: nanoinfer profile MODEL --format json > before.json"
+            f"{printable(path)}: not JSON; write a profile with: nanoinfer profile MODEL --format json > before.json"
         ) from None
 
 

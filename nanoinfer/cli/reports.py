@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from ..errors import InputError, is_seed, shown
+from ..errors import InputError
 from ..reports.report import FORMATS
 
 
@@ -98,15 +98,14 @@ def compare(arguments: argparse.Namespace) -> int:
 
 def _input(model, source: str):
     """What the network reads: an image as predict prepares it, or reproducible noise."""
-    kind, _, seed = source.partition(":")
-    if kind != "random":
+    if source.split(":")[0] != "random":
         return model.preprocess([source])
-    if not is_seed(seed):
-        raise InputError(f"--input {shown(source)}: a seed is a whole number, as in random:7")
     import numpy as np
 
+    from ..checkpoint import seed_of
+
     shape = (1, 3, *model.architecture.preprocessing.crop)
-    return np.random.default_rng(int(seed or 0)).standard_normal(shape, np.float32)
+    return np.random.default_rng(seed_of(source, "--input")).standard_normal(shape, np.float32)
 
 
 def _print(value, kind: str) -> None:

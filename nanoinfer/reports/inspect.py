@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from ..architectures import MODELS
-from ..errors import shown
+from ..errors import printable
 from ..weights import InputError, load_weights
 from .plots import new_figure, save_figure
 from .report import Report, markdown_table
@@ -88,7 +88,7 @@ class ParameterReport(Report):
 
     def cells(self) -> list[tuple[str, ...]]:
         return [
-            (shown(layer.name), str(layer.shape), str(layer.squeezed), str(layer.number), layer.form)
+            (printable(layer.name), str(layer.shape), str(layer.squeezed), str(layer.number), layer.form)
             for layer in self.layers
         ]
 
@@ -180,15 +180,17 @@ def inspect(source) -> ParameterReport:
     if isinstance(source, str) and "." not in source and not source.startswith("hub:") and not os.path.exists(source):
         nearest = get_close_matches(source, list(MODELS), 3, 0.4)
         hint = f"did you mean {', '.join(nearest)}?" if nearest else "'nanoinfer models' lists the models"
-        raise InputError(f"{shown(source)}: neither a model nor a file; {hint}")
+        raise InputError(f"{printable(source)}: neither a model nor a file; {hint}")
     if not isinstance(source, (str, os.PathLike, Mapping)):
         raise InputError(f"inspect takes a model, a model's name, a path or a mapping, not {type(source).__name__}")
     name = "mapping" if isinstance(source, Mapping) else os.path.basename(os.fsdecode(source))
     shapes = {key: tuple(map(int, array.shape)) for key, array in load_weights(source).items()}
     trained = {key: shape for key, shape in shapes.items() if key.rpartition(".")[2] not in BUFFERS}
     if not trained:
-        raise InputError(f"{shown(name)}: holds no parameters")
-    return ParameterReport(shown(name), tuple(map(Parameter, trained, trained.values())), len(shapes) - len(trained))
+        raise InputError(f"{printable(name)}: holds no parameters")
+    return ParameterReport(
+        printable(name), tuple(map(Parameter, trained, trained.values())), len(shapes) - len(trained)
+    )
 
 
 def _of_graph(name: str, graph) -> ParameterReport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..errors import InputError, shown
+from ..errors import InputError, printable
 
 
 def new_figure(width: float, height: float):
@@ -23,4 +23,4 @@ def save_figure(figure, path, **options) -> None:
             raise ValueError("has no suffix")
         figure.savefig(path, **options)
     except ValueError as error:
-        raise InputError(f"{shown(path)}: {error}; name the plot .png, .svg or .pdf") from None
+        raise InputError(f"{printable(path)}: {error}; name the plot .png, .svg or .pdf") from None

@@ -79,7 +79,7 @@ def read_dump(path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file of named activations. InputError if it is none; pickles are refused."""
     import zipfile
 
-    from ..errors import shown
+    from ..errors import printable
 
     try:
         file = np.load(path, allow_pickle=False)
@@ -89,11 +89,11 @@ def read_dump(path) -> dict[str, np.ndarray]:
             arrays = {name: np.asarray(file[name]) for name in file.files}  # what is no array comes as bytes
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError):
         raise InputError(
-            f"{shown(path)}: is no .npz file of activations; docs/compare.md shows how to write one"
+            f"{printable(path)}: is no .npz file of activations; docs/compare.md shows how to write one"
         ) from None
     wrong = [name for name, array in arrays.items() if array.dtype.kind not in "fiub"]
     if wrong:
-        raise InputError(f"{shown(path)}: {shown(wrong[0])} is no array of numbers")
+        raise InputError(f"{printable(path)}: {printable(wrong[0])} is no array of numbers")
     return arrays
 
 

@@ -1,0 +1,98 @@
+"""A checkpoint against a network: the graph's tensors from a source of weights, checked by name and shape.
+
+Files become arrays in nanoinfer.weights, which knows no graph; here the arrays meet the names and shapes that the
+network declares. A tensor that is missing, left over or of another shape is refused, with the whole list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from .architectures import Architecture
+from .data import FOLDER
+from .errors import InputError, printable
+from .graph import Graph
+from .weights import load_weights
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def tensors_of(architecture: Architecture, graph: Graph, weights) -> dict[str, np.ndarray]:
+    """{name: float32 array} for every parameter and buffer of `graph`, in its order.
+
+    `weights` is what `create_model` takes: a path, a mapping, "hub:...", "random", "random:SEED" or None for the
+    architecture's default. Raises InputError where there is no source, or where it does not fit the network.
+    """
+    source = architecture.weights if weights is None else weights
+    if source is None:
+        raise InputError(
+            f"{architecture.name} has no default weights; pass a .safetensors or .pth file as weights, or 'random'"
+        )
+    if is_random(source):
+        return random_tensors(graph, seed_of(source, "weights"))
+    if isinstance(source, str) and source.startswith("package:"):
+        source = FOLDER / source.removeprefix("package:")
+    return _from_arrays(architecture.name, graph, source)
+
+
+def is_random(source) -> bool:
+    """Whether a source is "random" or "random:SEED": no file, but numbers for shapes and timing."""
+    return isinstance(source, str) and source.split(":")[0] == "random"
+
+
+def seed_of(source: str, argument: str) -> int:
+    """The seed of "random:SEED", 0 without one. InputError, naming the argument, if it is no whole number."""
+    _, _, seed = source.partition(":")
+    if not re.fullmatch("[0-9]{0,18}", seed):
+        raise InputError(f"{argument}={printable(source)!r}: a seed is a whole number, as in 'random:7'")
+    return int(seed or 0)
+
+
+def random_tensors(graph: Graph, seed: int) -> dict[str, np.ndarray]:
+    """Weights for shapes and timing: sane scales, batch norms near the identity; the same for the same seed."""
+    generator, tensors = np.random.default_rng(seed), {}
+    for name, shape in {**graph.parameters, **graph.buffers}.items():
+        if name.endswith("running_var") or (len(shape) == 1 and name.endswith("weight")):
+            tensors[name] = generator.uniform(0.8, 1.2, shape).astype(np.float32)
+        elif len(shape) == 1:
+            tensors[name] = generator.uniform(-0.1, 0.1, shape).astype(np.float32)
+        else:
+            scale = np.float32((2 / np.prod(shape[1:])) ** 0.5)
+            tensors[name] = generator.standard_normal(shape, np.float32) * scale
+    return tensors
+
+
+def _from_arrays(network: str, graph: Graph, source: str | Path | Mapping) -> dict[str, np.ndarray]:
+    arrays = load_weights(source)
+    arrays = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
+    expected = {**graph.parameters, **graph.buffers}
+    what = f"the weights for {network}" if isinstance(source, Mapping) else printable(source)
+    _check(what, expected, {name: tuple(array.shape) for name, array in arrays.items()})
+    # Weights are folded and packed later and must not have changed by then, so a caller's arrays are copied.
+    own = np.array if isinstance(source, Mapping) else np.asarray
+    return {name: own(arrays[name], np.float32) for name in expected}
+
+
+def _check(source: str, expected: Shapes, found: Shapes) -> None:
+    """InputError with every tensor that is missing, left over or of another shape."""
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    misshapen = [name for name in expected if name in found and found[name] != expected[name]]
+    if not (missing or extra or misshapen):
+        return
+    lines = [
+        f"{source}: does not fit the network: {len(missing)} tensors missing, {len(extra)} left over, "
+        f"{len(misshapen)} of another shape; use the file that belongs to this network, or its width and num_classes"
+    ]
+    for name in missing:
+        near = get_close_matches(name, extra, 1, 0.75)
+        hint = f"   (file has {printable(near[0])} {found[near[0]]})" if near else ""
+        lines.append(f"  missing     {name} {expected[name]}{hint}")
+    lines += [f"  left over   {printable(name)} {found[name]}" for name in extra]
+    lines += [f"  other shape {name} {found[name]}, not {expected[name]}" for name in misshapen]
+    raise InputError("\n".join(lines))
