@@ -1,7 +1,7 @@
 """The graph: what a network computes, without a word on how.
 
-Read `ir` (values, nodes, the graph), `builder` (how architectures make one), `ops` (what each operator means: its shape
-and its reference in NumPy), `passes` (graph to graph: the same network in fewer steps).
+Read `ir` (values, nodes, the graph) first, then `builder` (how an architecture makes a graph), `ops` (the shape and the
+NumPy reference of each operator) and `passes` (rewrites of a graph into the same network with fewer steps).
 """
 
 from .builder import Builder

@@ -1,4 +1,4 @@
-"""The builder: a network as its torch modules call each other, to a graph."""
+"""Builder: makes a graph from a network that is written as calls of torch modules."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from .ir import INPUT, Graph, Node, Value
 
 
 class Builder:
-    """Builds a graph in torch's registration order: tensors are declared as the operators that use them are added.
+    """A graph under construction; tensors are declared as the operators that use them are added.
 
-    Every method that adds an operator takes the torch module's name where there is one ("blocks.0.0.conv_dw"), or
-    "module:step" for a step that torch takes inside a module ("blocks.0.0.se:mean"), and returns the new value.
-    `module(name, value)` names the output of a composite module. `kind` is the torch class of the network.
+    An architecture adds its operators in torch's registration order, so that the tensors come in the order of a
+    state dict. Every method that adds an operator takes the name of the torch module ("blocks.0.0.conv_dw"), or
+    "module:step" for a step that torch takes inside a module ("blocks.0.0.se:mean"), and returns the new value. Shapes
+    are known only by their channels here, and `ops.infer_shapes` checks the rest.
+
+    channels: of the input. kind: the torch class of the network.
     """
 
     def __init__(self, channels: int = 3, kind: str = "Network"):
@@ -22,17 +25,21 @@ class Builder:
         self.names = {INPUT}
 
     def finish(self, output: Value, features: Value) -> Graph:
-        """The checked graph that returns `output`; `features` is what forward_features returns."""
+        """The graph that returns `output`, checked; `features` is the value that forward_features returns."""
         tables = self.parameters, self.buffers, self.modules
         graph = Graph(tuple(self.nodes), (output.name,), *tables, features.name, INPUT, tuple(self.calls), self.kinds)
         return graph.check()
 
     def module(self, name: str, value: Value, kind: str | None = None) -> Value:
-        """Record that torch module `name`, of class `kind` if its operator does not tell, returns `value`."""
+        """Record that a run of torch module `name` returns `value`, and return it.
+
+        A composite module is recorded after its children. `kind` is the module's torch class, for modules whose
+        operator does not tell.
+        """
         self.modules[name] = value.name
         if kind:
             self.kinds[name] = kind
-        # A module that computes and then calls its children (BatchNormAct2d), or is only named again, has run once.
+        # A run is recorded once, although BatchNormAct2d computes before its child and a module may be named twice.
         start = len(self.calls)
         while start and self.calls[start - 1][0].startswith((f"{name}.", f"{name}:")):
             start -= 1
@@ -43,19 +50,25 @@ class Builder:
         return value
 
     def parameter(self, name: str, *shape: int) -> str:
-        """Declare a trainable tensor; returns its name. ValueError if a width or class count leaves it empty."""
+        """Declare a trainable tensor and return its name.
+
+        Raises ValueError if a size is below 1, as a tiny width or num_classes=0 would make it.
+        """
         if min(shape) < 1:
             raise ValueError(f"{name} would have shape {shape}; every size must be at least 1")
         self.parameters[name] = shape
         return name
 
     def buffer(self, name: str, *shape: int) -> str:
-        """Declare a tensor that is stored but not trained; returns its name."""
+        """Declare a tensor that is stored but not trained, and return its name."""
         self.buffers[name] = shape
         return name
 
     def add(self, op: str, inputs: Iterable[Value], channels: int, name: str, tensors=None, **attributes) -> Value:
-        """Append one operator and record its output under `name`, made unique where a module runs several times."""
+        """Append an operator with `channels` output channels; `tensors` maps roles to declared names.
+
+        The new value is called `name`, with ":2", ":3" behind it if a module runs several times.
+        """
         unique, count = name, 1
         while unique in self.names:
             count += 1
@@ -69,7 +82,7 @@ class Builder:
         return value
 
     def conv2d(self, x, name, channels, window, *, stride=1, padding=None, groups=1, bias=False) -> Value:
-        """torch.nn.Conv2d; weight (channels, in / groups, window, window); padding None keeps H and W at stride 1."""
+        """torch.nn.Conv2d; weight (channels, in / groups, window, window); padding None means (window - 1) // 2."""
         tensors = {"weight": self.parameter(f"{name}.weight", channels, x.channels // groups, window, window)}
         if bias:
             tensors["bias"] = self.parameter(f"{name}.bias", channels)
@@ -77,19 +90,22 @@ class Builder:
         return self.add("conv2d", [x], channels, name, tensors, stride=stride, padding=padding, groups=groups)
 
     def batch_norm(self, x, name, eps=1e-5) -> Value:
-        """torch.nn.BatchNorm2d in eval mode."""
+        """torch.nn.BatchNorm2d in eval mode: weight, bias, running mean and variance of one number a channel."""
         tensors = {role: self.parameter(f"{name}.{role}", x.channels) for role in ("weight", "bias")}
         for role in ("running_mean", "running_var"):
             tensors[role] = self.buffer(f"{name}.{role}", x.channels)
         return self.add("batch_norm", [x], x.channels, name, tensors, eps=eps)
 
     def layer_norm(self, x, name, eps=1e-5) -> Value:
-        """torch.nn.LayerNorm over the last axis of (N, T, D)."""
+        """torch.nn.LayerNorm over the last axis of (N, T, D); weight and bias (D,)."""
         tensors = {role: self.parameter(f"{name}.{role}", x.channels) for role in ("weight", "bias")}
         return self.add("layer_norm", [x], x.channels, name, tensors, eps=eps)
 
     def linear(self, x, name, features, weight=None, bias=None) -> Value:
-        """torch.nn.Linear over the last axis; `weight` and `bias` name tensors that do not follow `name`."""
+        """torch.nn.Linear over the last axis; weight (features, in), bias (features,).
+
+        `weight` and `bias` are the tensors' names if they are not `name`.weight and `name`.bias.
+        """
         tensors = {
             "weight": self.parameter(weight or f"{name}.weight", features, x.channels),
             "bias": self.parameter(bias or f"{name}.bias", features),
@@ -97,19 +113,23 @@ class Builder:
         return self.add("linear", [x], features, name, tensors)
 
     def activation(self, x, activation, name) -> Value:
-        """One of relu, relu6, hard_swish, hard_sigmoid, gelu (exact), as in torch.nn.functional."""
+        """ "relu", "relu6", "hard_swish", "hard_sigmoid" or "gelu" (by erf), as in torch.nn.functional."""
         return self.add("activation", [x], x.channels, name, activation=activation)
 
     def residual(self, x, shortcut, name) -> Value:
-        """x + shortcut, of one shape."""
+        """x + shortcut, both of one shape; ValueError if their channels differ."""
+        if x.channels != shortcut.channels:
+            raise ValueError(f"{name}: a residual of {shortcut.channels} channels cannot be added to {x.channels}")
         return self.add("add", [x, shortcut], x.channels, name)
 
     def scale(self, x, gate, name) -> Value:
-        """x (N, C, H, W) times gate (N, C, 1, 1): the last step of squeeze-and-excite."""
+        """x (N, C, H, W) * gate (N, C, 1, 1), the last step of squeeze-and-excite; ValueError if channels differ."""
+        if x.channels != gate.channels:
+            raise ValueError(f"{name}: a gate of {gate.channels} channels cannot scale {x.channels}")
         return self.add("scale", [x, gate], x.channels, name)
 
     def max_pool2d(self, x, name, window, stride, padding) -> Value:
-        """torch.nn.MaxPool2d."""
+        """torch.nn.MaxPool2d with a square window; padding counts as -inf."""
         return self.add("max_pool2d", [x], x.channels, name, window=window, stride=stride, padding=padding)
 
     def global_average_pool(self, x, name) -> Value:
@@ -121,13 +141,19 @@ class Builder:
         return self.add("flatten", [x], x.channels, name)
 
     def tokens(self, x, class_token, position, name) -> Value:
-        """Patches (N, D, h, w) -> (N, 1 + h w, D): class token first, positions added; the tensors are named."""
+        """Patches (N, D, h, w) -> (N, 1 + h w, D): class token first, then patches by row, plus position embeddings.
+
+        `class_token` (1, 1, D) and `position` (1, 1 + h w, D) name declared parameters.
+        """
         return self.add("tokens", [x], x.channels, name, {"class_token": class_token, "position": position})
 
     def attention(self, qkv, heads, name) -> Value:
-        """softmax(q k^T / sqrt(d)) v for each head; qkv (N, T, 3 D) holds queries, keys, values -> (N, T, D)."""
+        """softmax(q k^T / sqrt(d)) v for each head of d = D / heads: qkv (N, T, 3 D) -> (N, T, D).
+
+        `qkv` holds queries, keys and values side by side, as torch.nn.MultiheadAttention's in_proj gives them.
+        """
         return self.add("attention", [qkv], qkv.channels // 3, name, heads=heads)
 
     def select_token(self, x, index, name) -> Value:
-        """(N, T, D) -> (N, D), token `index`."""
+        """Token `index` of x: (N, T, D) -> (N, D)."""
         return self.add("select_token", [x], x.channels, name, index=index)

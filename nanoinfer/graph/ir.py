@@ -1,12 +1,12 @@
 """The graph: nodes of standard operators over named values, tensors under their checkpoint names.
 
-A graph has no fixed input size; `ops.infer_shapes` gives every value its shape for one input shape, in torch's
-order (N, C, H, W) or (N, T, D). How values lie in memory is decided later, by the plan.
+A graph has no fixed input size: `ops.infer_shapes` gives every value its shape for one input shape, in torch's
+order (N, C, H, W) or (N, T, D). The plan decides later how values lie in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 INPUT = "input"
@@ -22,7 +22,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Node:
-    """One operator: inputs are value names, tensors map a role ("weight") to a name in the checkpoint."""
+    """One operator: `inputs` are value names, `tensors` maps a role ("weight") to a tensor name.
+
+    Attributes are "stride", "padding", "groups" and "eps" as in torch, "window" (side of a square window), "activation"
+    (a key of `ops.ACTIVATIONS`), "heads", "index" and "patches" (rows, columns). A conv2d or linear may have a second
+    input, the residual, which is added to the product before the activation. A conv2d with "gated" has the gate of its
+    input as its last input.
+    """
 
     op: str
     inputs: tuple[str, ...]
@@ -33,12 +39,17 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in order of execution; `parameters` and `buffers` map a checkpoint name to its shape, in torch's order.
+    """A network: nodes in order of execution, its outputs, and the shapes of its tensors.
 
-    `modules` maps a torch module's name to the value that a forward hook on it would see; `features` is the value
-    that forward_features returns. `calls` lists every run of a module in the order in which they end, as (module,
-    value), and every "module:step" among them; `kinds` is the class of a module that its operator does not tell,
-    the network's own under "".
+    nodes: in order of execution; every value is written once, before it is read.
+    outputs: names of the values that a call returns.
+    parameters, buffers: checkpoint name -> shape, in torch's registration order.
+    modules: name of a torch module -> the value that a forward hook on it would see.
+    features: the value that forward_features returns.
+    input: the value that the caller gives.
+    calls: (module, value) for every run of a module, in the order in which the runs end, with every "module:step"
+        (see `Builder`) among them.
+    kinds: module -> its torch class, for modules whose operator does not tell; "" stands for the network itself.
     """
 
     nodes: tuple[Node, ...]
@@ -52,7 +63,7 @@ class Graph:
     kinds: dict[str, str] = field(default_factory=dict)
 
     def consumers(self) -> dict[str, list[Node]]:
-        """Value name -> the nodes that read it."""
+        """Value name -> the nodes that read it, a node once for each input that is this value."""
         table = {name: [] for name in [self.input, *(node.output for node in self.nodes)]}
         for node in self.nodes:
             for name in node.inputs:
@@ -64,9 +75,9 @@ class Graph:
         return {node.output: node for node in self.nodes}
 
     def with_outputs(self, outputs: Iterable[str], start: str | None = None) -> Graph:
-        """The same network computing `outputs` only, from value `start` on if given; unneeded nodes are dropped.
+        """The same network with other outputs, computed from value `start` if given; nodes without effect are dropped.
 
-        Raises ValueError if an output does not depend on `start` alone.
+        Raises ValueError if an output depends on more than `start`.
         """
         start = start or self.input
         outputs = tuple(outputs)
@@ -82,8 +93,26 @@ class Graph:
         nodes = tuple(node for node in self.nodes if node.output in needed)
         return replace(self, nodes=nodes, outputs=outputs, input=start)
 
+    def rewrite(self, replacements: Mapping[str, Node | Sequence[Node]], drop: Iterable[str] = ()) -> Graph:
+        """The graph with some nodes replaced and some dropped, in the same order; a pass ends with it.
+
+        `replacements` maps a value name to the node (or nodes, in order) that takes the place of the node that writes
+        the value. `drop` names values whose nodes go; it wins over `replacements`. Raises ValueError if no node writes
+        such a value, or if the new graph does not pass `check`.
+        """
+        drop = set(drop)
+        unknown = sorted({*replacements, *drop} - self.producers().keys())
+        if unknown:
+            raise ValueError(f"no node writes {', '.join(map(repr, unknown))}")
+        nodes = []
+        for node in self.nodes:
+            if node.output not in drop:
+                new = replacements.get(node.output, node)
+                nodes.extend([new] if isinstance(new, Node) else new)
+        return replace(self, nodes=tuple(nodes)).check()
+
     def check(self) -> Graph:
-        """Raise ValueError unless every value is written once before it is read; returns the graph."""
+        """Raise ValueError unless every value is written once, before it is read; returns the graph."""
         known = {self.input}
         for node in self.nodes:
             for name in node.inputs:

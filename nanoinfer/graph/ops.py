@@ -1,7 +1,8 @@
-"""One row per operator: its shape rule and its reference in NumPy.
+"""OPS, one row per operator: its shape rule and its reference in NumPy.
 
-The reference is the definition that everything else is held against: it works in the dtype of its arguments, so the
-same rows give a float64 reference. `infer_shapes` and `evaluate` walk a graph with them. Shapes are torch's.
+The reference is the definition of the operator, and tests compare kernels with it. It works in the dtype of its
+arguments, so float64 inputs give a float64 reference. `infer_shapes` and `evaluate` walk a graph with these rows.
+Shapes are in torch's order: (N, C, H, W), (N, T, D) or (N, D).
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ def _erf(x):
     return np.vectorize(math.erf, otypes=[x.dtype])(x) if x.size else x
 
 
-# With s for sqrt(6), hard_swish(s x) = s x clamp(s x + 3, 0, 6) / 6 = x clamp(x + s / 2, 0, s). That s is rounded to
-# float32 here, where x is scaled, makes the large and the small outputs as exact as can be: all of the rounding goes
-# into the square, 1e-7 of it.
+# With s = sqrt(6), hard_swish(s x) = s x clamp(s x + 3, 0, 6) / 6 = x clamp(x + s / 2, 0, s). The weights are divided
+# by the float32 s that the activation uses, so the rounding of s shows in s squared alone: a relative 1e-7.
 HARD_SWISH_SCALE = float(np.float32(math.sqrt(6)))
 
 ACTIVATIONS: dict[str | None, Callable] = {
@@ -35,8 +35,8 @@ ACTIVATIONS: dict[str | None, Callable] = {
 }
 
 
-def _finish(y, inputs, attributes):
-    """What passes may fuse behind a product: y (+ residual), then an activation."""
+def _epilogue(y, inputs, attributes):
+    """The operators that passes fuse behind a product: y (+ residual), then an activation."""
     if len(inputs) > 1:
         y = y + inputs[1]
     return ACTIVATIONS[attributes.get("activation")](y)
@@ -74,12 +74,13 @@ def _conv2d(inputs, tensors, attributes):
     y = y.reshape(n, -1, oh, ow)
     if "bias" in tensors:
         y = y + tensors["bias"][:, None, None]
-    return _finish(y, inputs, attributes)
+    return _epilogue(y, inputs, attributes)
 
 
 def _conv2d_shape(shapes, tensors, attributes):
     out, per_group, window = tensors["weight"][:3]
     _rank(shapes[0], 4)
+    _tensor_shape(tensors, "bias", (out,))
     if "patches" in attributes and shapes[0][2:] != tuple(side * window for side in attributes["patches"]):
         (h, w), (rows, columns) = shapes[0][2:], attributes["patches"]
         raise ValueError(
@@ -89,17 +90,27 @@ def _conv2d_shape(shapes, tensors, attributes):
     n, channels, h, w = _window_shape(shapes[0], window, attributes["stride"], attributes["padding"])
     if channels != per_group * attributes["groups"]:
         raise ValueError(f"{per_group * attributes['groups']} channels expected, not {channels}")
-    return _finished((n, out, h, w), shapes, attributes)
+    if out % attributes["groups"]:
+        raise ValueError(f"{out} output channels do not divide into {attributes['groups']} groups")
+    return _epilogue_shape((n, out, h, w), shapes, attributes)
 
 
-def _finished(shape, shapes, attributes):
-    """A product's shape, which a residual has to have as well, and a gate to fit its input."""
+def _epilogue_shape(shape, shapes, attributes):
+    """The shape of a product; ValueError unless a residual has that shape too and a gate fits the product's input."""
     residuals = list(shapes[1:])
     if attributes.get("gated"):
+        if not residuals:
+            raise ValueError("a gated convolution needs a gate")
         _scale_shape([shapes[0], residuals.pop()], {}, attributes)
     for residual in residuals:
         _add_shape([shape, residual], {}, attributes)
     return shape
+
+
+def _tensor_shape(tensors, role, shape):
+    """ValueError if there is a tensor `role` of another shape: a kernel would read beyond its end."""
+    if role in tensors and tuple(tensors[role]) != shape:
+        raise ValueError(f"{role} of shape {shape} expected, not {tensors[role]}")
 
 
 def _batch_norm(inputs, tensors, attributes):
@@ -115,14 +126,15 @@ def _layer_norm(inputs, tensors, attributes):
 
 
 def _linear(inputs, tensors, attributes):
-    return _finish(inputs[0] @ tensors["weight"].T + tensors["bias"], inputs, attributes)
+    return _epilogue(inputs[0] @ tensors["weight"].T + tensors["bias"], inputs, attributes)
 
 
 def _linear_shape(shapes, tensors, attributes):
     out, features = tensors["weight"]
     if shapes[0][-1] != features:
         raise ValueError(f"{features} features expected, not {shapes[0][-1]}")
-    return _finished((*shapes[0][:-1], out), shapes, attributes)
+    _tensor_shape(tensors, "bias", (out,))
+    return _epilogue_shape((*shapes[0][:-1], out), shapes, attributes)
 
 
 def _max_pool2d(inputs, tensors, attributes):
@@ -138,8 +150,11 @@ def _tokens(inputs, tensors, attributes):
 
 
 def _tokens_shape(shapes, tensors, attributes):
+    _rank(shapes[0], 4)
     n, d, h, w = shapes[0]
     length = tensors["position"][1]
+    _tensor_shape(tensors, "class_token", (1, 1, d))
+    _tensor_shape(tensors, "position", (1, length, d))
     side = math.isqrt(length - 1)
     if (h, w) != (side, side):
         raise ValueError(f"{h} x {w} patches do not fit {side} x {side} position embeddings")
@@ -154,6 +169,14 @@ def _attention(inputs, tensors, attributes):
     scores = np.exp(scores - scores.max(-1, keepdims=True))
     y = (scores / scores.sum(-1, keepdims=True)) @ v
     return y.transpose(0, 2, 1, 3).reshape(n, t, width // 3)
+
+
+def _attention_shape(shapes, tensors, attributes):
+    _rank(shapes[0], 3)
+    n, t, width = shapes[0]
+    if width % (3 * attributes["heads"]):
+        raise ValueError(f"{width} features do not divide into queries, keys and values of {attributes['heads']} heads")
+    return n, t, width // 3
 
 
 def _pool_shape(shapes, tensors, attributes):
@@ -179,6 +202,19 @@ def _scale_shape(shapes, tensors, attributes):
     return x
 
 
+def _batch_norm_shape(shapes, tensors, attributes):
+    _rank(shapes[0], 4)
+    for role in tensors:
+        _tensor_shape(tensors, role, shapes[0][1:2])
+    return shapes[0]
+
+
+def _layer_norm_shape(shapes, tensors, attributes):
+    for role in tensors:
+        _tensor_shape(tensors, role, shapes[0][-1:])
+    return shapes[0]
+
+
 def _same(shapes, tensors, attributes):
     return shapes[0]
 
@@ -191,20 +227,21 @@ def _add_shape(shapes, tensors, attributes):
 
 @dataclass(frozen=True)
 class Op:
-    """shape(input shapes, tensor shapes, attributes) -> shape; reference(inputs, tensors, attributes) -> array.
+    """The meaning of an operator.
 
-    Tensors come as {role: shape or array}.
+    shape: (input shapes, {role: tensor shape}, attributes) -> output shape; ValueError if they do not fit together.
+    reference: (input arrays, {role: array}, attributes) -> output array, in the dtype of the inputs.
     """
 
-    shape: Callable
-    reference: Callable
+    shape: Callable[[list[tuple], dict[str, tuple], dict[str, object]], tuple[int, ...]]
+    reference: Callable[[list[np.ndarray], dict[str, np.ndarray], dict[str, object]], np.ndarray]
 
 
 OPS: dict[str, Op] = {
     "conv2d": Op(_conv2d_shape, _conv2d),
     "linear": Op(_linear_shape, _linear),
-    "batch_norm": Op(_same, _batch_norm),
-    "layer_norm": Op(_same, _layer_norm),
+    "batch_norm": Op(_batch_norm_shape, _batch_norm),
+    "layer_norm": Op(_layer_norm_shape, _layer_norm),
     "activation": Op(_same, lambda x, t, a: ACTIVATIONS[a["activation"]](x[0])),
     "add": Op(_add_shape, lambda x, t, a: ACTIVATIONS[a.get("activation")](x[0] + x[1])),
     "scale": Op(_scale_shape, lambda x, t, a: x[0] * x[1]),
@@ -212,25 +249,27 @@ OPS: dict[str, Op] = {
     "global_average_pool": Op(_pool_shape, lambda x, t, a: x[0].mean((2, 3), keepdims=True)),
     "flatten": Op(_flatten_shape, lambda x, t, a: x[0].reshape(x[0].shape[:2])),
     "tokens": Op(_tokens_shape, _tokens),
-    "attention": Op(lambda s, t, a: (*s[0][:2], s[0][2] // 3), _attention),
+    "attention": Op(_attention_shape, _attention),
     "select_token": Op(_select_token_shape, lambda x, t, a: x[0][:, a["index"]]),
 }
 
-# Of tokens (N, T, D), these compute each from that token of their inputs alone.
+# Operators that compute token t of their output (N, T, D) from token t of their inputs alone.
 BY_TOKEN = ("linear", "layer_norm", "activation", "add")
 
 
 def is_pointwise(node: Node, tensors: Mapping[str, np.ndarray]) -> bool:
-    """Whether it is a convolution of single pixels, all channels with all."""
+    """Whether `node` is a 1 x 1 convolution of stride 1 without padding and groups."""
     if node.op != "conv2d" or tensors[node.tensors["weight"]].shape[2:] != (1, 1):
         return False
     return (node.attributes["stride"], node.attributes["padding"], node.attributes["groups"]) == (1, 0, 1)
 
 
 def infer_shapes(graph: Graph, input_shape: tuple[int, ...], tensors: dict[str, tuple] | None = None) -> dict:
-    """{value: shape} for one input shape. ValueError, naming the node, where the network cannot take that shape.
+    """{value: shape} of every value for one input shape.
 
-    `tensors` gives the shapes of tensors that passes have made, beyond the graph's parameters and buffers.
+    `tensors` gives the shapes of tensors that passes have made, beyond the graph's parameters and buffers. Raises
+    ValueError, which names the node, if shapes do not fit together: an image too small, a residual or a tensor of
+    another shape than the product's.
     """
     known = {**graph.parameters, **graph.buffers, **(tensors or {})}
     shapes = {graph.input: tuple(input_shape)}
@@ -244,7 +283,7 @@ def infer_shapes(graph: Graph, input_shape: tuple[int, ...], tensors: dict[str, 
 
 
 def evaluate(graph: Graph, tensors: dict[str, np.ndarray], x: np.ndarray) -> dict[str, np.ndarray]:
-    """{value: array}: the graph in plain NumPy, in the dtype of x (float64 for a reference)."""
+    """{value: array} of every value: the graph in plain NumPy, in the dtype of `x` (float64 for a reference)."""
     values = {graph.input: x}
     for node in graph.nodes:
         values[node.output] = apply(node, [values[name] for name in node.inputs], tensors)
@@ -252,6 +291,6 @@ def evaluate(graph: Graph, tensors: dict[str, np.ndarray], x: np.ndarray) -> dic
 
 
 def apply(node: Node, inputs: list[np.ndarray], tensors: dict[str, np.ndarray]) -> np.ndarray:
-    """One node's reference, in the dtype of its inputs."""
+    """The reference of one node, in the dtype of its inputs; `tensors` are arrays by name."""
     roles = {role: np.asarray(tensors[name], inputs[0].dtype) for role, name in node.tensors.items()}
     return OPS[node.op].reference(inputs, roles, node.attributes)

@@ -1,13 +1,14 @@
 """Passes: graph and tensors in, the same network with fewer steps out.
 
-PASSES is the whole list, in order. The graph is checked after each one, and `optimise(..., count)` runs any prefix of
-it, to find the pass that a fault comes from. What a pass makes of tensors is computed in float64 and rounded once. No
-pass removes a value that is an output of the graph, so a tapped layer is computed as it stands.
+PASSES is the whole list, in order. `optimise(..., count)` runs any prefix of it, to find the pass that a fault comes
+from. A pass matches nodes, usually a node and its only reader, and ends in `Graph.rewrite`, which checks the result. It
+computes new tensors in float64 and rounds them once to float32. No pass removes a value that is an output of the graph,
+so a tapped layer is computed as it stands.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -17,154 +18,190 @@ from .ops import BY_TOKEN, HARD_SWISH_SCALE, is_pointwise
 
 Tensors = dict[str, np.ndarray]
 
+# The names of what passes make. Module names, and the names of tensors and values in them, hold letters, digits, "_",
+# "." and ":"; the signs "*", ">", "/" and "[" tell what a pass did. A tensor's name is its key among packed weights, so
+# the name says all that the numbers depend on.
 
-def _sole_consumer(graph: Graph) -> dict[str, Node]:
-    """Value -> the only node that reads it, for values that nothing else needs."""
-    table = graph.consumers().items()
-    return {name: nodes[0] for name, nodes in table if len(nodes) == 1 and name not in graph.outputs}
+
+def folded_name(weight: str, norm: str, role: str) -> str:
+    """Tensor `role` of a convolution whose `weight` is multiplied by batch norm `norm`: "conv1.weight*bn1.bias"."""
+    return f"{weight}*{norm}.{role}"
+
+
+def merged_name(first: str, second: str, role: str) -> str:
+    """Tensor `role` of the convolution that computes value `second` from the input of `first`: "bn3>bn1.weight"."""
+    return f"{first}>{second}.{role}"
+
+
+def scaled_name(tensor: str) -> str:
+    """`tensor` divided by HARD_SWISH_SCALE: "conv_head.bias/hard_swish"."""
+    return f"{tensor}/hard_swish"
+
+
+def token_name(value: str, index: int) -> str:
+    """Value (N, D): token `index` of `value` (N, T, D): "encoder.ln[0]"."""
+    return f"{value}[{index}]"
+
+
+def _only_readers(graph: Graph) -> Iterator[tuple[Node, Node]]:
+    """Every node whose output a single node reads, and nothing else needs, with that reader."""
+    consumers = graph.consumers()
+    for node in graph.nodes:
+        if len(consumers[node.output]) == 1 and node.output not in graph.outputs:
+            yield node, consumers[node.output][0]
 
 
 def fold_batch_norm(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     """conv2d, batch_norm -> conv2d with bias."""
-    sole, tensors, nodes, folded = _sole_consumer(graph), dict(tensors), [], {}
-    for node in graph.nodes:
-        follower = sole.get(node.output)
-        if node.op == "conv2d" and follower is not None and follower.op == "batch_norm":
-            folded[follower.output] = node
-        elif node.output in folded:
-            conv = folded[node.output]
-            norm = {role: tensors[name].astype(np.float64) for role, name in node.tensors.items()}
-            scale = norm["weight"] / np.sqrt(norm["running_var"] + node.attributes["eps"])
-            weight = tensors[conv.tensors["weight"]] * scale[:, None, None, None]
-            bias = tensors[conv.tensors["bias"]] if "bias" in conv.tensors else 0.0
-            bias = norm["bias"] + (bias - norm["running_mean"]) * scale
-            names = {role: f"{conv.tensors['weight']}*{node.output}.{role}" for role in ("weight", "bias")}
-            tensors[names["weight"]], tensors[names["bias"]] = weight.astype(np.float32), bias.astype(np.float32)
-            nodes.append(replace(conv, output=node.output, tensors=names))
-        else:
-            nodes.append(node)
-    return replace(graph, nodes=tuple(nodes)), tensors
+    tensors, folded, absorbed = dict(tensors), {}, set()
+    for conv, norm in _only_readers(graph):
+        if (conv.op, norm.op) != ("conv2d", "batch_norm"):
+            continue
+        statistics = {role: tensors[name].astype(np.float64) for role, name in norm.tensors.items()}
+        scale = statistics["weight"] / np.sqrt(statistics["running_var"] + norm.attributes["eps"])
+        weight = tensors[conv.tensors["weight"]] * scale[:, None, None, None]
+        bias = tensors[conv.tensors["bias"]] if "bias" in conv.tensors else 0.0
+        bias = statistics["bias"] + (bias - statistics["running_mean"]) * scale
+        names = {role: folded_name(conv.tensors["weight"], norm.output, role) for role in ("weight", "bias")}
+        tensors[names["weight"]], tensors[names["bias"]] = weight.astype(np.float32), bias.astype(np.float32)
+        folded[norm.output] = replace(conv, output=norm.output, tensors=names)
+        absorbed.add(conv.output)
+    return graph.rewrite(folded, drop=absorbed), tensors
 
 
 def merge_pointwise(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     """pointwise conv2d, pointwise conv2d -> one, where it takes fewer multiply-adds than the two.
 
-    So in MobileNetV3: a block's projection, with no activation and no residual behind it, and the next one's expansion.
+    MobileNetV3 has such a pair: the projection of its first block, with no activation and no residual behind it, and
+    the expansion of the next block.
     """
-    sole, producers, tensors, merged, absorbed = _sole_consumer(graph), graph.producers(), dict(tensors), {}, set()
+    tensors, merged, absorbed = dict(tensors), {}, set()
 
     def parts(node: Node) -> tuple[np.ndarray, np.ndarray | float]:
         weight, bias = (tensors[node.tensors[role]] if role in node.tensors else 0.0 for role in ("weight", "bias"))
         return weight[:, :, 0, 0].astype(np.float64), bias
 
-    for node in graph.nodes:
-        first = producers.get(node.inputs[0])
-        first = merged.get(first.output, first) if first is not None else None
-        if first is None or sole.get(first.output) is not node:
+    for first, second in _only_readers(graph):
+        first = merged.get(first.output, first)  # three in a row become one
+        if second.inputs[0] != first.output or not (is_pointwise(first, tensors) and is_pointwise(second, tensors)):
             continue
-        if not (is_pointwise(first, tensors) and is_pointwise(node, tensors)):
-            continue
-        (inner, inner_bias), (outer, outer_bias) = parts(first), parts(node)
+        (inner, inner_bias), (outer, outer_bias) = parts(first), parts(second)
         if len(outer) * inner.shape[1] < inner.size + outer.size:
-            names = {role: f"{first.output}>{node.output}.{role}" for role in ("weight", "bias")}
+            names = {role: merged_name(first.output, second.output, role) for role in ("weight", "bias")}
             tensors[names["weight"]] = (outer @ inner)[:, :, None, None].astype(np.float32)
             tensors[names["bias"]] = (outer @ (inner_bias * np.ones(len(inner))) + outer_bias).astype(np.float32)
-            merged[node.output] = replace(node, inputs=first.inputs, tensors=names)
+            merged[second.output] = replace(second, inputs=first.inputs, tensors=names)
             absorbed.add(first.output)
-    nodes = tuple(merged.get(node.output, node) for node in graph.nodes if node.output not in absorbed)
-    return replace(graph, nodes=nodes), tensors
+    return graph.rewrite(merged, drop=absorbed), tensors
+
+
+def _single_tokens(graph: Graph) -> dict[str, tuple[int, str]]:
+    """Value (N, T, D) -> the index of the one token that is needed of it, and the name of that token (N, D).
+
+    These are the outputs of operators BY_TOKEN that a select_token alone reads, or such operators alone.
+    """
+    consumers, wanted = graph.consumers(), {}
+    for node in reversed(graph.nodes):
+        if node.op not in BY_TOKEN or node.output in graph.outputs:
+            continue
+        readers = consumers[node.output]
+        if len(readers) == 1 and readers[0].op == "select_token":
+            wanted[node.output] = readers[0].attributes["index"], readers[0].output
+            continue
+        indices = {wanted[reader.output][0] if reader.output in wanted else None for reader in readers}
+        if len(indices) == 1 and None not in indices:
+            (index,) = indices
+            wanted[node.output] = index, token_name(node.output, index)
+    return wanted
 
 
 def select_token_early(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
-    """An operator that takes each token by itself, select_token -> select_token, the operator; and again before that.
+    """Operators that compute each token from that token, select_token -> select_token, the operators.
 
-    So in a vision transformer, whose head reads the class token alone: what follows the attention of its last block is
-    computed for that token.
+    The head of a vision transformer reads the class token alone, so the operators behind the attention of the last
+    block are computed for that token.
     """
-    while True:
-        producers = graph.producers()
-        pairs = [(producers.get(name), node) for name, node in _sole_consumer(graph).items()]
-        pairs = [(first, node) for first, node in pairs if node.op == "select_token" and first and first.op in BY_TOKEN]
-        if not pairs:
-            return graph, tensors
-        ((first, select), *_), nodes = pairs, {}
-        for node in graph.nodes:
-            if node is first:
-                chosen = {name: f"{name}[{select.attributes['index']}]" for name in first.inputs}
-                for name, one in chosen.items():
-                    nodes.setdefault(one, replace(select, inputs=(name,), output=one))
-                nodes[select.output] = replace(first, inputs=tuple(map(chosen.get, first.inputs)), output=select.output)
-            elif node is not select:
-                nodes.setdefault(node.output, node)
-        graph = replace(graph, nodes=tuple(nodes.values()))
+    wanted, producers, moved = _single_tokens(graph), graph.producers(), {}
+    tokens = {(value, index): name for value, (index, name) in wanted.items()}
+    for node in graph.nodes:
+        if node.output in wanted:
+            index, output = wanted[node.output]
+            selects = []
+            for name in node.inputs:
+                if (name, index) not in tokens:
+                    tokens[name, index] = token_name(name, index)
+                    selects.append(Node("select_token", (name,), tokens[name, index], attributes={"index": index}))
+            inputs = tuple(tokens[name, index] for name in node.inputs)
+            moved[node.output] = [*selects, replace(node, inputs=inputs, output=output)]
+    return graph.rewrite(moved, drop=[name for _, name in wanted.values() if name in producers]), tensors
 
 
 def fuse_residual(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     """conv2d or linear, add -> the product with the other summand as its second input."""
-    sole, producers, merged, absorbed = _sole_consumer(graph), graph.producers(), {}, set()
-    for node in graph.nodes:
-        if node.op == "add":
-            for mine, other in (node.inputs, node.inputs[::-1]):
-                product, summand = producers.get(mine), producers.get(other)
-                if summand is not None and summand.op == "select_token":
-                    continue  # a view with strides of its own, where an epilogue reads the output's
-                if product is None or product.op not in ("conv2d", "linear") or sole.get(mine) is not node:
-                    continue
-                if len(product.inputs) == 1 and not product.attributes.get("activation"):
-                    # The product moves to where the sum stood: by then the other summand is there.
-                    merged[node.output] = replace(product, inputs=(*product.inputs, other), output=node.output)
-                    absorbed.add(mine)
-                    break
-    nodes = tuple(merged.get(node.output, node) for node in graph.nodes if node.output not in absorbed)
-    return replace(graph, nodes=nodes), tensors
+    producers, fused, absorbed = graph.producers(), {}, set()
+    read_once = {node.output for node, _ in _only_readers(graph)}
+
+    def takes_residual(node: Node) -> bool:
+        return node.op in ("conv2d", "linear") and len(node.inputs) == 1 and not node.attributes.get("activation")
+
+    def is_view(name: str) -> bool:  # its strides are its own, but an epilogue reads by those of the output
+        return name in producers and producers[name].op == "select_token"
+
+    for add in graph.nodes:
+        if add.op != "add":
+            continue
+        for mine, other in (add.inputs, add.inputs[::-1]):
+            if mine in read_once and takes_residual(producers[mine]) and not is_view(other):
+                # The product moves to the place of the sum: by then the other summand is computed.
+                product = producers[mine]
+                fused[add.output] = replace(product, inputs=(*product.inputs, other), output=add.output)
+                absorbed.add(mine)
+                break
+    return graph.rewrite(fused, drop=absorbed), tensors
 
 
 def fuse_activation(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     """conv2d, linear or add, activation -> one node."""
-    sole, nodes, fused = _sole_consumer(graph), [], {}
-    for node in graph.nodes:
-        follower = sole.get(node.output)
+    fused, absorbed = {}, set()
+    for node, activation in _only_readers(graph):
         can_hold = node.op in ("conv2d", "linear", "add") and not node.attributes.get("activation")
-        if can_hold and follower is not None and follower.op == "activation":
-            attributes = {**node.attributes, **follower.attributes}
-            fused[follower.output] = replace(node, output=follower.output, attributes=attributes)
-        else:
-            nodes.append(fused.get(node.output, node))
-    return replace(graph, nodes=tuple(nodes)), tensors
+        if can_hold and activation.op == "activation":
+            attributes = {**node.attributes, **activation.attributes}
+            fused[activation.output] = replace(node, output=activation.output, attributes=attributes)
+            absorbed.add(node.output)
+    return graph.rewrite(fused, drop=absorbed), tensors
 
 
 def scale_hard_swish(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
-    """conv2d or linear with hard_swish -> the same with weights smaller by HARD_SWISH_SCALE and scaled_hard_swish.
+    """conv2d or linear with hard_swish -> the same with tensors divided by HARD_SWISH_SCALE, and scaled_hard_swish.
 
-    So a kernel need not multiply every output by 1/6.
+    The kernel then saves the multiplication of every output by 1/6.
     """
-    tensors, nodes = dict(tensors), []
+    tensors, scaled = dict(tensors), {}
     for node in graph.nodes:
         if node.attributes.get("activation") == "hard_swish" and node.tensors and len(node.inputs) == 1:
-            names = {role: f"{name}/hard_swish" for role, name in node.tensors.items()}
+            names = {role: scaled_name(name) for role, name in node.tensors.items()}
             for role, name in node.tensors.items():
                 tensors[names[role]] = (tensors[name] / np.float64(HARD_SWISH_SCALE)).astype(np.float32)
-            node = replace(node, tensors=names, attributes={**node.attributes, "activation": "scaled_hard_swish"})
-        nodes.append(node)
-    return replace(graph, nodes=tuple(nodes)), tensors
+            attributes = {**node.attributes, "activation": "scaled_hard_swish"}
+            scaled[node.output] = replace(node, tensors=names, attributes=attributes)
+    return graph.rewrite(scaled), tensors
 
 
 def fuse_gate(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
-    """scale, pointwise conv2d -> conv2d that takes the gate as its last input, to scale its weights with."""
-    sole, nodes, gated = _sole_consumer(graph), [], {}
-    for node in graph.nodes:
-        follower = sole.get(node.output)
-        if node.op == "scale" and follower is not None and is_pointwise(follower, tensors):
-            if follower.inputs[0] == node.output and not follower.attributes.get("gated"):
-                gated[node.output] = node
-                continue
-        scale = gated.get(node.inputs[0])
-        if scale is not None:
+    """scale, pointwise conv2d -> conv2d with the gate as its last input.
+
+    The kernel multiplies the weights by the gate instead of the larger activation.
+    """
+    gated, absorbed = {}, set()
+    for scale, conv in _only_readers(graph):
+        reads_scaled = conv.inputs[0] == scale.output and is_pointwise(conv, tensors)
+        if scale.op == "scale" and reads_scaled and not conv.attributes.get("gated"):
             x, gate = scale.inputs
-            attributes = {**node.attributes, "gated": True}
-            node = replace(node, inputs=(x, *node.inputs[1:], gate), attributes=attributes)
-        nodes.append(node)
-    return replace(graph, nodes=tuple(nodes)), tensors
+            attributes = {**conv.attributes, "gated": True}
+            gated[conv.output] = replace(conv, inputs=(x, *conv.inputs[1:], gate), attributes=attributes)
+            absorbed.add(scale.output)
+    return graph.rewrite(gated, drop=absorbed), tensors
 
 
 PASSES: tuple[Callable[[Graph, Tensors], tuple[Graph, Tensors]], ...] = (
@@ -179,8 +216,10 @@ PASSES: tuple[Callable[[Graph, Tensors], tuple[Graph, Tensors]], ...] = (
 
 
 def optimise(graph: Graph, tensors: Tensors, count: int | None = None) -> tuple[Graph, Tensors]:
-    """The first `count` passes (all by default), the graph checked after each."""
+    """The graph and its tensors after the first `count` passes (all by default); the arguments stay as they are.
+
+    Tensors are float32 arrays by name. Tensors that nothing reads any more stay in the result.
+    """
     for apply in PASSES[:count]:
         graph, tensors = apply(graph, tensors)
-        graph.check()
     return graph, tensors
