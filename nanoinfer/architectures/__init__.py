@@ -1,4 +1,9 @@
-"""The networks that nanoinfer knows, one file per family."""
+"""The networks that nanoinfer knows: tables of the papers, and build functions that make graphs of them.
+
+Read `architecture` first (the row of MODELS: build function, preprocessing, weights), then a family: `mobilenetv2` (the
+table of the paper, as timm and torchvision build it), `article` (the same table as a walkthrough builds it, and the
+digits network), `mobilenetv3`, `resnet`, `vit`. `timm_blocks` holds the blocks that timm's MobileNets share.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +25,12 @@ MODELS: dict[str, Architecture] = {
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that match a shell pattern ("mobilenet*"), family by family."""
+    """Names of MODELS that match a shell pattern ("mobilenet*"), family by family."""
     return [name for name in MODELS if fnmatchcase(name, pattern)]
 
 
 def find_model(name: str) -> Architecture:
-    """The row of MODELS called `name`; InputError, with the nearest names, if there is none."""
+    """The row of MODELS called `name`; InputError, which suggests the nearest names, if there is none."""
     if not isinstance(name, str) or name not in MODELS:
         hint = did_you_mean(str(name), MODELS, otherwise="'nanoinfer models' lists them")
         raise InputError(f"no model is called {name!r}; {hint}")

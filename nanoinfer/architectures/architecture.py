@@ -1,4 +1,4 @@
-"""What the package knows about one network: how to build its graph, prepare its images and find its weights."""
+"""Architecture: how to build the graph of one network, prepare its images and find its weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Image -> input: the shorter side becomes `resize`, then a centre crop (height, width), then (x - mean) / std.
+    """Image -> input: resize the shorter side, crop the centre, scale to 0..1, then (x - mean) / std.
 
-    `mean` and `std` are for RGB values in 0..1.
+    resize: pixels of the shorter side. crop: (height, width) in pixels. mean, std: of RGB values in 0..1.
     """
 
     resize: int
@@ -28,11 +28,13 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class Architecture:
-    """One row of MODELS: `build(**arguments)` gives the graph; `arguments` holds a default for each of its parameters.
+    """One row of MODELS.
 
-    `weights` is where the parameters come from by default: "hub:owner/repository", "package:file" for a file that
-    ships with the package, or None where no repository holds tensors under these names. `library` has a torch module
-    of this very name, to compare with; None where no library has one.
+    build: makes the graph from `arguments`. arguments: a default for each of its parameters.
+    labels: the class names, a table in `nanoinfer.data`.
+    weights: the default source, "hub:owner/repository" or "package:file" for a file that ships with the package; None
+        if no repository holds tensors under these names.
+    library: the library whose torch module of this very name the network equals; None if there is none.
     """
 
     name: str
@@ -45,9 +47,9 @@ class Architecture:
     library: Literal["timm", "torchvision"] | None = None
 
     def graph(self, **arguments) -> Graph:
-        """The network with some arguments changed: `graph(num_classes=10)`.
+        """The graph with some arguments changed: `graph(num_classes=10)`.
 
-        Raises ValueError for an argument that the network does not have, or that leaves a layer without channels.
+        Raises ValueError for an argument that the network does not have, or a value that leaves a layer empty.
         """
         unknown = [name for name in arguments if name not in self.arguments]
         if unknown:

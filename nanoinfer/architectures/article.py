@@ -1,8 +1,9 @@
-"""MobileNetV2 as the "MobileNetV2 Paper Walkthrough" of M. Ardi writes it, block by block, from the paper's table.
+"""MobileNetV2 as M. Ardi's "MobileNetV2 Paper Walkthrough" builds it from the paper's table.
 
-It differs from torchvision's mobilenet_v2 in three ways: channels are cut off, int(c * width), not rounded to multiples
-of 8; the last convolution is scaled at every width; and the first block has an expansion convolution although t = 1.
-That convolution, 32 x 32 weights and 64 of its batch norm, makes 3,505,960 parameters out of torchvision's 3,504,872.
+It differs from torchvision's mobilenet_v2 in three ways: channels are truncated, int(c * width), not rounded to
+multiples of 8; the last convolution is scaled at every width; and the first block has an expansion convolution although
+t = 1. That convolution has 32 x 32 weights and 64 of its batch norm, so there are 3,505,960 parameters instead of
+torchvision's 3,504,872.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from .mobilenetv2 import HEAD_CHANNELS, STAGES, STEM_CHANNELS
 
 
 def mobilenetv2_article(num_classes: int, width: float) -> Graph:
-    """The walkthrough's MobileNetV2 for any input size; `width` is its WIDTH_MULTIPLIER."""
+    """The walkthrough's MobileNetV2, for any input size; `width` is its WIDTH_MULTIPLIER."""
     net = Builder(kind="MobileNetV2")
     x = _conv(net, net.input, "first_conv", int(STEM_CHANNELS * width), window=3, stride=2)
     for i, stage in enumerate(STAGES):
@@ -27,20 +28,20 @@ def mobilenetv2_article(num_classes: int, width: float) -> Graph:
 
 
 def _conv(net: Builder, x: Value, name: str, channels: int, window: int, stride: int) -> Value:
-    """Conv: convolution, batch norm, ReLU6."""
+    """Conv: convolution, batch norm, ReLU6; (N, C, H, W) -> (N, channels, H/s, W/s)."""
     x = net.batch_norm(net.conv2d(x, f"{name}.conv", channels, window, stride=stride), f"{name}.bn")
     return net.module(name, net.activation(x, "relu6", f"{name}.relu6"), "Conv")
 
 
 def _block(net: Builder, x: Value, name: str, t: int, channels: int, stride: int) -> Value:
-    """InvResidualS1 and InvResidualS2: (N, C, H, W) -> (N, channels, H/s, W/s). One ReLU6 module runs twice."""
+    """InvResidualS1 or InvResidualS2: (N, C, H, W) -> (N, channels, H/s, W/s). Its one ReLU6 module runs twice."""
     shortcut, hidden = x, x.channels * t
     x = net.batch_norm(net.conv2d(x, f"{name}.pwconv0", hidden, window=1), f"{name}.bn_pwconv0")
     x = net.activation(x, "relu6", f"{name}.relu6")
     x = net.conv2d(x, f"{name}.dwconv", hidden, window=3, stride=stride, groups=hidden)
     x = net.activation(net.batch_norm(x, f"{name}.bn_dwconv"), "relu6", f"{name}.relu6")
     x = net.batch_norm(net.conv2d(x, f"{name}.pwconv1", channels, window=1), f"{name}.bn_pwconv1")
-    # Decided on the scaled counts: at a small width two stages can meet in one channel count.
+    # By the scaled channels: at a small width, two stages can have the same number.
     if stride == 1 and channels == shortcut.channels:
         x = net.residual(x, shortcut, name)
     return net.module(name, x, f"InvResidualS{stride}")

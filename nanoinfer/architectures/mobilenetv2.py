@@ -1,7 +1,7 @@
-"""MobileNetV2 as timm and torchvision define it: two naming schemes over the table of one paper.
+"""MobileNetV2 as timm and torchvision define it: one table, two naming schemes.
 
 Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", https://arxiv.org/abs/1801.04381, table 2;
-timm/models/efficientnet.py:_gen_mobilenet_v2; torchvision/models/mobilenetv2.py. article.py reads the same table.
+timm/models/efficientnet.py:_gen_mobilenet_v2; torchvision/models/mobilenetv2.py. `article` builds from the same table.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ HEAD_CHANNELS = 1280  # 1 x 1, 7 x 7
 
 
 def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: bool) -> Graph:
-    """timm's mobilenetv2_*: channels times `width`, blocks of a stage times `depth`, rounded up.
+    """timm's mobilenetv2_*: channels are multiplied by `width`, the blocks of a stage by `depth` and rounded up.
 
-    With `fixed_ends` the stem and the head keep the paper's channels, the first and the last stage their one block.
+    With `fixed_ends`, the stem and the head keep the paper's channels, and the first and the last stage one block.
     """
     net = Builder(kind="EfficientNet")
     x = net.conv2d(net.input, "conv_stem", STEM_CHANNELS if fixed_ends else _scaled(STEM_CHANNELS, width), 3, stride=2)
@@ -49,7 +49,7 @@ def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: b
         end = fixed_ends and i in (0, len(STAGES) - 1)
         for j in range(stage.blocks if end else math.ceil(stage.blocks * depth)):
             name, channels = f"blocks.{i}.{j}", _scaled(stage.channels, width)
-            options = {"window": 3, "stride": stage.stride if j == 0 else 1, "kind": "relu6"}
+            options = {"window": 3, "stride": stage.stride if j == 0 else 1, "activation": "relu6"}
             if stage.expansion == 1:
                 x = depthwise_separable(net, x, name, channels, **options)
             else:
@@ -65,7 +65,7 @@ def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: b
 
 
 def torchvision_mobilenet_v2(num_classes: int, width_mult: float) -> Graph:
-    """torchvision's mobilenet_v2: a flat list `features`, a convolution, its norm and its activation numbered."""
+    """torchvision's mobilenet_v2: stem, blocks and head are one flat list, `features`."""
     net = Builder(kind="MobileNetV2")
     x = _conv_norm_relu6(net, net.input, "features.0", _scaled(STEM_CHANNELS, width_mult), window=3, stride=2)
     index = 1
@@ -82,7 +82,7 @@ def torchvision_mobilenet_v2(num_classes: int, width_mult: float) -> Graph:
 
 
 def _torchvision_block(net: Builder, x: Value, name: str, expansion: int, channels: int, stride: int) -> Value:
-    """InvertedResidual: (N, C, H, W) -> (N, channels, H/s, W/s); the steps of `conv` count from the first there is."""
+    """InvertedResidual: (N, C, H, W) -> (N, channels, H/s, W/s); without an expansion, `conv` has a step less."""
     shortcut, hidden, step = x, x.channels * expansion, 0
     if expansion != 1:
         x, step = _conv_norm_relu6(net, x, f"{name}.conv.0", hidden, window=1), 1
@@ -94,8 +94,10 @@ def _torchvision_block(net: Builder, x: Value, name: str, expansion: int, channe
     return net.module(name, x, "InvertedResidual")
 
 
-def _conv_norm_relu6(net, x, name, channels, window, stride=1, groups=1) -> Value:
-    """Conv2dNormActivation of torchvision."""
+def _conv_norm_relu6(
+    net: Builder, x: Value, name: str, channels: int, window: int, *, stride: int = 1, groups: int = 1
+) -> Value:
+    """torchvision's Conv2dNormActivation with ReLU6: (N, C, H, W) -> (N, channels, H/s, W/s)."""
     x = net.batch_norm(net.conv2d(x, f"{name}.0", channels, window, stride=stride, groups=groups), f"{name}.1")
     return net.module(name, net.activation(x, "relu6", f"{name}.2"), "Conv2dNormActivation")
 
@@ -105,14 +107,16 @@ def _scaled(channels: int, width: float) -> int:
 
 
 def _head_channels(width: float) -> int:
-    """The head grows with the width, but a narrow network keeps all of it (section 6.1 of the paper)."""
+    """The channels of the head: widths below 1 do not shrink it (section 6.1 of the paper)."""
     return make_divisible(HEAD_CHANNELS * max(1.0, width))
 
 
 TIMM = Preprocessing(resize=256, interpolation="bicubic")
 
 
-def _timm(name, width, weights, depth=1.0, fixed_ends=False) -> Architecture:
+def _timm(
+    name: str, width: float, weights: str | None, *, depth: float = 1.0, fixed_ends: bool = False
+) -> Architecture:
     arguments = {"num_classes": 1000, "width": width, "depth": depth, "fixed_ends": fixed_ends}
     scaled = f", depth x {depth:g}" if depth != 1 else ""
     description = f"MobileNetV2, width x {width:g}{scaled} (timm)"

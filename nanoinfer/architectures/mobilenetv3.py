@@ -1,11 +1,12 @@
 """MobileNetV3 as timm defines it (timm/models/mobilenetv3.py:_gen_mobilenet_v3).
 
-Howard et al., "Searching for MobileNetV3", https://arxiv.org/abs/1905.02244, tables 1 and 2. Members by TensorFlow's
-rules (tf_*) pad unevenly and are not here.
+Howard et al., "Searching for MobileNetV3", https://arxiv.org/abs/1905.02244, tables 1 and 2. timm's tf_* models follow
+TensorFlow's uneven padding and are not here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..graph import Builder, Graph
@@ -14,13 +15,13 @@ from .timm_blocks import batch_norm_act, conv_bn_act, depthwise_separable, inver
 
 
 class Block(NamedTuple):
-    """A row "bneck" of the paper's tables."""
+    """A row "bneck" of the paper's tables, with the paper's column in quotes."""
 
     window: int
     expanded: int  # "exp size"
     channels: int  # "#out"
     squeeze: bool  # "SE"
-    kind: str  # "NL"
+    activation: str  # "NL"
     stride: int  # "s"
 
 
@@ -79,31 +80,31 @@ SMALL = (  # table 2
 
 
 def mobilenetv3_large(num_classes: int, width: float) -> Graph:
-    """timm's mobilenetv3_large_*: the paper's large network, channels times `width`."""
+    """timm's mobilenetv3_large_*: the paper's large network, channels multiplied by `width`."""
     return _build(LARGE, last_channels=960, head_channels=1280, num_classes=num_classes, width=width)
 
 
 def mobilenetv3_small(num_classes: int, width: float) -> Graph:
-    """timm's mobilenetv3_small_*: the paper's small network, channels times `width`."""
+    """timm's mobilenetv3_small_*: the paper's small network, channels multiplied by `width`."""
     return _build(SMALL, last_channels=576, head_channels=1024, num_classes=num_classes, width=width)
 
 
 def _build(stages, last_channels: int, head_channels: int, num_classes: int, width: float) -> Graph:
-    """Stem, blocks, a 1 x 1 convolution to `last_channels`, mean over pixels, `head_channels`, classes.
+    """Stem, blocks, 1 x 1 convolution to `last_channels`, mean over pixels, linear to `head_channels`, to classes.
 
-    Below width 0.75 the stem keeps its channels; the head keeps them at every width.
+    `width` scales all channels, but for the head's, and the stem's below width 0.75.
     """
-    net, inputs = Builder(kind="MobileNetV3"), STEM_CHANNELS  # inputs: what the block receives at width 1
+    net, inputs = Builder(kind="MobileNetV3"), STEM_CHANNELS  # inputs: the block's input channels at width 1
     x = net.conv2d(net.input, "conv_stem", inputs if width < 0.75 else make_divisible(inputs * width), 3, stride=2)
     x = batch_norm_act(net, x, "bn1", HS)
     for i, stage in enumerate(stages):
         for j, row in enumerate(stage):
             name, channels = f"blocks.{i}.{j}", make_divisible(row.channels * width)
-            options = {"window": row.window, "stride": row.stride, "kind": row.kind, "squeeze": row.squeeze}
+            options = {"window": row.window, "stride": row.stride, "activation": row.activation, "squeeze": row.squeeze}
             if row.expanded == inputs:
                 x = depthwise_separable(net, x, name, channels, **options)
             else:
-                # The ratio to the inputs stays when the width changes, not the expanded size.
+                # timm keeps the paper's ratio at every width: hidden channels follow from the block's scaled inputs.
                 x = inverted_residual(net, x, name, channels, expansion=row.expanded / inputs, **options)
             inputs = row.channels
         net.module(f"blocks.{i}", x)
@@ -111,14 +112,14 @@ def _build(stages, last_channels: int, head_channels: int, num_classes: int, wid
     features = net.module("blocks", net.module(f"blocks.{len(stages)}", x))
 
     x = net.global_average_pool(features, "global_pool.pool")
-    x = net.module("global_pool.flatten", x)  # an Identity: the head wants (N, C, 1, 1)
+    x = net.module("global_pool.flatten", x)  # an Identity: the head takes (N, C, 1, 1)
     x = net.module("global_pool", x, "SelectAdaptivePool2d")
     x = net.conv2d(x, "conv_head", head_channels, window=1, bias=True)
     x = net.activation(net.module("norm_head", x), HS, "act2")
     return net.finish(net.linear(net.flatten(x, "flatten"), "classifier", num_classes), features)
 
 
-def _model(name, build, width, weights) -> Architecture:
+def _model(name: str, build: Callable[..., Graph], width: float, weights: str | None) -> Architecture:
     size = "large" if build is mobilenetv3_large else "small"
     return Architecture(
         name=name,

@@ -8,6 +8,7 @@ bottleneck takes the stride ("v1.5"), not the first 1 x 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ..graph import Builder, Graph, Value
@@ -15,10 +16,10 @@ from .architecture import Architecture, Preprocessing
 
 
 class Stage(NamedTuple):
-    """A row of the paper's table: channels inside a block of the plain network, stride of the stage's first block."""
+    """A row of the paper's table."""
 
-    channels: int
-    stride: int
+    channels: int  # inside a block of the plain ResNet
+    stride: int  # of the stage's first block
 
 
 STEM_CHANNELS = 64  # 7 x 7, stride 2, then max pool 3 x 3, stride 2; 224 x 224 -> 112 x 112 -> 56 x 56
@@ -31,24 +32,26 @@ STAGES = (
 
 
 def resnet_bottleneck(num_classes: int, layers: tuple[int, ...], groups: int, width_per_group: int) -> Graph:
-    """torchvision's ResNet of Bottleneck blocks, `layers` in each stage.
+    """torchvision's ResNet of Bottleneck blocks; `layers` gives the number of blocks of each stage.
 
-    The 3 x 3 convolution has `groups` groups and, in the first stage, `width_per_group` channels in each.
+    The 3 x 3 convolution has `groups` groups of `width_per_group` channels in the first stage, twice as many channels
+    in each later stage. Raises ValueError if `layers` does not have four positive numbers.
     """
 
     def block(net, x, name, stage, stride):
         width = stage.channels * width_per_group // 64 * groups
-        return _bottleneck(net, x, name, width, 4 * stage.channels, stride, groups)
+        return _bottleneck(net, x, name, width, 4 * stage.channels, stride=stride, groups=groups)
 
     return _build(num_classes, layers, block)
 
 
 def resnet_basic(num_classes: int, layers: tuple[int, ...]) -> Graph:
-    """torchvision's ResNet of BasicBlock blocks, `layers` in each stage."""
+    """torchvision's ResNet of BasicBlock blocks; `layers` as for `resnet_bottleneck`."""
     return _build(num_classes, layers, lambda net, x, name, stage, s: _basic(net, x, name, stage.channels, s))
 
 
-def _build(num_classes: int, layers: tuple[int, ...], block) -> Graph:
+def _build(num_classes: int, layers: tuple[int, ...], block: Callable[..., Value]) -> Graph:
+    """Stem, stages of `block(net, x, name, stage, stride)`, mean over pixels, linear."""
     if len(layers) != len(STAGES) or min(layers) < 1:
         raise ValueError(f"layers={layers} does not give a number of blocks for each of {len(STAGES)} stages")
     net = Builder(kind="ResNet")
@@ -63,7 +66,7 @@ def _build(num_classes: int, layers: tuple[int, ...], block) -> Graph:
     return net.finish(net.linear(x, "fc", num_classes), features)
 
 
-def _bottleneck(net: Builder, x: Value, name: str, width: int, channels: int, stride: int, groups: int) -> Value:
+def _bottleneck(net: Builder, x: Value, name: str, width: int, channels: int, *, stride: int, groups: int) -> Value:
     """Bottleneck: 1 x 1 to `width`, 3 x 3, 1 x 1 to `channels`; (N, C, H, W) -> (N, channels, H/s, W/s)."""
     y = net.batch_norm(net.conv2d(x, f"{name}.conv1", width, window=1), f"{name}.bn1")
     y = net.activation(y, "relu", f"{name}.relu")
@@ -82,7 +85,7 @@ def _basic(net: Builder, x: Value, name: str, channels: int, stride: int) -> Val
 
 
 def _residual_relu(net: Builder, y: Value, x: Value, name: str, stride: int) -> Value:
-    """relu(y + x), x through a 1 x 1 convolution where its shape differs (added last, as torch registers it last)."""
+    """relu(y + x); if shapes differ, x goes through a 1 x 1 convolution first, which torch registers last."""
     if stride != 1 or x.channels != y.channels:
         x = net.conv2d(x, f"{name}.downsample.0", y.channels, window=1, stride=stride)
         x = net.module(f"{name}.downsample", net.batch_norm(x, f"{name}.downsample.1"))
@@ -90,7 +93,9 @@ def _residual_relu(net: Builder, y: Value, x: Value, name: str, stride: int) -> 
     return net.activation(y, "relu", f"{name}.relu")
 
 
-def _model(name, layers, groups=1, width_per_group=64, resize=256) -> Architecture:
+def _model(
+    name: str, layers: tuple[int, ...], *, groups: int = 1, width_per_group: int = 64, resize: int = 256
+) -> Architecture:
     grouped = f", {groups} groups" if groups > 1 else ""
     wide = f", {width_per_group // 64} x wider inside" if width_per_group > 64 else ""
     return Architecture(
@@ -105,7 +110,7 @@ def _model(name, layers, groups=1, width_per_group=64, resize=256) -> Architectu
     )
 
 
-def _basic_model(name, layers) -> Architecture:
+def _basic_model(name: str, layers: tuple[int, ...]) -> Architecture:
     return Architecture(
         name=name,
         build=resnet_basic,

@@ -1,8 +1,8 @@
-"""The blocks from which timm makes MobileNetV2 and V3 (timm/models/_efficientnet_blocks.py), under timm's names.
+"""The blocks of timm's MobileNetV2 and V3 (timm/models/_efficientnet_blocks.py), under timm's names.
 
 Every function takes the builder, the input x (N, C, H, W) and the torch module's name, and returns the module's output.
-`kind` is an activation of `Builder.activation`. Modules that do nothing in eval mode (drop, aa, drop_path) are named
-as well, so that a hook on any of them finds its value.
+`activation` is an argument of `Builder.activation`. Modules that do nothing in eval mode (drop, aa, drop_path) are
+recorded as well, so that a hook on any of them finds its value.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from ..graph import Builder, Value
 
 
 def make_divisible(channels: float) -> int:
-    """The nearest multiple of 8, never more than 10 % below `channels`; timm's and torchvision's rule."""
+    """The nearest multiple of 8 that is at least 8 and at least 90% of `channels`; timm's and torchvision's rule."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-def batch_norm_act(net: Builder, x: Value, name: str, kind: str | None = None) -> Value:
-    """BatchNormAct2d: batch norm, then an activation inside the same module; a hook on it sees the activation."""
+def batch_norm_act(net: Builder, x: Value, name: str, activation: str | None = None) -> Value:
+    """BatchNormAct2d: batch norm, then an activation inside the same module, so a hook sees the activation's output."""
     x = net.batch_norm(x, name, eps=1e-5)
     net.module(f"{name}.drop", x)
-    x = net.activation(x, kind, f"{name}.act") if kind else net.module(f"{name}.act", x)
+    x = net.activation(x, activation, f"{name}.act") if activation else net.module(f"{name}.act", x)
     return net.module(name, x, "BatchNormAct2d")
 
 
-def conv_bn_act(net: Builder, x: Value, name: str, channels: int, kind: str) -> Value:
-    """ConvBnAct with a 1 x 1 window: the last block of MobileNetV3."""
+def conv_bn_act(net: Builder, x: Value, name: str, channels: int, activation: str) -> Value:
+    """ConvBnAct with a 1 x 1 window, the last block of MobileNetV3: (N, C, H, W) -> (N, channels, H, W)."""
     x = net.conv2d(x, f"{name}.conv", channels, window=1)
-    x = net.module(f"{name}.aa", batch_norm_act(net, x, f"{name}.bn1", kind))
+    x = net.module(f"{name}.aa", batch_norm_act(net, x, f"{name}.bn1", activation))
     return net.module(name, x, "ConvBnAct")
 
 
 def squeeze_excite(net: Builder, x: Value, name: str) -> Value:
-    """SqueezeExcite: every channel times a gate in 0..1, computed from the means of all channels."""
+    """SqueezeExcite: multiply each channel by a gate in 0..1, computed from the means of all channels."""
     y = net.global_average_pool(x, f"{name}:mean")
     y = net.conv2d(y, f"{name}.conv_reduce", make_divisible(x.channels / 4), window=1, bias=True)
     y = net.activation(y, "relu", f"{name}.act1")
@@ -42,12 +42,20 @@ def squeeze_excite(net: Builder, x: Value, name: str) -> Value:
 
 
 def depthwise_separable(
-    net: Builder, x: Value, name: str, channels: int, *, window: int, stride: int, kind: str, squeeze: bool = False
+    net: Builder,
+    x: Value,
+    name: str,
+    channels: int,
+    *,
+    window: int,
+    stride: int,
+    activation: str,
+    squeeze: bool = False,
 ) -> Value:
     """DepthwiseSeparableConv: depthwise, (squeeze-and-excite,) project; (N, C, H, W) -> (N, channels, H/s, W/s)."""
     shortcut = x
     x = net.conv2d(x, f"{name}.conv_dw", x.channels, window, stride=stride, groups=x.channels)
-    x = net.module(f"{name}.aa", batch_norm_act(net, x, f"{name}.bn1", kind))
+    x = net.module(f"{name}.aa", batch_norm_act(net, x, f"{name}.bn1", activation))
     x = squeeze_excite(net, x, f"{name}.se") if squeeze else net.module(f"{name}.se", x)
     x = net.conv2d(x, f"{name}.conv_pw", channels, window=1)
     x = batch_norm_act(net, x, f"{name}.bn2")
@@ -63,16 +71,16 @@ def inverted_residual(
     expansion: float,
     window: int,
     stride: int,
-    kind: str,
+    activation: str,
     squeeze: bool = False,
 ) -> Value:
     """InvertedResidual: expand, depthwise, (squeeze-and-excite,) project; (N, C, H, W) -> (N, channels, H/s, W/s)."""
     shortcut = x
     hidden = make_divisible(x.channels * expansion)
     x = net.conv2d(x, f"{name}.conv_pw", hidden, window=1)
-    x = batch_norm_act(net, x, f"{name}.bn1", kind)
+    x = batch_norm_act(net, x, f"{name}.bn1", activation)
     x = net.conv2d(x, f"{name}.conv_dw", hidden, window, stride=stride, groups=hidden)
-    x = net.module(f"{name}.aa", batch_norm_act(net, x, f"{name}.bn2", kind))
+    x = net.module(f"{name}.aa", batch_norm_act(net, x, f"{name}.bn2", activation))
     x = squeeze_excite(net, x, f"{name}.se") if squeeze else net.module(f"{name}.se", x)
     x = net.conv2d(x, f"{name}.conv_pwl", channels, window=1)
     x = batch_norm_act(net, x, f"{name}.bn3")
@@ -80,7 +88,7 @@ def inverted_residual(
 
 
 def _residual(net: Builder, x: Value, shortcut: Value, name: str, stride: int) -> Value:
-    """Add the block's input where shapes allow it."""
+    """Add the block's input if the shapes are equal."""
     if stride == 1 and x.channels == shortcut.channels:
         return net.residual(net.module(f"{name}.drop_path", x), shortcut, name)
     return x

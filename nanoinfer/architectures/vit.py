@@ -15,14 +15,16 @@ def vision_transformer(
     num_classes: int,
     image_size: int,
     patch_size: int,
+    *,
     num_layers: int,
     hidden_dim: int,
     mlp_dim: int,
     num_heads: int,
 ) -> Graph:
-    """torchvision's VisionTransformer for square images; `image_size` decides the length of the position embedding.
+    """torchvision's VisionTransformer for square images of `image_size` pixels a side, and of no other size.
 
-    Raises ValueError where patches do not tile the image, or heads not the hidden dimension.
+    `patch_size` is in pixels a side, the dimensions are features of a token. Raises ValueError if the image does not
+    divide into patches, or the hidden dimension into heads.
     """
     if image_size % patch_size:
         raise ValueError(f"image_size={image_size} is not a multiple of the patch size {patch_size}")
@@ -43,7 +45,7 @@ def vision_transformer(
 
 
 def _patches(net: Builder, name: str, hidden_dim: int, patch_size: int, patches: tuple[int, int]) -> Value:
-    """A convolution that takes images of exactly `patches` (rows, columns) and of no other size."""
+    """The patch embedding, a convolution without overlap; `patches` (rows, columns) fixes the size of the image."""
     tensors = {"weight": net.parameter(f"{name}.weight", hidden_dim, net.input.channels, patch_size, patch_size)}
     tensors["bias"] = net.parameter(f"{name}.bias", hidden_dim)
     attributes = {"stride": patch_size, "padding": 0, "groups": 1, "patches": patches}
@@ -51,13 +53,13 @@ def _patches(net: Builder, name: str, hidden_dim: int, patch_size: int, patches:
 
 
 def _encoder_block(net: Builder, x: Value, name: str, mlp_dim: int, num_heads: int) -> Value:
-    """EncoderBlock: (N, T, D) -> (N, T, D), two residuals with the norm inside each of them."""
+    """EncoderBlock: (N, T, D) -> (N, T, D): attention, then an MLP, each behind a norm and within a residual."""
     attention = f"{name}.self_attention"
     y = net.layer_norm(x, f"{name}.ln_1", EPS)
     names = {"weight": f"{attention}.in_proj_weight", "bias": f"{attention}.in_proj_bias"}
     y = net.linear(y, f"{attention}:in_proj", 3 * x.channels, **names)
     y = net.attention(y, num_heads, f"{attention}:heads")
-    # torch computes the output projection inside self_attention, not by calling the module out_proj.
+    # self_attention computes the output projection itself; torch never calls its module out_proj.
     names = {"weight": f"{attention}.out_proj.weight", "bias": f"{attention}.out_proj.bias"}
     y = net.module(attention, net.linear(y, attention, x.channels, **names), "MultiheadAttention")
     y = net.module(f"{name}.dropout", y, "Dropout")
@@ -70,7 +72,9 @@ def _encoder_block(net: Builder, x: Value, name: str, mlp_dim: int, num_heads: i
     return net.module(name, net.residual(x, y, name), "EncoderBlock")
 
 
-def _model(name, patch_size, num_layers, hidden_dim, mlp_dim, num_heads, resize=256) -> Architecture:
+def _model(
+    name: str, patch_size: int, num_layers: int, hidden_dim: int, mlp_dim: int, num_heads: int, *, resize: int = 256
+) -> Architecture:
     return Architecture(
         name=name,
         build=vision_transformer,
