@@ -1,8 +1,11 @@
 """Weight files to NumPy arrays: safetensors, torch checkpoints (without torch) and the Hugging Face hub.
 
-This package knows no graph and no kernel: it turns a source into ``{name: ndarray}`` and back. Files are data here:
-no pickle is ever executed, and every size and offset is checked before memory is touched.
+This package knows no graph and no kernel: it turns a source into {name: ndarray} and back. A file is data and never
+code: no pickle is executed, and every size and offset is checked before memory is touched. Read `files` (which reader
+takes a source), then the readers: `safetensors_file`, `torch_zip` with `pickle_data`, `hub`.
 """
+
+from __future__ import annotations
 
 from ..errors import InputError
 from .files import load_weights

@@ -1,16 +1,21 @@
-"""What both file readers share: which shapes NumPy can hold, and every floating dtype to float32."""
+"""Shapes and dtypes, for both file readers: which shapes NumPy can hold, and float32 from every floating dtype."""
+
+from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
+
+StrPath = str | os.PathLike
 
 MAX_DIMENSIONS = 32  # NumPy 1.x holds no more; networks use five at most
 
 
-def is_shape(shape):
-    """True when ``shape`` is a sequence of sizes that an array can have, so that making one cannot raise.
+def is_shape(shape: object) -> bool:
+    """Whether `shape`, from a file, is a sequence of sizes that an array can have, so that making one cannot raise.
 
-    Zero sizes are left out of the product because NumPy limits that product, too.
+    The product leaves out sizes of zero, because NumPy limits the product of the others too.
     """
     if not isinstance(shape, (list, tuple)) or len(shape) > MAX_DIMENSIONS:
         return False
@@ -19,10 +24,10 @@ def is_shape(shape):
     return math.prod(size for size in shape if size) < 2**48
 
 
-def to_float32(array):
-    """Any floating array -> float32; integers and bools keep their dtype. Native byte order, no copy if none is needed.
+def to_float32(array: np.ndarray) -> np.ndarray:
+    """Any floating array -> float32; integers and bools keep their dtype. In native byte order, a copy only if needed.
 
-    A float64 beyond the float32 range becomes inf, as it does in torch.
+    A float64 beyond the range of float32 becomes inf, as in torch.
     """
     if array.dtype.kind == "f":
         with np.errstate(all="ignore"):
@@ -30,8 +35,8 @@ def to_float32(array):
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def bfloat16_to_float32(bits):
-    """uint16 bit patterns of bfloat16 -> float32. Exact: a bfloat16 is the upper half of a float32."""
+def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
+    """bfloat16, as uint16 bit patterns -> float32. The result is exact: a bfloat16 is the upper half of a float32."""
     wide = bits.astype(np.uint32)
     wide <<= 16
     return wide.view(np.float32)

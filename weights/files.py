@@ -1,5 +1,7 @@
 """load_weights: a path, a mapping or a hub name -> {name: ndarray}."""
 
+from __future__ import annotations
+
 import os
 import stat
 from collections.abc import Mapping
@@ -7,9 +9,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import InputError, printable
-from .arrays import to_float32
+from .arrays import StrPath, to_float32
 
-# How the files that people hand over by mistake begin, and what to tell them.
+Arrays = dict[str, np.ndarray]
+
+# First bytes of files that are given by mistake -> the problem and the next step.
 _OTHER_CONTENT = (
     (
         b"version https://git-lfs",
@@ -22,17 +26,17 @@ _OTHER_CONTENT = (
 )
 
 
-def load_weights(source):
-    """Read named arrays from ``source``.
+def load_weights(source: StrPath | Mapping) -> Arrays:
+    """Read named arrays from `source`.
 
     source: one of
-        a path to a .safetensors, .pth or .pt file. The content decides which, not the suffix;
+        a path to a .safetensors, .pth or .pt file; the content decides which, not the suffix;
         a mapping {str: array-like of numbers} (NumPy arrays, torch tensors on any device, lists, an open .npz);
         "hub:owner/name" or "hub:owner/name@revision": a model on the Hugging Face hub (see hub.py).
 
-    Returns a dict in the order of the file. Every floating dtype (float16, bfloat16, float64) becomes float32;
+    Returns {name: array} in the order of the file. Every floating dtype (float16, bfloat16, float64) becomes float32;
     integers and bools keep theirs. Arrays are C-contiguous, may be read-only and may share memory: with each other
-    (tied weights), with a mapping's own arrays, or with the file, as a .safetensors file is mapped and not read.
+    (tied weights), with a mapping's own arrays, or with the file, since a .safetensors file is mapped and not read.
     So replace such a file by renaming a new one over it (as save_safetensors does); do not truncate it while in use.
 
     Raises InputError, in one line that says what to do next, if the source is missing, unreadable or damaged.
@@ -50,8 +54,8 @@ def load_weights(source):
     )
 
 
-def _from_file(path):
-    """Look at the first bytes of the file and hand it to the reader of that format."""
+def _from_file(path: str) -> Arrays:
+    """The arrays of a file, by the reader for its first bytes."""
     name = printable(path)
     try:
         mode = os.stat(path).st_mode
@@ -80,8 +84,8 @@ def _from_file(path):
     raise InputError(f"{name}: {_what_it_is(path, start)}")
 
 
-def _what_it_is(path, start):
-    """The problem and the next step for a file that is neither safetensors nor a zip."""
+def _what_it_is(path: str, start: bytes) -> str:
+    """The problem and the next step for a file that begins with `start`, neither safetensors nor a zip."""
     for magic, advice in _OTHER_CONTENT:
         if start.startswith(magic):
             return advice
@@ -96,15 +100,16 @@ def _what_it_is(path, start):
     return "is neither a safetensors file nor a torch checkpoint; give a .safetensors, .pth or .pt file"
 
 
-def _from_mapping(mapping):
-    """{str: array-like} -> {str: C-contiguous ndarray}, floats as float32. float32 input is not copied."""
+def _from_mapping(mapping: Mapping) -> Arrays:
+    """{str: array-like} -> {str: C-contiguous ndarray}, floats as float32; float32 arrays are not copied."""
     return {name: to_float32(array) for name, array in as_arrays(mapping).items()}
 
 
-def as_arrays(mapping):
-    """{str: array-like} -> {str: C-contiguous ndarray} with the dtypes as they are; InputError names what is no number.
+def as_arrays(mapping: Mapping) -> Arrays:
+    """{str: array-like} -> {str: C-contiguous ndarray}, with their own dtypes.
 
-    Torch tensors are recognised by their methods, so that torch is never imported.
+    Torch tensors are recognised by their methods, so torch is never imported. Raises InputError, which names the entry,
+    if a key is not a string or a value is not an array of real numbers.
     """
     arrays = {}
     for name, value in mapping.items():

@@ -1,17 +1,20 @@
 """The pickle inside a torch checkpoint, interpreted as data: nothing is imported, called or executed.
 
-A pickle is a program for a small stack machine. pickletools splits it into opcodes without running them, and `_Machine`
-carries out the few that torch.save needs for a state dict. A tensor comes out as a `Tensor` record that says where
-its numbers lie; anything that would name other code is refused.
+A pickle is a program for a small stack machine. pickletools splits it into opcodes without running them, and _OPCODES
+holds a function for each of the few that torch.save needs for a state dict. A tensor comes out as a `Tensor` record
+that says where its numbers lie. Everything else is refused: other opcodes, and names of other code.
 """
 
+from __future__ import annotations
+
 import pickletools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import InputError, printable
-from .arrays import is_shape
+from .arrays import StrPath, is_shape
 
-# torch's storage classes -> dtype code without byte order; "bf" is bfloat16, which NumPy lacks.
+# torch's storage class -> dtype code without byte order; "bf" is bfloat16, which NumPy lacks.
 _STORAGES = {
     "torch.DoubleStorage": "f8",
     "torch.FloatStorage": "f4",
@@ -29,15 +32,10 @@ _TENSOR = "torch._utils._rebuild_tensor_v2"
 _PARAMETER = "torch._utils._rebuild_parameter"
 _ALLOWED = {_ORDERED_DICT, _TENSOR, _PARAMETER, *_STORAGES}
 
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_LITERALS = set("BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT".split())
-_LITERALS |= set("BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINSTRING SHORT_BINSTRING".split())
-_SHORT_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
 
 @dataclass(frozen=True)
 class Storage:
-    """A zip entry ``data/<key>`` of ``count`` numbers; ``code`` is a value of _STORAGES."""
+    """The zip entry "data/<key>" of `count` numbers; `code` is a value of _STORAGES."""
 
     key: str
     code: str
@@ -46,12 +44,12 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A view of a storage. ``offset`` and ``strides`` count numbers, not bytes. Not yet checked against the storage."""
+    """A view of a storage; `offset` and `strides` count numbers, not bytes. It may still reach beyond the storage."""
 
     storage: Storage
     offset: int
-    shape: tuple
-    strides: tuple
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -63,10 +61,10 @@ class _Malformed(Exception):
     """The program makes no sense, so the file is damaged (or hostile)."""
 
 
-def read_pickle(data, path):
-    """bytes of data.pkl -> dicts, lists, tuples, numbers, strings and Tensor records.
+def read_pickle(data: bytes, path: StrPath) -> object:
+    """The object in the bytes of data.pkl, of dicts, lists, tuples, numbers, strings and Tensor records.
 
-    InputError if the pickle is damaged, or if it names anything that is not tensor data.
+    Raises InputError, which names the file `path`, if the pickle is damaged or names anything that is not tensor data.
     """
     machine = _Machine(path)
     try:
@@ -82,7 +80,8 @@ def read_pickle(data, path):
         ) from None
 
 
-def _refuse(path, name):
+def _refuse(path: StrPath, name: str) -> InputError:
+    """The error of a pickle that needs the code `name`."""
     if name.startswith("torch._utils._rebuild_"):
         what = (
             f"{printable(name)}, a kind of tensor that is not supported; save dense float, int or bool tensors instead"
@@ -93,125 +92,186 @@ def _refuse(path, name):
     )
 
 
-def _need(condition, problem):
+def _expect(condition: object, problem: str) -> None:
     if not condition:
         raise _Malformed(problem)
 
 
 class _Machine:
-    """The stack, the stacks below each open MARK, and the memo of a pickle program."""
+    """The state of a pickle program: the stack, the stacks below each open MARK, and the memo."""
 
-    def __init__(self, path):
+    def __init__(self, path: StrPath):
         self.path = path
         self.stack, self.below, self.memo = [], [], {}
 
-    def pop(self):
-        _need(self.stack, "the stack is empty")
+    def step(self, name: str, argument: object) -> None:
+        """Carry out one opcode; InputError if a state dict does not need it."""
+        if name not in _OPCODES:
+            raise _refuse(self.path, f"the pickle opcode {name}")
+        _OPCODES[name](self, argument)
+
+    def push(self, item: object) -> None:
+        self.stack.append(item)
+
+    def pop(self) -> object:
+        _expect(self.stack, "the stack is empty")
         return self.stack.pop()
 
-    def pop_mark(self):
+    def pop_mark(self) -> list:
         """The items above the last MARK."""
-        _need(self.below, "no MARK is open")
+        _expect(self.below, "no MARK is open")
         items, self.stack = self.stack, self.below.pop()
         return items
 
-    def top(self, kind):
-        _need(self.stack and isinstance(self.stack[-1], kind), f"expected a {kind.__name__}")
+    def top(self, kind: type) -> object:
+        """The last item, which stays on the stack and must be of class `kind`."""
+        _expect(self.stack and isinstance(self.stack[-1], kind), f"expected a {kind.__name__}")
         return self.stack[-1]
 
-    def step(self, name, argument):
-        """Carry out one opcode; InputError if it is not one that a state dict needs."""
-        push = self.stack.append
-        if name in _CONSTANTS:
-            push(_CONSTANTS[name])
-        elif name in _LITERALS:
-            push(argument)
-        elif name in _SHORT_TUPLES:
-            push(tuple(reversed([self.pop() for _ in range(_SHORT_TUPLES[name])])))
-        elif name in ("PROTO", "FRAME"):
-            pass
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self.top(object)
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = self.top(object)
-        elif name in ("BINGET", "LONG_BINGET"):
-            push(self.memo[argument])
-        elif name == "MARK":
-            self.below.append(self.stack)
-            self.stack = []
-        elif name == "TUPLE":
-            items = tuple(self.pop_mark())
-            self.stack.append(items)
-        elif name == "EMPTY_LIST":
-            push([])
-        elif name == "APPEND":
-            item = self.pop()
-            self.top(list).append(item)
-        elif name == "APPENDS":
-            items = self.pop_mark()
-            self.top(list).extend(items)
-        elif name == "EMPTY_DICT":
-            push({})
-        elif name == "SETITEM":
-            value, key = self.pop(), self.pop()
-            _set_items(self.top(dict), [key, value])
-        elif name == "SETITEMS":
-            items = self.pop_mark()
-            _set_items(self.top(dict), items)
-        elif name == "GLOBAL":
-            push(self.named(argument.replace(" ", ".", 1)))
-        elif name == "STACK_GLOBAL":
-            attribute, module = self.pop(), self.pop()
-            _need(isinstance(attribute, str) and isinstance(module, str), "a global without a name")
-            push(self.named(f"{module}.{attribute}"))
-        elif name == "BINPERSID":
-            push(_storage(self.pop()))
-        elif name == "REDUCE":
-            arguments, function = self.pop(), self.pop()
-            _need(isinstance(function, _Global) and isinstance(arguments, tuple), "REDUCE without a function")
-            push(_reduce(function.name, arguments))
-        elif name == "BUILD":  # sets attributes, which on a state dict is _metadata: versions of modules, no tensor
-            self.pop()
-            self.top(dict)
-        else:
-            raise _refuse(self.path, f"the pickle opcode {name}")
-
-    def named(self, name):
+    def push_global(self, name: str) -> None:
         if name not in _ALLOWED:
             raise _refuse(self.path, name)
-        return _Global(name)
+        self.push(_Global(name))
 
 
-def _set_items(table, items):
-    _need(len(items) % 2 == 0, "a key without a value")
+def _mark(machine, _):
+    machine.below.append(machine.stack)
+    machine.stack = []
+
+
+def _memoize(machine, _):
+    machine.memo[len(machine.memo)] = machine.top(object)
+
+
+def _put(machine, index):
+    machine.memo[index] = machine.top(object)
+
+
+def _short_tuple(length):
+    def push_tuple(machine, _):
+        machine.push(tuple(reversed([machine.pop() for _ in range(length)])))
+
+    return push_tuple
+
+
+def _tuple(machine, _):
+    items = machine.pop_mark()  # which brings the stack back that the tuple goes to
+    machine.push(tuple(items))
+
+
+def _append(machine, _):
+    item = machine.pop()
+    machine.top(list).append(item)
+
+
+def _appends(machine, _):
+    items = machine.pop_mark()
+    machine.top(list).extend(items)
+
+
+def _setitem(machine, _):
+    value, key = machine.pop(), machine.pop()
+    _set_items(machine.top(dict), [key, value])
+
+
+def _setitems(machine, _):
+    items = machine.pop_mark()
+    _set_items(machine.top(dict), items)
+
+
+def _set_items(table: dict, items: list) -> None:
+    _expect(len(items) % 2 == 0, "a key without a value")
     for key, value in zip(items[::2], items[1::2], strict=True):
         # Only scalars: hashing a tuple that holds the same tuple twice, many levels deep, would never end.
-        _need(key is None or isinstance(key, (str, int, float)), "a key that is no text or number")
+        _expect(key is None or isinstance(key, (str, int, float)), "a key that is no text or number")
         table[key] = value
 
 
-def _storage(identifier):
+def _stack_global(machine, _):
+    attribute, module = machine.pop(), machine.pop()
+    _expect(isinstance(attribute, str) and isinstance(module, str), "a global without a name")
+    machine.push_global(f"{module}.{attribute}")
+
+
+def _reduce(machine, _):
+    arguments, function = machine.pop(), machine.pop()
+    _expect(isinstance(function, _Global) and isinstance(arguments, tuple), "REDUCE without a function")
+    machine.push(_result(function.name, arguments))
+
+
+def _build(machine, _):  # sets attributes; those of a state dict are _metadata, versions of modules and no tensors
+    machine.pop()
+    machine.top(dict)
+
+
+def _storage(identifier: object) -> Storage:
     """The persistent id ("storage", storage class, key, device, count) -> Storage."""
-    _need(isinstance(identifier, tuple) and len(identifier) == 5, "a persistent id that is no storage")
+    _expect(isinstance(identifier, tuple) and len(identifier) == 5, "a persistent id that is no storage")
     kind, storage, key, _, count = identifier
-    _need(kind == "storage" and isinstance(storage, _Global) and storage.name in _STORAGES, "an unknown storage")
-    _need(isinstance(key, str) and type(count) is int and count >= 0, "a storage without key or size")
+    _expect(kind == "storage" and isinstance(storage, _Global) and storage.name in _STORAGES, "an unknown storage")
+    _expect(isinstance(key, str) and type(count) is int and count >= 0, "a storage without key or size")
     return Storage(key, _STORAGES[storage.name], count)
 
 
-def _reduce(name, arguments):
-    """What calling one of the allowed functions would give."""
+def _result(name: str, arguments: tuple) -> object:
+    """The result that a call of the allowed function `name` would have."""
     if name == _ORDERED_DICT:
-        _need(arguments == (), "an OrderedDict with arguments")
+        _expect(arguments == (), "an OrderedDict with arguments")
         return {}  # a dict keeps its order
     if name == _PARAMETER:
-        _need(len(arguments) == 3 and isinstance(arguments[0], Tensor), "a Parameter without a tensor")
+        _expect(len(arguments) == 3 and isinstance(arguments[0], Tensor), "a Parameter without a tensor")
         return arguments[0]
-    _need(name == _TENSOR and len(arguments) == 6, f"a call of {name} with {len(arguments)} arguments")
+    _expect(name == _TENSOR and len(arguments) == 6, f"a call of {name} with {len(arguments)} arguments")
     storage, offset, shape, strides = arguments[:4]
-    _need(isinstance(storage, Storage), "a tensor without a storage")
-    _need(type(offset) is int and offset >= 0, "a tensor with an impossible offset")
-    _need(isinstance(shape, tuple) and is_shape(shape), "a tensor with an impossible shape")
-    _need(isinstance(strides, tuple) and len(strides) == len(shape), "a tensor with an impossible layout")
-    _need(all(type(stride) is int and stride >= 0 for stride in strides), "a tensor with impossible strides")
+    _expect(isinstance(storage, Storage), "a tensor without a storage")
+    _expect(type(offset) is int and offset >= 0, "a tensor with an impossible offset")
+    _expect(isinstance(shape, tuple) and is_shape(shape), "a tensor with an impossible shape")
+    _expect(isinstance(strides, tuple) and len(strides) == len(shape), "a tensor with an impossible layout")
+    _expect(all(type(stride) is int and stride >= 0 for stride in strides), "a tensor with impossible strides")
     return Tensor(storage, offset, shape, strides)
+
+
+def _push_constant(value):
+    return lambda machine, _: machine.push(value)
+
+
+def _push_argument(machine, argument):
+    machine.push(argument)
+
+
+_LITERALS = (
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING"),
+)
+
+# Opcode, by the name that pickletools gives it -> its effect on the machine, given the opcode's argument.
+_OPCODES: dict[str, Callable[[_Machine, object], None]] = {
+    "PROTO": lambda machine, _: None,
+    "FRAME": lambda machine, _: None,
+    "NONE": _push_constant(None),
+    "NEWTRUE": _push_constant(True),
+    "NEWFALSE": _push_constant(False),
+    "EMPTY_TUPLE": _push_constant(()),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    **dict.fromkeys(_LITERALS, _push_argument),
+    "BINPUT": _put,
+    "LONG_BINPUT": _put,
+    "MEMOIZE": _memoize,
+    "BINGET": lambda machine, index: machine.push(machine.memo[index]),
+    "LONG_BINGET": lambda machine, index: machine.push(machine.memo[index]),
+    "MARK": _mark,
+    "TUPLE": _tuple,
+    "TUPLE1": _short_tuple(1),
+    "TUPLE2": _short_tuple(2),
+    "TUPLE3": _short_tuple(3),
+    "APPEND": _append,
+    "APPENDS": _appends,
+    "SETITEM": _setitem,
+    "SETITEMS": _setitems,
+    "GLOBAL": lambda machine, name: machine.push_global(name.replace(" ", ".", 1)),
+    "STACK_GLOBAL": _stack_global,
+    "BINPERSID": lambda machine, _: machine.push(_storage(machine.pop())),
+    "REDUCE": _reduce,
+    "BUILD": _build,
+}

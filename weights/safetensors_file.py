@@ -1,21 +1,27 @@
 """The safetensors format: read by mapping the file, written through the safetensors library.
 
-A file is: 8 bytes little-endian length n, n bytes of JSON {name: {dtype, shape, data_offsets: [begin, end]}}, then the
-data that the offsets count from (https://github.com/huggingface/safetensors#format). The reader is our own because
-the library copies every tensor, has no NumPy bfloat16 and reports a damaged file without saying which tensor; the
-checks are the library's: the tensors tile the data exactly, without overlap, hole or rest.
+A file is a length n (8 bytes, little-endian), n bytes of JSON {name: {dtype, shape, data_offsets: [begin, end]}}, then
+the data that the offsets count from (https://github.com/huggingface/safetensors#format). The reader is our own because
+the library copies every tensor, has no NumPy bfloat16 and does not say which tensor of a file is damaged. The checks
+are the library's: the tensors tile the data exactly, without overlap, hole or rest.
 """
+
+from __future__ import annotations
 
 import contextlib
 import json
 import math
 import mmap
 import os
+from collections.abc import Mapping
+from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import InputError, damaged, printable
-from .arrays import bfloat16_to_float32, is_shape, to_float32
+from .arrays import StrPath, bfloat16_to_float32, is_shape, to_float32
+
+Entry = tuple[str, tuple[int, ...], int, int]  # dtype, shape, begin and end in bytes of the data
 
 MAX_HEADER = 100_000_000  # the library's own limit
 _DTYPES = {
@@ -35,11 +41,11 @@ _DTYPES = {
 }
 
 
-def read_safetensors(path):
-    """File -> {name: ndarray} in the order of its header; floats as float32, integers and bools as they are.
+def read_safetensors(path: StrPath) -> dict[str, np.ndarray]:
+    """{name: array} in the order of the file's header; floats as float32, integers and bools as they are.
 
-    Little-endian float32 and integer tensors are read-only views of the mapped file: nothing is read until it is
-    used. InputError names the tensor and the fault if the file is truncated or damaged.
+    float32 and integer tensors are read-only views of the mapped file, so that the system reads a page when it is first
+    used. Raises InputError, which names the tensor and the fault, if the file is truncated or damaged.
     """
     with _opened(path) as file:
         entries, _, start, size = _read_header(file, path)
@@ -53,18 +59,18 @@ def read_safetensors(path):
     return {name: _array(data, start + begin, dtype, shape) for name, (dtype, shape, begin, _) in entries.items()}
 
 
-def read_metadata(path):
-    """The file's ``__metadata__``, {str: str}; empty if there is none. Reads the header only."""
+def read_metadata(path: StrPath) -> dict[str, str]:
+    """The `__metadata__` of the file, empty if there is none; only the header is read. InputError as above."""
     with _opened(path) as file:
         return _read_header(file, path)[1]
 
 
-def save_safetensors(tensors, path, metadata=None):
-    """Write {str: array-like of numbers} to ``path``, with ``metadata`` {str: str} in the header; dtypes are kept.
+def save_safetensors(tensors: Mapping, path: StrPath, metadata: Mapping[str, str] | None = None) -> None:
+    """Write {str: array-like of numbers} to `path`, with `metadata` in the header; dtypes are kept.
 
     The library orders tensors by falling alignment, then by name. The file appears whole or not at all: it is written
     under a temporary name in the same folder and renamed, so arrays mapped from an older file of that name stay valid.
-    InputError if a value is no array of real numbers or the target cannot be written.
+    Raises InputError if a value is not an array of real numbers or the target cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -100,7 +106,7 @@ def save_safetensors(tensors, path, metadata=None):
         raise InputError(f"{printable(path)}: cannot be written ({reason}); {advice}") from None
 
 
-def _opened(path):
+def _opened(path: StrPath) -> BinaryIO:
     try:
         return open(path, "rb")
     except (OSError, ValueError) as error:
@@ -108,8 +114,8 @@ def _opened(path):
         raise InputError(f"{printable(path)}: cannot be read ({reason}); check the path and its permissions") from None
 
 
-def _read_header(file, path):
-    """-> entries {name: (dtype, shape, begin, end)}, metadata, where the data starts, size of the file in bytes."""
+def _read_header(file: BinaryIO, path: StrPath) -> tuple[dict[str, Entry], dict[str, str], int, int]:
+    """The entries by name, the metadata, the offset of the data, and the size of the file in bytes."""
     size = os.fstat(file.fileno()).st_size
     if size < 8:
         raise damaged(path, f"a safetensors file has at least 8 bytes, this one has {size}")
@@ -132,8 +138,8 @@ def _read_header(file, path):
     return entries, metadata, 8 + length, size
 
 
-def _unique(pairs):
-    """A JSON object as a dict. A name given twice is refused: which of the two a reader takes would be chance."""
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object as a dict; ValueError if a name appears twice, since readers differ in which of them they take."""
     table = dict(pairs)
     if len(table) != len(pairs):
         seen = set()
@@ -142,8 +148,8 @@ def _unique(pairs):
     return table
 
 
-def _entry(name, fields, path):
-    """One tensor of the header -> (dtype, shape, begin, end), each checked on its own and against the others."""
+def _entry(name: str, fields: object, path: StrPath) -> Entry:
+    """One tensor of the header, each field checked on its own and against the others."""
     label = f"tensor {printable(name)!r}"
     if any("\ud800" <= character <= "\udfff" for character in name):
         raise damaged(path, f"{label} has a name that is not valid text")
@@ -165,8 +171,8 @@ def _entry(name, fields, path):
     return dtype, tuple(shape), begin, end
 
 
-def _check_layout(entries, size, path):
-    """The tensors must tile the ``size`` bytes of data: in bounds, no overlap, no hole, no rest."""
+def _check_layout(entries: dict[str, Entry], size: int, path: StrPath) -> None:
+    """InputError unless the tensors tile the `size` bytes of data: in bounds, no overlap, no hole, no rest."""
     position = 0
     for name, (_, _, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
         label = f"tensor {printable(name)!r}"
@@ -181,24 +187,24 @@ def _check_layout(entries, size, path):
         raise damaged(path, f"{size - position} bytes follow the last tensor")
 
 
-def _array(data, start, dtype, shape):
-    """The tensor at byte ``start`` of the mapped file; a copy only where the dtype or the alignment asks for one."""
+def _array(data: mmap.mmap, start: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The tensor at byte `start` of the mapped file, copied only if its dtype or its alignment requires it."""
     count = math.prod(shape)
     stored = np.dtype(_DTYPES[dtype])
     if count == 0:  # frombuffer refuses a start at the very end of the file
         flat = np.empty(0, stored)
     else:
         flat = np.frombuffer(data, stored, count, start)
-    if not flat.flags.aligned:  # the format does not promise it, and kernels count on it
+    if not flat.flags.aligned:  # the format does not promise alignment, and kernels need it
         flat = flat.copy()
     flat = bfloat16_to_float32(flat) if dtype == "BF16" else to_float32(flat)
     return flat.reshape(shape)
 
 
 def release(array: np.ndarray) -> None:
-    """Give the memory behind an array of `read_safetensors` back to the system; read again, it comes from the file.
+    """Give the memory behind an array of `read_safetensors` back to the system, which rereads the file if it is used.
 
-    Arrays that are not views of a mapped file are left alone.
+    Nothing happens to an array that is not a view of a mapped file.
     """
     base = array
     while isinstance(base, (np.ndarray, memoryview)):

@@ -1,35 +1,38 @@
 """Checkpoints of torch.save (.pth, .pt; torch>=1.6) without torch and without executing pickle.
 
-Such a file is a zip of uncompressed entries: ``<name>/data.pkl`` describes the object, ``<name>/data/<key>`` are the
-storages, ``<name>/byteorder`` says 'little' or 'big'. pickle_data.py reads the description; this file fetches the
+Such a file is a zip of uncompressed entries: "<name>/data.pkl" describes the object, "<name>/data/<key>" are the
+storages, "<name>/byteorder" says "little" or "big". pickle_data.py reads the description, and this file reads the
 numbers.
 """
+
+from __future__ import annotations
 
 import math
 import os
 import zipfile
 import zlib
+from typing import BinaryIO
 
 import numpy as np
 
 from ..errors import InputError, damaged, printable
-from .arrays import bfloat16_to_float32, to_float32
-from .pickle_data import Tensor, read_pickle
+from .arrays import StrPath, bfloat16_to_float32, to_float32
+from .pickle_data import Storage, Tensor, read_pickle
 
-CHUNK = 2**18  # bytes read at a time: the checksum then finds them in the cache
+CHUNK = 2**18  # bytes per read, few enough that the checksum finds them in the cache
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
-def read_torch_zip(path):
-    """File -> {name: C-contiguous ndarray} in the order of its state dict; floats as float32, integers as they are.
+def read_torch_zip(path: StrPath) -> dict[str, np.ndarray]:
+    """{name: C-contiguous array} in the order of the state dict; floats as float32, integers and bools as they are.
 
-    A training checkpoint is unwrapped: of {"state_dict": {...}}, {"model_state_dict": {...}} and {"model": {...}} the
-    first that is there is read, and whatever stands beside it (epoch, optimizer, a moving average) is left out.
-    A prefix "module." that every name has (torch's DataParallel) is stripped. num_batches_tracked stays in the dict.
-    Tensors that share a storage share memory. Only the storages in use are read, and their checksums are checked.
+    A training checkpoint is unwrapped: the state dict is under the first key of "state_dict", "model_state_dict" and
+    "model" that it has, and entries beside it (epoch, optimizer, a moving average) are ignored. A prefix "module." that
+    every name has (torch's DataParallel) is removed. num_batches_tracked stays in the dict. Tensors that share a
+    storage share memory. Only the storages in use are read, and their checksums are checked.
 
-    InputError if the file is damaged, or holds anything but dense tensors of real numbers: a whole pickled model,
-    TorchScript, Python objects.
+    Raises InputError if the file is damaged, or holds anything but dense tensors of real numbers: a whole pickled
+    model, TorchScript, Python objects.
     """
     try:
         with open(path, "rb") as file:
@@ -42,9 +45,9 @@ def read_torch_zip(path):
         ) from None
 
 
-def _state_dict(root, path):
-    """The root object of a checkpoint -> {name: Tensor}, unwrapped and without the DataParallel prefix."""
-    for _ in WRAPPERS:  # wrappers may be nested, but not without end
+def _state_dict(root: object, path: StrPath) -> dict[str, Tensor]:
+    """The state dict in the root object of a checkpoint: unwrapped, and without the DataParallel prefix."""
+    for _ in WRAPPERS:  # wrappers may be nested, but a dict that holds itself must not loop for ever
         inner = [root[key] for key in WRAPPERS if isinstance(root, dict) and isinstance(root.get(key), dict)]
         if inner:
             root = inner[0]
@@ -60,11 +63,11 @@ def _state_dict(root, path):
     return root
 
 
-def _arrays(state, archive):
-    """{name: Tensor} -> {name: ndarray}. Storages are read and widened to float32 once, tensors are views of them.
+def _arrays(state: dict[str, Tensor], archive: _Archive) -> dict[str, np.ndarray]:
+    """The arrays of a state dict: each storage is read and widened to float32 once, and tensors are views of it.
 
-    Tensors that are not contiguous (channels_last, expanded) are copied. A few bytes can describe an expanded tensor
-    of any size, so the copies together are limited by what the file could reasonably hold.
+    Tensors that are not contiguous (channels_last, expanded) are copied. A few bytes can describe an expanded tensor of
+    any size, so the size of all copies is limited to a small multiple of the file's.
     """
     storages, arrays = {}, {}
     budget = 4 * archive.size + 2**24
@@ -82,11 +85,11 @@ def _arrays(state, archive):
     return arrays
 
 
-def _view(flat, tensor, name, path):
-    """The tensor as a view of its storage ``flat``; InputError if it reaches beyond."""
+def _view(flat: np.ndarray, tensor: Tensor, name: str, path: StrPath) -> np.ndarray:
+    """The tensor as a view of its storage `flat`; InputError if it reaches beyond the storage."""
     if 0 in tensor.shape:
         return np.empty(tensor.shape, flat.dtype)
-    # A dimension of size 1 never moves, whatever its stride says.
+    # The stride of a dimension of size 1 is never used, and may be any number.
     strides = [stride if size > 1 else 0 for size, stride in zip(tensor.shape, tensor.strides, strict=True)]
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, strides, strict=True))
     if last >= flat.size:
@@ -98,9 +101,9 @@ def _view(flat, tensor, name, path):
 
 
 class _Archive:
-    """The zip: entries by name within its one top folder, each checked before it is read."""
+    """The zip archive of a checkpoint: entries by name within its one top folder, each checked before it is read."""
 
-    def __init__(self, file, path):
+    def __init__(self, file: BinaryIO, path: StrPath):
         self.file, self.path = file, path
         self.size = os.fstat(file.fileno()).st_size
         try:
@@ -127,16 +130,16 @@ class _Archive:
                 raise damaged(path, f"its byteorder is {printable(order)}, neither little nor big")
             self.order = "<" if order == b"little" else ">"
 
-    def storage(self, storage):
-        """Storage -> 1-d array of ``count`` numbers, floats widened to float32."""
+    def storage(self, storage: Storage) -> np.ndarray:
+        """The numbers of a storage, 1-d; floats widened to float32."""
         code = "u2" if storage.code == "bf" else storage.code
         dtype = np.dtype(self.order + code)
         name = f"data/{storage.key}"
         data = self.read(name, expected=storage.count * dtype.itemsize).view(dtype)
         return bfloat16_to_float32(data) if storage.code == "bf" else to_float32(data)
 
-    def read(self, name, expected=None):
-        """One entry -> its bytes, uint8. Sizes are checked before memory is taken, the checksum after."""
+    def read(self, name: str, expected: int | None = None) -> np.ndarray:
+        """The bytes of one entry, uint8. Its size is checked before memory is allocated, its checksum afterwards."""
         label = f"entry {printable(name)!r}"
         entry = self.entries.get(name)
         if entry is None:
@@ -156,12 +159,12 @@ class _Archive:
             chunk = data[begin : begin + CHUNK]
             self.file.readinto(chunk)
             checksum = zlib.crc32(chunk, checksum)
-        if checksum != entry.CRC:  # also if the file was cut short meanwhile
+        if checksum != entry.CRC:  # so too if the file has been truncated since it was opened
             raise damaged(self.path, f"{label} does not match its checksum")
         return data
 
-    def _data_start(self, entry, label):
-        """Where the entry's bytes begin: behind a local header whose length only that header itself says."""
+    def _data_start(self, entry: zipfile.ZipInfo, label: str) -> int:
+        """The offset of the entry's bytes, behind its local header: only that header tells its own length."""
         header = b""
         if 0 <= entry.header_offset <= self.size - 30:
             self.file.seek(entry.header_offset)
