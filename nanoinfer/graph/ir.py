@@ -6,7 +6,7 @@ order (N, C, H, W) or (N, T, D). The plan decides later how values lie in memory
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 INPUT = "input"
@@ -73,6 +73,13 @@ class Graph:
     def producers(self) -> dict[str, Node]:
         """Value name -> the node that writes it."""
         return {node.output: node for node in self.nodes}
+
+    def only_readers(self) -> Iterator[tuple[Node, Node]]:
+        """Every node whose output a single node reads, and nothing else needs, with that reader."""
+        consumers = self.consumers()
+        for node in self.nodes:
+            if len(consumers[node.output]) == 1 and node.output not in self.outputs:
+                yield node, consumers[node.output][0]
 
     def with_outputs(self, outputs: Iterable[str], start: str | None = None) -> Graph:
         """The same network with other outputs, computed from value `start` if given; nodes without effect are dropped.

@@ -8,7 +8,7 @@ so a tapped layer is computed as it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -43,18 +43,10 @@ def token_name(value: str, index: int) -> str:
     return f"{value}[{index}]"
 
 
-def _only_readers(graph: Graph) -> Iterator[tuple[Node, Node]]:
-    """Every node whose output a single node reads, and nothing else needs, with that reader."""
-    consumers = graph.consumers()
-    for node in graph.nodes:
-        if len(consumers[node.output]) == 1 and node.output not in graph.outputs:
-            yield node, consumers[node.output][0]
-
-
 def fold_batch_norm(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     """conv2d, batch_norm -> conv2d with bias."""
     tensors, folded, absorbed = dict(tensors), {}, set()
-    for conv, norm in _only_readers(graph):
+    for conv, norm in graph.only_readers():
         if (conv.op, norm.op) != ("conv2d", "batch_norm"):
             continue
         statistics = {role: tensors[name].astype(np.float64) for role, name in norm.tensors.items()}
@@ -81,7 +73,7 @@ def merge_pointwise(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
         weight, bias = (tensors[node.tensors[role]] if role in node.tensors else 0.0 for role in ("weight", "bias"))
         return weight[:, :, 0, 0].astype(np.float64), bias
 
-    for first, second in _only_readers(graph):
+    for first, second in graph.only_readers():
         first = merged.get(first.output, first)  # three in a row become one
         if second.inputs[0] != first.output or not (is_pointwise(first, tensors) and is_pointwise(second, tensors)):
             continue
@@ -139,7 +131,7 @@ def select_token_early(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
 def fuse_residual(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     """conv2d or linear, add -> the product with the other summand as its second input."""
     producers, fused, absorbed = graph.producers(), {}, set()
-    read_once = {node.output for node, _ in _only_readers(graph)}
+    read_once = {node.output for node, _ in graph.only_readers()}
 
     def takes_residual(node: Node) -> bool:
         return node.op in ("conv2d", "linear") and len(node.inputs) == 1 and not node.attributes.get("activation")
@@ -163,7 +155,7 @@ def fuse_residual(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
 def fuse_activation(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     """conv2d, linear or add, activation -> one node."""
     fused, absorbed = {}, set()
-    for node, activation in _only_readers(graph):
+    for node, activation in graph.only_readers():
         can_hold = node.op in ("conv2d", "linear", "add") and not node.attributes.get("activation")
         if can_hold and activation.op == "activation":
             attributes = {**node.attributes, **activation.attributes}
@@ -194,7 +186,7 @@ def fuse_gate(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     The kernel multiplies the weights by the gate instead of the larger activation.
     """
     gated, absorbed = {}, set()
-    for scale, conv in _only_readers(graph):
+    for scale, conv in graph.only_readers():
         reads_scaled = conv.inputs[0] == scale.output and is_pointwise(conv, tensors)
         if scale.op == "scale" and reads_scaled and not conv.attributes.get("gated"):
             x, gate = scale.inputs
