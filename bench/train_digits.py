@@ -1,11 +1,10 @@
 """Train the model that ships inside the package: `python -m bench.train_digits`.
 
 The walkthrough's MobileNetV2 at width 0.35 learns scikit-learn's handwritten digits (UCI, 1,797 scans of 8 x 8) on
-96 x 96 images, so that an installation can recognise something without a download. A fifth of the scans is held out
-by a fixed stratified split. It chooses nothing: the settings below were found on a validation fifth of the training
-scans, the last epoch is the result, and the held-out scans only score the written file. Writes digits.safetensors,
-digits.json, digits_test.npz, ten sample scans and DIGITS_ATTRIBUTION.md into nanoinfer/data; about five minutes on
-one core.
+96 x 96 images, so that an installation can recognise something without a download. A fixed stratified split holds out
+a fifth of the scans, which only score the written file: the settings below were found on a validation fifth of the
+training scans, and the last epoch is the result. The program writes digits.safetensors, digits.json, digits_test.npz,
+ten sample scans and DIGITS_ATTRIBUTION.md into nanoinfer/data, in about five minutes on one core.
 """
 
 import argparse
@@ -55,15 +54,15 @@ Changes:
 
 
 def scan_image(scan):
-    """An 8 x 8 greyscale image from scan values 0..16; round(v * 255 / 16), a half to even."""
-    # In float64: scans are uint8, in which v * 255 would wrap.
+    """An 8 x 8 greyscale image from scan values v in 0..16: round(v * 255 / 16), a half to even."""
+    # In float64, because v * 255 would wrap in the uint8 of the scans.
     return Image.fromarray(np.rint(np.asarray(scan, np.float64) * 255 / 16).astype(np.uint8))
 
 
 def image_array(image):
     """float32 (3, 96, 96) from a PIL image: RGB, bilinear to 96 x 96, mean 0.5, std 0.5.
 
-    For a square image this equals the model's declared preprocessing: shorter side to 96, centre crop of 96.
+    For a square image it equals the model's preprocessing: shorter side to 96, centre crop of 96.
     """
     pixels = np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR), np.float32)
     return np.ascontiguousarray(((pixels / 255 - MEAN) / STD).transpose(2, 0, 1), np.float32)
@@ -79,7 +78,7 @@ def split():
 
 
 def augment(images):
-    """Rotate up to 12 degrees, scale 0.85..1.15, shift up to 1.2 scan pixels; (n, 3, 96, 96) to the same."""
+    """Images (n, 3, 96, 96), rotated by up to 12 degrees, scaled by 0.85..1.15, shifted by up to 1.2 scan pixels."""
     n = len(images)
     angle = torch.deg2rad(torch.empty(n).uniform_(-12, 12))
     scale = torch.empty(n).uniform_(0.85, 1.15)
@@ -89,13 +88,13 @@ def augment(images):
     theta[:, 0, 1] = -theta[:, 1, 0]
     theta[:, :, 2].uniform_(-0.3, 0.3)  # in half widths: 0.25 is a scan pixel
     grid = torch.nn.functional.affine_grid(theta, images.shape, align_corners=False)
-    # What comes in from outside is 0, but a scan's background is -1.
+    # grid_sample pads with 0, but a scan's background is -1.
     return torch.nn.functional.grid_sample(images + 1, grid, align_corners=False) - 1
 
 
 @torch.no_grad()
 def initialise(model):
-    """He's scale, and every residual branch silent at first: the 17 blocks learn in half the epochs."""
+    """He's initialisation, and residual branches that start at zero: the network learns in half the epochs."""
     for layer in model.modules():
         if isinstance(layer, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(layer.weight, mode="fan_out")
@@ -104,18 +103,18 @@ def initialise(model):
 
 
 def train(scans, labels, epochs, seed):
-    """The trained torch module, in eval mode. A fixed schedule; the last epoch is the result."""
+    """The torch module after `epochs` of a fixed schedule, in eval mode."""
     torch.manual_seed(seed)
     images = torch.from_numpy(np.stack([image_array(scan_image(scan)) for scan in scans]))
     labels = torch.from_numpy(labels)
-    # Channels last trains about a third faster on a CPU, and changes no value's meaning.
+    # Channels last trains about a third faster on a CPU.
     model = reference("mobilenetv2_article", width=WIDTH, num_classes=len(CLASSES)).train()
     initialise(model)
     model = model.to(memory_format=torch.channels_last)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     plain = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}])
-    steps = len(labels) // BATCH  # the remainder differs from epoch to epoch: batch norm likes full batches
+    steps = len(labels) // BATCH  # full batches only, for batch norm; each epoch leaves out other scans
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=epochs * steps)
     for epoch in range(epochs):
         start, total = time.perf_counter(), 0.0
@@ -135,7 +134,7 @@ def train(scans, labels, epochs, seed):
 
 @torch.no_grad()
 def score(path, scans, labels):
-    """How many scans the network in the safetensors file `path` labels rightly: file to fresh module to arg max."""
+    """The number of scans that the network in the safetensors file `path` labels rightly, read into a fresh module."""
     model = reference("mobilenetv2_article", width=WIDTH, num_classes=len(CLASSES))
     arrays = safetensors.numpy.load_file(path)
     missing, unexpected = model.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()}, strict=False)
@@ -146,7 +145,7 @@ def score(path, scans, labels):
 
 
 def main():
-    """Train, write the files, score them on the held-out scans."""
+    """Train, write the files, and score the written weights on the held-out scans."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)

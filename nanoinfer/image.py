@@ -1,8 +1,7 @@
-"""Images to network input: decode, orient, resize, crop, normalise, with the bits that torchvision gives.
+"""Images to network input: decode, orient, resize, crop, normalise, bit by bit as torchvision does.
 
-torchvision's pipeline on PIL images is Resize, CenterCrop, ToTensor, Normalize; timm builds its own from the same
-four. Pillow does the decoding and the filtering in both, so equal sizes and an equal order of float32 operations
-give equal arrays.
+torchvision's pipeline on PIL images is Resize, CenterCrop, ToTensor, Normalize, and timm's consists of the same four.
+Pillow decodes and filters in both, so the same sizes and the same order of float32 operations give the same arrays.
 """
 
 from __future__ import annotations
@@ -17,16 +16,18 @@ from .errors import InputError, printable
 
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
+# Pixels. Only strips exceed it (1 x 3000 resized to 256 x 768000), and they would fill the memory.
 LARGEST_RESIZED = 1 << 27
-"""Pixels; beyond it lie only strips (1 x 3000 scaled to 256 x 768000) that would fill the memory."""
 
 
-def open_image(source) -> Image.Image:
-    """A path, PIL image or uint8 array (H, W, 3) or (H, W) as a PIL image of mode RGB; InputError if it is none.
+def open_image(source: str | os.PathLike | Image.Image | np.ndarray) -> Image.Image:
+    """`source` as a PIL image of mode RGB.
 
-    EXIF orientation is honoured; of an animation the first frame counts. Alpha is dropped, not composited, as
-    torchvision's and timm's loaders do with convert("RGB"). 16-bit grey is scaled to 8 bits (Pillow's own conversion
-    clips it to white).
+    source: a path, a PIL image, or a uint8 array (H, W, 3) or (H, W).
+
+    EXIF orientation is applied, and an animation gives its first frame. Alpha is dropped, not composited, as
+    convert("RGB") in torchvision's and timm's loaders does. 16-bit grey is scaled to 8 bits, since Pillow's own
+    conversion clips it to white. Raises InputError if the source is missing, damaged or not an image.
     """
     if isinstance(source, Image.Image):
         return _decode(source, printable(getattr(source, "filename", "") or "image"))
@@ -49,10 +50,13 @@ def open_image(source) -> Image.Image:
 
 
 def preprocess(images, preprocessing) -> np.ndarray:
-    """One image or several (see `open_image`) as float32 (N, 3, H, W), C-contiguous.
+    """One image or several as float32 (N, 3, H, W), C-contiguous.
 
-    The shorter side is resized to `preprocessing.resize`, the centre (H, W) = `preprocessing.crop` cut out (padded
-    with black where the image is smaller), then x = (x / 255 - mean) / std.
+    images: a source of `open_image`, or an iterable of them. preprocessing: an `architectures.Preprocessing`.
+
+    The shorter side is resized to `preprocessing.resize`, the centre (H, W) = `preprocessing.crop` is cropped (padded
+    with black if the image is smaller), then x = (x / 255 - mean) / std. Raises InputError as `open_image` does, and if
+    there are no images.
     """
     if isinstance(images, (str, os.PathLike, Image.Image)) or isinstance(images, np.ndarray) and images.ndim < 4:
         images = [images]
@@ -74,12 +78,12 @@ def preprocess(images, preprocessing) -> np.ndarray:
 
 
 def _decode(source, name: str) -> Image.Image:
-    """The RGB image in an open file, or of a PIL image, which may not be read yet."""
+    """The RGB image in an open file, or from a PIL image, whose pixels may still have to be read."""
     try:
         image = source if isinstance(source, Image.Image) else Image.open(source)
         image.load()
-        kind = image.format  # transposing forgets it
-        return _to_rgb(_orient(image), kind, name)
+        file_format = image.format  # the transposed image has none
+        return _to_rgb(_orient(image), file_format, name)
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -89,28 +93,29 @@ def _decode(source, name: str) -> Image.Image:
     except Image.DecompressionBombError:
         limit = 2 * Image.MAX_IMAGE_PIXELS // 1_000_000
         raise InputError(f"{name}: more than {limit} million pixels; scale it down first") from None
-    except Exception as error:  # a decoder meets foreign bytes and may raise anything: the file is at fault
+    except Exception as error:  # a decoder may raise anything on damaged bytes
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{name}: damaged image ({reason})") from None
 
 
 def _orient(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says, as it is without one."""
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # unreadable EXIF says nothing about orientation, and the pixels are intact
+    except Exception:  # unreadable EXIF tells no orientation, but the pixels are intact
         return image
 
 
-def _to_rgb(image: Image.Image, kind: str | None, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, file_format: str | None, name: str) -> Image.Image:
     if 0 in image.size:
         raise InputError(f"{name}: an image without pixels")
     # 16-bit grey: "I;16..." or, from Pillow's PGM and its older PNG reader, 16-bit values in the 32-bit mode "I"
-    if image.mode.startswith("I;16") or image.mode == "I" and kind in ("PNG", "PPM"):
+    if image.mode.startswith("I;16") or image.mode == "I" and file_format in ("PNG", "PPM"):
         values = np.asarray(image).astype(np.int64)
         return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise InputError(f"{name}: 32-bit pixels have no defined range; save the image with 8 or 16 bits")
-    if image.mode == "P":  # by way of RGBA the colours are the same, and Pillow does not warn of transparency
+    if image.mode == "P":  # through RGBA, because Pillow warns of transparency otherwise; the colours are the same
         image = image.convert("RGBA")
     return image.convert("RGB")
 
@@ -135,11 +140,11 @@ def _resize(image: Image.Image, shorter: int, interpolation, name: str) -> Image
 
 
 def _crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    """torchvision.transforms.CenterCrop((height, width)); Pillow fills what lies outside the image with black."""
+    """torchvision.transforms.CenterCrop((height, width)); Pillow fills pixels outside the image with black."""
     left, top = _offset(image.width, width), _offset(image.height, height)
     return image.crop((left, top, left + width, top + height))
 
 
 def _offset(size: int, crop: int) -> int:
-    # torchvision rounds half to even where it crops, and pads the smaller half first
+    """Where a crop of a side begins: torchvision rounds half to even, and pads less before an image than behind it."""
     return round((size - crop) / 2) if size >= crop else -((crop - size) // 2)
