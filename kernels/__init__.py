@@ -1,14 +1,21 @@
-"""Numba-compiled kernels for NHWC float32 activations. Knows no graph: addresses and int64 tables only.
+"""Numba-compiled kernels for NHWC float32 activations. They know no graph: addresses and int64 records only.
 
-KERNELS is the list of everything that is compiled. A *specification* names one variant: the kernel's name, then the
-arguments of its `build` function, as in ("matmul", 14, 2, 16, "hard"). `library.addresses` turns specifications
-into addresses of native code.
+Read `convolution` (the loop nest around all micro-kernels, and what a region is), `matmul`, `stem` and `pooling` (its
+micro-kernels), `depthwise`, `attention`, `normalization`, `elementwise`, `packing` (kernels of their own), `program`
+(the interpreter of a table of instructions). `simd` is the language that they are written in, `jit` makes native code
+of them.
+
+Each file states the formula, has it in NumPy (`reference`), makes calls to try it with (`example`), and has a `build`
+function that returns the Python function to compile. A *spec* is a frozen dataclass that names one variant: its fields
+are constants of the compiled code, such as the shape of a register tile. An *instruction* is a NamedTuple of int64
+words that one call reads by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import (
     attention,
@@ -23,52 +30,87 @@ from . import (
     program,
     stem,
 )
-from . import gate_weights as gating
-from . import strassen_sums as strassen
 
-# Arguments of the functions that `build` returns.
-STEP = 3  # (instruction, thread, threads): what a program's row calls
-TILE = 8  # (region, x, w, bias, y, count, ahead, ahead_end): what the convolution's loop nest calls
-LEAD = 6  # (team, table, own, steps, clocks, threads): what the calling thread enters
-FOLLOW = 4  # (team, thread, threads, patience): what the other threads of a team enter
+# Arguments of the functions that `build` returns, by who calls them.
+STEP = 3  # (instruction, thread, threads): the interpreter of a program
+TILE = 2  # (tile, run): the convolution's loop nest
+LEADER = 6  # the calling thread, through ctypes
+WORKER = 4  # the other threads of a team, through ctypes
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """`build(*variant)` returns the Python function to compile, which takes `arity` int64 arguments.
+    """One row of KERNELS.
 
-    `fields` names the arguments that follow the kernel's address in an instruction, for what a program can call.
+    `spec` is the class of its variants and `build(spec)` the Python function of one, which takes `arity` int64.
+    `instruction` is what a program's row says to it. `reference` is its definition in NumPy, and
+    `example(lanes, generator, check)` makes small calls of it: check(spec, expected, **fields) with the fields of its
+    records by name, arrays in place of addresses, and without the address of its output, y, whose values and shape are
+    `expected`. `tolerance` is the largest error, relative to the largest value of the output; 0 asks for equal bits.
     """
 
+    spec: type
     build: Callable
     arity: int
-    fields: tuple[str, ...] = ()
+    instruction: type[NamedTuple] | None = None
+    reference: Callable | None = None
+    example: Callable | None = None
+    tolerance: float = 1e-5
 
 
 KERNELS: dict[str, Kernel] = {
-    "convolution": Kernel(convolution.build, STEP, convolution.FIELDS),
-    "matmul": Kernel(matmul.build, TILE),
-    "stem": Kernel(stem.build, TILE),
-    "depthwise": Kernel(depthwise.build, STEP, depthwise.FIELDS),
-    "max_pool": Kernel(pooling.build_max, TILE),
-    "average_pool": Kernel(pooling.build_average, STEP, pooling.AVERAGE_FIELDS),
-    "elementwise": Kernel(elementwise.build, STEP, elementwise.FIELDS),
-    "strassen_sums": Kernel(strassen.build, STEP, strassen.FIELDS),
-    "gating": Kernel(gating.build, STEP, gating.FIELDS),
-    "layer_norm": Kernel(normalization.build, STEP, normalization.FIELDS),
-    "attention": Kernel(attention.build, STEP, attention.FIELDS),
-    "peak": Kernel(peak.build_peak, STEP, peak.PEAK_FIELDS),
-    "read": Kernel(peak.build_read, STEP, peak.READ_FIELDS),
-    "packing": Kernel(packing.build, STEP, packing.FIELDS),
-    "bands": Kernel(program.build_own, STEP, program.OWN_FIELDS),
-    "strassen": Kernel(program.build_own, STEP, program.OWN_FIELDS),
-    "lead": Kernel(program.build_lead, LEAD),
-    "follow": Kernel(program.build_follow, FOLLOW),
-}
+    "convolution": Kernel(convolution.LoopNest, convolution.build, STEP, convolution.Instruction),
+    "matmul": Kernel(matmul.Matmul, matmul.build, TILE, None, matmul.reference, matmul.example),
+    "stem": Kernel(stem.Stem, stem.build, TILE, None, matmul.reference, stem.example),
+    "max_pool": Kernel(
+        pooling.MaxPool, pooling.build_max, TILE, None, pooling.max_reference, pooling.max_example, tolerance=0
+    ),
+    "depthwise": Kernel(
+        depthwise.Depthwise, depthwise.build, STEP, depthwise.Instruction, depthwise.reference, depthwise.example
+    ),
+    "average_pool": Kernel(
+        pooling.AveragePool, pooling.build_average, STEP, pooling.AverageInstruction, pooling.average_reference,
+        pooling.average_example,
+    ),
+    "attention": Kernel(
+        attention.Attention, attention.build, STEP, attention.Instruction, attention.reference, attention.example
+    ),
+    "layer_norm": Kernel(
+        normalization.LayerNorm, normalization.build, STEP, normalization.Instruction, normalization.reference,
+        normalization.example,
+    ),
+    "elementwise": Kernel(
+        elementwise.Elementwise, elementwise.build, STEP, elementwise.Instruction, elementwise.reference,
+        elementwise.example,
+    ),
+    "strassen_sums": Kernel(
+        elementwise.StrassenSums, elementwise.build_sums, STEP, elementwise.SumsInstruction,
+        elementwise.sums_reference, elementwise.sums_example, tolerance=0,
+    ),
+    "packing": Kernel(
+        packing.Packing, packing.build, STEP, packing.Instruction, packing.reference, packing.example, tolerance=0
+    ),
+    "gate_weights": Kernel(
+        packing.GateWeights, packing.build_gate_weights, STEP, packing.GateInstruction, packing.gate_reference,
+        packing.gate_example, tolerance=0,
+    ),
+    "peak": Kernel(peak.Peak, peak.build_peak, STEP, peak.PeakInstruction),
+    "read": Kernel(peak.Read, peak.build_read, STEP, peak.ReadInstruction),
+    "thread_program": Kernel(program.ThreadProgram, program.build_thread_program, STEP, program.ThreadPrograms),
+    "leader": Kernel(program.Leader, program.build_leader, LEADER),
+    "worker": Kernel(program.Worker, program.build_worker, WORKER),
+}  # fmt: skip
+_NAMES = {kernel.spec: name for name, kernel in KERNELS.items()}
 
 
-def kernel_name(specification: tuple) -> str:
-    """("matmul", 14, 2, 16, "hard") -> "matmul_14x2x16_hard_f32"."""
-    name, *variant = specification
-    sizes = "x".join(str(part) for part in variant if isinstance(part, int))
-    return "_".join([name, *filter(None, [sizes]), *(part for part in variant if isinstance(part, str)), "f32"])
+def family(spec) -> str:
+    """The name in KERNELS that a spec belongs to."""
+    return _NAMES[type(spec)]
+
+
+def kernel_name(spec) -> str:
+    """Matmul(14, 2, 16, "piecewise", "taps") -> "matmul_14x2x16_piecewise_taps_f32"."""
+    fields = vars(spec).values()
+    sizes = "x".join(str(field) for field in fields if isinstance(field, int))
+    words = (field for field in fields if isinstance(field, str))
+    return "_".join([family(spec), *filter(None, [sizes]), *words, "f32"])

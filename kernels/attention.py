@@ -1,27 +1,51 @@
 """Multi-head attention: softmax(q k^T / sqrt(d)) v, one (image, head) at a time.
 
-qkv holds, for each token, queries, keys and values of all heads side by side: (tokens, 3 heads d). For one head the
-keys are transposed once into scratch memory, [d][tokens]; then, for each tile of queries, scores are a matrix
-product q k^T held in scratch, softmax turns them into weights in place, and a second product with the values, read
+qkv holds, for each token, queries, keys and values of all heads side by side: (tokens, 3 heads d). The keys of one head
+are transposed once into the thread's workspace, [d][tokens]. Then, for each tile of queries, scores are a matrix
+product q k^T in the workspace, softmax turns them into weights in place, and a second product with the values, read
 where they lie, gives the output. All of it stays in L1 and L2.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from .program import bits
 from .simd import PARTIALS
 
-FIELDS = (
-    "qkv", "image", "token", "y", "y_image", "y_token", "images", "heads", "tokens", "depth", "padded",
-    "scratch", "scratch_thread", "scale",
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Attention:
+    mr: int  # queries of a tile, at most the number of tokens
+    nr: int  # vectors of keys, then of value channels
+    lanes: int
 
 
-def oracle(qkv, heads):
-    """The definition in NumPy: (N, T, 3 heads d) -> (N, T, heads d), in the dtype of qkv."""
+class Instruction(NamedTuple):
+    """Attention of all heads of all images. Strides and sizes are in bytes."""
+
+    qkv: int  # address
+    image_stride: int
+    token_stride: int
+    y: int  # address
+    y_image_stride: int
+    y_token_stride: int
+    images: int
+    heads: int
+    tokens: int
+    depth: int  # channels of a head (d): a multiple of nr * lanes
+    padded_tokens: int  # tokens in whole tiles of keys
+    workspace: int  # address of the first thread's
+    workspace_thread_stride: int
+    scale: int  # 1 / sqrt(depth), the bits of a float32
+
+
+def reference(qkv: np.ndarray, heads: int) -> np.ndarray:
+    """(N, T, 3 heads d) -> (N, T, heads d), in the dtype of qkv."""
     n, tokens, width = qkv.shape
     q, k, v = qkv.reshape(n, tokens, 3, heads, -1).transpose(2, 0, 3, 1, 4)
     scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
@@ -30,80 +54,97 @@ def oracle(qkv, heads):
     return y.transpose(0, 2, 1, 3).reshape(n, tokens, width // 3)
 
 
-def padded_tokens(tokens: int, vectors: int, lanes: int) -> int:
-    """Tokens rounded up to whole panels, and to the 16 lanes of softmax."""
-    width = math.lcm(vectors * lanes, PARTIALS)
+def padded_tokens(spec: Attention, tokens: int) -> int:
+    """Tokens rounded up to whole tiles of keys, and to the 16 lanes of softmax."""
+    width = math.lcm(spec.nr * spec.lanes, PARTIALS)
     return -(-tokens // width) * width
 
 
-def scratch_floats(tokens: int, depth: int, rows: int, vectors: int, lanes: int) -> int:
-    """Scratch memory that one thread needs: the transposed keys and a tile of scores."""
-    return (depth + rows) * padded_tokens(tokens, vectors, lanes)
+def workspace_bytes(spec: Attention, tokens: int, depth: int) -> int:
+    """Workspace of one thread: the transposed keys and a tile of scores."""
+    return 4 * (depth + spec.mr) * padded_tokens(spec, tokens)
 
 
-def build(rows: int, vectors: int, lanes: int):
-    """Tiles of `rows` queries (at most the number of tokens) x `vectors` vectors of keys, then of value channels.
+def example(lanes: int, generator: np.random.Generator, check) -> None:
+    """Fewer tokens than a tile of queries has, and more; three heads."""
+    for mr, nr, tokens in ((2, 1, 2), (4, 2, 19)):
+        spec, depth = Attention(mr, nr, lanes), 2 * lanes
+        qkv = generator.standard_normal((2, tokens, 9 * depth), np.float32)
+        check(
+            spec, reference(qkv.astype(np.float64), 3),
+            qkv=qkv, image_stride=qkv.strides[0], token_stride=qkv.strides[1], y_image_stride=tokens * 12 * depth,
+            y_token_stride=12 * depth, images=2, heads=3, tokens=tokens, depth=depth,
+            padded_tokens=padded_tokens(spec, tokens), workspace_thread_stride=workspace_bytes(spec, tokens, depth),
+            workspace=np.empty(3 * workspace_bytes(spec, tokens, depth) // 4, np.float32), scale=bits(depth**-0.5),
+        )  # fmt: skip
 
-    Assumes: depth is a multiple of vectors * lanes. The last tile of queries starts early enough to be a full one;
-    the rows that it computes again come out with the same bits. Threads split (image, head) pairs.
+
+def build(spec: Attention):
+    """Threads split (image, head) pairs.
+
+    The last tile of queries starts early enough to be a full one; the queries that it computes again come out with the
+    same bits.
     """
     from .simd.activation import exp
-    from .simd.intrinsics import arguments, float_from_bits, load_f32, minimum, store_f32
-    from .simd.tile import block
+    from .simd.intrinsics import float_from_bits, instruction_reader, load_f32, minimum, store_f32
+    from .simd.tile import register_tile
 
-    t, one = block(rows, vectors, lanes), block(1, 1, PARTIALS)
+    mr = spec.mr
+    t, one = register_tile(mr, spec.nr, spec.lanes), register_tile(1, 1, PARTIALS)
     zeros, fma_outer, times, store = t.zeros, t.fma_outer, t.times, t.store
     load16, splat16, max16, zeros16, plus16 = one.load, one.splat, one.max, one.zeros, one.plus
     exp16, store16, add16, times16 = one.map(exp), one.store, one.add, one.times
-    sum_lanes, max_lanes, fields = one.sum_lanes, one.max_lanes, arguments(len(FIELDS))
-    width, wide, lowest = 4 * vectors * lanes, 4 * PARTIALS, np.float32(-np.inf)
+    sum_lanes, max_lanes, read = one.sum_lanes, one.max_lanes, instruction_reader(Instruction)
+    key_tile, vector16, lowest = 4 * spec.nr * spec.lanes, 4 * PARTIALS, np.float32(-np.inf)
 
     def attention(instruction, thread, threads):
-        (qkv, image, token, y, y_image, y_token, images, heads, tokens, depth, padded, scratch, scratch_thread,
-         scale) = fields(instruction)  # fmt: skip
-        scale = float_from_bits(scale)
-        line = 4 * padded
-        keys = scratch + thread * scratch_thread
-        scores = keys + depth * line
-        units = images * heads
+        call = read(instruction)
+        tokens, depth, token_stride = call.tokens, call.depth, call.token_stride
+        scale, score_stride = float_from_bits(call.scale), 4 * call.padded_tokens
+        keys = call.workspace + thread * call.workspace_thread_stride
+        scores = keys + depth * score_stride
+        units = call.images * call.heads
         for unit in range(units * thread // threads, units * (thread + 1) // threads):
-            n = unit // heads
-            offset = (unit - n * heads) * 4 * depth
-            q = qkv + n * image + offset
-            k, v = q + heads * 4 * depth, q + 2 * heads * 4 * depth
+            image = unit // call.heads
+            offset = (unit - image * call.heads) * 4 * depth
+            q = call.qkv + image * call.image_stride + offset
+            k, v = q + call.heads * 4 * depth, q + 2 * call.heads * 4 * depth
             for j in range(tokens):
                 for d in range(depth):
-                    store_f32(keys + d * line + 4 * j, load_f32(k + j * token + 4 * d))
-            for j in range(tokens, padded):
+                    store_f32(keys + d * score_stride + 4 * j, load_f32(k + j * token_stride + 4 * d))
+            for j in range(tokens, call.padded_tokens):
                 for d in range(depth):
-                    store_f32(keys + d * line + 4 * j, np.float32(0))
-            for first in range(0, tokens, rows):
-                start = minimum(first, tokens - rows)
-                query = q + start * token
-                for panel in range(0, line, width):
+                    store_f32(keys + d * score_stride + 4 * j, np.float32(0))
+            for first in range(0, tokens, mr):
+                start = minimum(first, tokens - mr)
+                queries = q + start * token_stride
+                # scores = q k^T / sqrt(d)
+                for at in range(0, score_stride, key_tile):
                     acc = zeros()
                     for d in range(depth):
-                        acc = fma_outer(acc, query + 4 * d, token, keys + d * line + panel)
-                    store(times(acc, scale), scores + panel, line)
-                for row in range(scores, scores + rows * line, line):
-                    for j in range(tokens, padded):
-                        store_f32(row + 4 * j, lowest)
+                        acc = fma_outer(acc, queries + 4 * d, token_stride, keys + d * score_stride + at)
+                    store(times(acc, scale), scores + at, score_stride)
+                # weights = softmax(scores), in place
+                for query in range(scores, scores + mr * score_stride, score_stride):
+                    for j in range(tokens, call.padded_tokens):
+                        store_f32(query + 4 * j, lowest)
                     top = splat16(lowest)
-                    for at in range(row, row + line, wide):
+                    for at in range(query, query + score_stride, vector16):
                         top = max16(top, at, 0)
                     largest = max_lanes(top)
                     total = zeros16()
-                    for at in range(row, row + line, wide):
+                    for at in range(query, query + score_stride, vector16):
                         store16(exp16(plus16(load16(at, 0), -largest)), at, 0)
                         total = add16(total, at, 0)
                     share = np.float32(1) / sum_lanes(total)
-                    for at in range(row, row + line, wide):
+                    for at in range(query, query + score_stride, vector16):
                         store16(times16(load16(at, 0), share), at, 0)
-                target = y + n * y_image + start * y_token + offset
-                for panel in range(0, 4 * depth, width):
+                # y = weights v
+                y = call.y + image * call.y_image_stride + start * call.y_token_stride + offset
+                for at in range(0, 4 * depth, key_tile):
                     acc = zeros()
                     for j in range(tokens):
-                        acc = fma_outer(acc, scores + 4 * j, line, v + panel + j * token)
-                    store(acc, target + panel, y_token)
+                        acc = fma_outer(acc, scores + 4 * j, score_stride, v + at + j * token_stride)
+                    store(acc, y + at, call.y_token_stride)
 
     return attention

@@ -1,129 +1,141 @@
 """Every product of activations with weights, as one loop nest over register tiles.
 
-Pointwise, dense and grouped convolution, linear layers, patch embedding and max pooling all compute, for
-each output pixel and channel, a sum over taps (ky, kx) and over a depth of input channels:
+Pointwise, dense and grouped convolution, linear layers, patch embedding and max pooling all compute, for each output
+pixel p and channel o, a sum over taps (ky, kx) and over k, the input channels of a group:
 
     y[p, o] = activation(bias[o] + sum over ky, kx, k of x[p * stride + (ky, kx) - padding, k] * w[o, k, ky, kx])
 
-They differ in the innermost step alone. That step is a *tile* (matmul.py, pooling.py): a micro-kernel
-that holds `rows` pixels x `vectors` vectors of channels in registers and walks taps and depth. This file holds what
-is common: the loops that hand pixels and channel panels to tiles, and the cutting of an image's border into regions.
+They differ in the innermost step alone: the *micro-kernel* (matmul.py, stem.py, pooling.py), which holds `mr` pixels of
+`nr` vectors of output channels in registers and walks taps and k. This file holds the loops around it, which give it
+pixels and micro-panels, and the cutting of an image's border into regions.
 
-*Regions.* Near the border some taps fall outside of the image. The output is cut into rectangles within which the
-set of valid taps is the same; for each, a tile is run with just those taps. So no loop has a test for the border,
-no input is copied to pad it, and an output's chain of multiply-adds is the same wherever its tile starts. Tiles run
-along the longer side of a region: a left or right border column is walked downwards.
+*Micro-panels.* The weights of nr vectors of output channels lie side by side in the order in which a micro-kernel reads
+them (packing.py), as one stream.
 
-*Order of work.* Panels outside, pixels inside: a panel of weights stays in L1 while the pixels stream past it.
-Pixels come in chunks that fit L2, so that the next panel finds them there. Threads split pixels, or panels where an
-output has more channels than pixels. While a tile works it asks for memory, a cache line a step: the first few tiles
-of a panel for the next panel, which may be the next product's first (`after`), those behind them for what a later step
-needs (`later`), or if that has been asked for, for the pixels of the next chunk.
+*Regions.* Near the border some taps fall outside of the image. The output is cut into rectangles within which the set
+of valid taps is the same, and each is computed with these taps only. So no loop has a test for the border, no input is
+copied to pad it, and an output's chain of multiply-adds is the same wherever its tile starts. A region is walked in
+*runs* of pixels along its longer side: image rows, or columns for the left and right border.
+
+*Order of work.* Micro-panels outside, pixels inside: a micro-panel stays in L1 while the pixels stream past it. Pixels
+come in blocks that fit L2, so that the next micro-panel finds them there. Threads split pixels (the M dimension of the
+product) or micro-panels (N).
+
+*Prefetch.* A micro-kernel prefetches a cache line with each step over k: the first tiles of a micro-panel prefetch the
+next one, which may be the next product's first (`next_panel`); the tiles behind them prefetch weights of a later step
+(`lookahead`) or, for a product of a single run of pixels, the pixels of the next L2 block.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-
-import numpy as np
-
-from .simd.activation import FIELDS as ACTIVATION
-
-# An instruction of `convolution_f32`; addresses and strides in bytes.
-FIELDS = (
-    "x",  # first input pixel
-    "x_image",
-    "x_group",  # from a group of panels to the next one's input channels
-    "w",  # packed weights
-    "w_image",  # 0, or from one image's weights to the next's
-    "w_panel",
-    "bias",
-    "y",  # first output pixel
-    "y_image",
-    "panel_bytes",  # vectors * lanes * 4: from a panel to the next, in bias and y
-    "images",
-    "panels",
-    "group_panels",  # panels that read the same input channels
-    "regions",  # address of the region records
-    "region_count",
-    "split_panels",  # 1: threads split panels; 0: they split pixels
-    "chunk",  # tiles between changes of panel
-    "later",  # memory that a later step needs, to ask for meanwhile
-    "later_bytes",  # so much by each thread
-    "after",  # the first panel that the first thread needs behind its last one here,
-    "after_thread",  # and from there to about where the next thread's is
-)
-
-# A record of the region table: what the loop nest needs, then what the tile reads.
-REGION = (
-    "tile",  # address of the micro-kernel for a full tile of pixels
-    "edge",  # the one for the pixels left over at the end of a line
-    "line_tiles",  # tiles in a line, the edge included
-    "full_tiles",  # without it
-    "lines",
-    "x_offset",
-    "x_line",
-    "x_tile",  # from a tile's first pixel to the next tile's
-    "y_offset",
-    "y_line",
-    "y_tile",
-    "w_offset",  # the first valid tap
-    "w_tile",  # bytes of weights that a tile asks for while it works
-    "next_tiles",  # tiles that ask for the next panel; all after them ask for what a later step needs
-    # Of the pixels that a line of tiles is the first to read, it asks for the channels of the next group of panels:
-    "ask_lines",  # in so many lines; 0: the next group reads the same channels
-    "ask_offset",  # from a tile's first pixel to the first that it asks for
-    "ask_line",
-    "ask_pixel",
-    "x_step",  # from a pixel of the tile to the next
-    "y_step",
-    "taps_y",  # of a patch: channels, and below lines and, as depth, pixels of a line (product.py's _walk)
-    "taps_x",
-    "x_tap_y",
-    "x_tap_x",
-    "depth",
-    "x_depth",
-    "sum_block",  # input channels in one chain of multiply-adds
-    "w_skip",  # bytes of invalid taps between the end of one row of taps and the start of the next
-    "residual",  # 0, or the distance in bytes from an output element to the element that is added to it
-    # Of a stem's tiles (stem.py): from a pixel of the input to what meets in it
-    "offsets",  # address of a list of distances
-    "steps",  # their number
-    *ACTIVATION,
-    "far",  # 1: y and the residual are not in L2, so tiles ask for them when they begin
-    # Of tiles that add partial sums, the same distances:
-    "partial",  # to the one that goes into y, before the residual
-    "also_add",  # to another one, which the tile's own is added to as well,
-    "also_to",  # and to where that goes; 0: nowhere
-)
-TILE_START = REGION.index("x_step")
+from typing import NamedTuple
 
 
-def oracle(x, weight, bias, stride, padding, groups):
-    """The definition in NumPy: x (N, H, W, C), weight (O, C / groups, KH, KW) -> (N, OH, OW, O), in x's dtype."""
-    n, h, w, c = x.shape
-    o, depth, kh, kw = weight.shape
-    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    oh, ow = (h + 2 * padding - kh) // stride + 1, (w + 2 * padding - kw) // stride + 1
-    y = np.zeros((n, oh, ow, o), x.dtype) + bias
-    for ky in range(kh):
-        for kx in range(kw):
-            tap = padded[:, ky : ky + oh * stride : stride, kx : kx + ow * stride : stride][:, :oh, :ow]
-            for g in range(groups):
-                out = slice(g * o // groups, (g + 1) * o // groups)
-                y[..., out] += tap[..., g * depth : (g + 1) * depth] @ weight[out, :, ky, kx].T
-    return y
+class Instruction(NamedTuple):
+    """One product over all regions of its output. Strides and sizes are in bytes."""
+
+    x: int  # address of the first input pixel
+    x_image_stride: int
+    x_group_stride: int  # from the input channels of a group of micro-panels to those of the next
+    w: int  # address of the packed weights
+    w_image_stride: int  # 0 where images share their weights
+    panel_stride: int  # from a micro-panel to the next; 0 without weights
+    bias: int  # address
+    y: int  # address of the first output pixel
+    y_image_stride: int
+    y_panel_stride: int  # 4 * nr * lanes: from a micro-panel's output channels to the next one's, in bias and y
+    images: int
+    panels: int  # micro-panels
+    panels_per_group: int  # micro-panels that read the same input channels
+    regions: int  # address of the table of regions: for each a Region, then a Tile
+    region_count: int
+    parallel_n: int  # 1: threads split micro-panels (N); 0: threads split pixels (M)
+    block_tiles: int  # tiles of pixels in an L2 block
+    lookahead: int  # address of memory that a later step needs, to prefetch meanwhile
+    lookahead_bytes: int  # of these, as many for each thread
+    next_panel: int  # address of the micro-panel that the first thread needs behind its last one here
+    next_panel_thread_stride: int  # from there to about where the next thread's is
+
+
+class Region(NamedTuple):
+    """A rectangle of outputs that see the same taps, as the loop nest walks it. Offsets and strides are in bytes."""
+
+    full_tile: int  # address of the micro-kernel for `mr` pixels
+    edge_tile: int  # address of the one for the pixels left over at the end of a run
+    run_tiles: int  # tiles of a run, the edge included
+    full_tiles: int  # tiles of a run without the edge
+    runs: int
+    x_offset: int  # from the image's first pixel to the first that the region reads
+    x_run_stride: int
+    x_tile_stride: int  # mr * the tile's x_pixel_stride
+    y_offset: int
+    y_run_stride: int
+    y_tile_stride: int
+    w_offset: int  # of the first valid tap in a micro-panel
+    prefetch_bytes: int  # that a tile prefetches: a cache line for each step over k
+    panel_prefetch_tiles: int  # tiles that prefetch the next micro-panel; those behind them look ahead
+    # Where the next group of micro-panels reads other input channels, tiles prefetch these, of the pixels that a run
+    # of tiles is the first to read:
+    prefetch_rows: int  # image rows of them; 0 where the next group reads the same channels
+    prefetch_offset: int  # from a tile's first pixel to the first that it prefetches
+    prefetch_row_stride: int
+    prefetch_pixel_stride: int
+
+
+class Tile(NamedTuple):
+    """What a micro-kernel reads of a region. Offsets and strides are in bytes."""
+
+    x_pixel_stride: int  # from a pixel of the tile to the next
+    y_pixel_stride: int
+    taps_y: int  # taps of two outer loops; of a patch, channels and image rows (lowering/loop_nest.py)
+    taps_x: int
+    x_tap_y_stride: int
+    x_tap_x_stride: int
+    k: int  # steps of the innermost loop over one tap: input channels of a group
+    x_k_stride: int
+    k_block: int  # steps in one chain of multiply-adds
+    w_skip: int  # of invalid taps between the end of one row of taps and the start of the next
+    residual_offset: int  # from an output element to the one that is added to it; 0: none
+    # The stem's micro-kernel (stem.py) has a list in place of loops over taps and k:
+    stem_offsets: int  # address of int64 offsets from an input pixel to the elements that meet in it
+    stem_steps: int  # their number
+    activation: int  # its code within the kernel's variant (simd/activation.py)
+    output_exceeds_l2: int  # 1: y and the residual are not in L2, so that a tile prefetches them when it begins
+    # Partial sums (Strassen's scheme), as offsets from an output element:
+    partial_offset: int  # to the partial sum that is added to it, before the residual
+    aux_in_offset: int  # to another partial sum, to which the tile's own sum is added as well
+    aux_out_offset: int  # to where that goes; 0: there is none
+
+
+class TileRun(NamedTuple):
+    """One call of a micro-kernel: `count` tiles side by side. Addresses."""
+
+    x: int  # the first tile's first pixel
+    w: int  # the first valid tap in the micro-panel
+    bias: int
+    y: int
+    count: int  # tiles
+    prefetch: int  # what the first tile prefetches; each tile goes on where the one before it ends
+    prefetch_end: int  # from here on tiles prefetch their own weights, which are in L1 already
+
+
+@dataclass(frozen=True)
+class LoopNest:
+    """The kernel around all micro-kernels: one for every machine, since whatever varies is in its records."""
 
 
 @lru_cache
-def border_groups(
-    size: int, first: int, end: int, kernel: int, stride: int, padding: int
-) -> list[tuple[int, int, int, int]]:
-    """(first, end, first tap, end tap) of the runs among outputs first..end along an axis that see the same taps."""
+def border_runs(size: int, first: int, end: int, *, window: int, stride: int, padding: int) -> list[tuple[int, ...]]:
+    """(first, end, first tap, end tap) of the runs among outputs first..end along an axis that see the same taps.
+
+    `size` is the input's size along that axis, `window` the number of taps.
+    """
     runs = []
     for position in range(first, end):
         start = position * stride - padding
-        taps = max(0, -start), min(kernel, size - start)
+        taps = max(0, -start), min(window, size - start)
         if runs and runs[-1][2:] == taps:
             runs[-1] = (runs[-1][0], position + 1, *taps)
         else:
@@ -131,71 +143,80 @@ def border_groups(
     return runs
 
 
-def build():
-    """The loop nest; all that varies is data."""
-    from .simd.intrinsics import arguments, call_tile, minimum, prefetch
+def build(_: LoopNest):
+    """Assumes: a region has at least one run, and a run at least one tile."""
+    from .simd.intrinsics import call_tile, instruction_reader, minimum, prefetch, reader, stack_space, writer
 
-    instruction_fields = arguments(len(FIELDS))
-    region_fields = arguments(TILE_START, first=0)
-    region_bytes = 8 * len(REGION)
+    read_instruction, read_region = instruction_reader(Instruction), reader(Region)
+    new_run, write_run = stack_space(TileRun), writer(TileRun)
+    tile_at = 8 * len(Region._fields)  # from a region's record to its tile's
+    record_bytes = tile_at + 8 * len(Tile._fields)
 
     def convolution(instruction, thread, threads):
-        (x, x_image, x_group, w, w_image, w_panel, bias, y, y_image, panel_bytes, images, panels, group_panels, regions,
-         region_count, split_panels, chunk, later, later_bytes, after,
-         after_thread) = instruction_fields(instruction)  # fmt: skip
-        later += thread * later_bytes
-        later_end = later + later_bytes
-        last_region = regions + (region_count - 1) * region_bytes
-        for region in range(regions, last_region + region_bytes, region_bytes):
-            (tile, edge, line_tiles, full_tiles, lines, x_offset, x_line, x_tile, y_offset, y_line, y_tile, w_offset,
-             w_tile, next_tiles, ask_lines, ask_offset, ask_line, ask_pixel) = region_fields(region)  # fmt: skip
-            first_panel, end_panel = 0, panels
-            first, end = 0, images * lines * line_tiles
-            if split_panels:  # rounded up: where they do not come out even, the first threads have one more
-                first_panel = (panels * thread + threads - 1) // threads
-                end_panel = (panels * (thread + 1) + threads - 1) // threads
+        call, run = read_instruction(instruction), new_run()
+        lookahead = call.lookahead + thread * call.lookahead_bytes
+        lookahead_end = lookahead + call.lookahead_bytes
+        last_record = call.regions + (call.region_count - 1) * record_bytes
+        for record in range(call.regions, last_record + record_bytes, record_bytes):
+            region = read_region(record)
+            first_panel, end_panel = 0, call.panels
+            first, end = 0, call.images * region.runs * region.run_tiles
+            if call.parallel_n:  # rounded up: where panels do not come out even, the first threads have one more
+                first_panel = (call.panels * thread + threads - 1) // threads
+                end_panel = (call.panels * (thread + 1) + threads - 1) // threads
             else:
                 first, end = end * thread // threads, end * (thread + 1) // threads
+            # Loop over L2 blocks: tiles first..stop.
             while first < end:
-                stop = minimum(first + chunk, end)
-                pixels, pixels_end = x + x_offset + stop * x_tile, x + x_offset + minimum(stop + chunk, end) * x_tile
+                stop = minimum(first + call.block_tiles, end)
+                x_region = call.x + region.x_offset
+                next_block = x_region + stop * region.x_tile_stride
+                next_block_end = x_region + minimum(stop + call.block_tiles, end) * region.x_tile_stride
+                # Loop over micro-panels.
                 for panel in range(first_panel, end_panel):
-                    panel_x = x + x_offset + panel // group_panels * x_group
-                    panel_y = y + y_offset + panel * panel_bytes
-                    panel_w = w + w_offset + panel * w_panel
-                    panel_bias = bias + panel * panel_bytes
-                    next_w = w + (panel + 1) * w_panel
+                    panel_x = x_region + panel // call.panels_per_group * call.x_group_stride
+                    panel_y = call.y + region.y_offset + panel * call.y_panel_stride
+                    panel_w = call.w + region.w_offset + panel * call.panel_stride
+                    panel_bias = call.bias + panel * call.y_panel_stride
+                    next_panel = call.w + (panel + 1) * call.panel_stride
                     if panel + 1 == end_panel:
-                        done = stop == end and region == last_region
-                        next_w = after + thread * after_thread if done else w + first_panel * w_panel
-                    at = first
-                    while at < stop:
-                        line = at // line_tiles
-                        column = at - line * line_tiles
-                        image = line // lines
-                        line -= image * lines
-                        tile_x = panel_x + image * x_image + line * x_line + column * x_tile
-                        tile_w = panel_w + image * w_image
-                        tile_y = panel_y + image * y_image + line * y_line + column * y_tile
-                        count = minimum(full_tiles - column, stop - at)
-                        kernel = tile
+                        done = stop == end and record == last_record
+                        after = call.next_panel + thread * call.next_panel_thread_stride
+                        next_panel = after if done else call.w + first_panel * call.panel_stride
+                    # Loop over runs of tiles of one micro-kernel.
+                    tile = first
+                    while tile < stop:
+                        row = tile // region.run_tiles
+                        column = tile - row * region.run_tiles
+                        image = row // region.runs
+                        row -= image * region.runs
+                        x = panel_x + image * call.x_image_stride
+                        x += row * region.x_run_stride + column * region.x_tile_stride
+                        w = panel_w + image * call.w_image_stride
+                        y = panel_y + image * call.y_image_stride
+                        y += row * region.y_run_stride + column * region.y_tile_stride
+                        count, micro_kernel = minimum(region.full_tiles - column, stop - tile), region.full_tile
                         if count <= 0:
-                            count, kernel = 1, edge
-                        if at < first + next_tiles:
-                            count = minimum(count, first + next_tiles - at)
-                            ahead, ahead_end = next_w + (at - first) * w_tile, next_w + w_panel
-                        elif later < later_end or lines * images > 1:
-                            ahead, ahead_end = later, later_end
-                            later += count * w_tile
-                        else:
-                            ahead, ahead_end = pixels, pixels_end
-                            pixels += count * w_tile
-                        for asked in range(ask_lines):
-                            start = tile_x + ask_offset + asked * ask_line
-                            for pixel in range(start, start + count * x_tile, ask_pixel):
+                            count, micro_kernel = 1, region.edge_tile
+                        if tile < first + region.panel_prefetch_tiles:  # 1. the next micro-panel
+                            count = minimum(count, first + region.panel_prefetch_tiles - tile)
+                            ahead = next_panel + (tile - first) * region.prefetch_bytes
+                            ahead_end = next_panel + call.panel_stride
+                        elif lookahead < lookahead_end or region.runs * call.images > 1:  # 2. a later step, or nothing
+                            ahead, ahead_end = lookahead, lookahead_end
+                            lookahead += count * region.prefetch_bytes
+                        else:  # 3. pixels of the next L2 block
+                            ahead, ahead_end = next_block, next_block_end
+                            next_block += count * region.prefetch_bytes
+                        for ahead_row in range(region.prefetch_rows):
+                            start = x + region.prefetch_offset + ahead_row * region.prefetch_row_stride
+                            for pixel in range(
+                                start, start + count * region.x_tile_stride, region.prefetch_pixel_stride
+                            ):
                                 prefetch(pixel)
-                        call_tile(kernel, region, tile_x, tile_w, panel_bias, tile_y, count, ahead, ahead_end)
-                        at += count
+                        write_run(run, x, w, panel_bias, y, count, ahead, ahead_end)
+                        call_tile(micro_kernel, record + tile_at, run)
+                        tile += count
                 first = stop
 
     return convolution

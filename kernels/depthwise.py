@@ -1,36 +1,75 @@
 """Depthwise convolution and its relative with narrow groups: lanes run over channels.
 
-    y[p, c] = activation(bias[c] + sum over ky, kx, k of x[p stride + (ky, kx) - padding, first(c) + k] w[c, k, ky, kx])
+    y[p, c] = activation(bias[c] + sum over ky, kx, k of x[p * stride + (ky, kx) - padding, g(c) + k] * w[c, k, ky, kx])
 
-first(c) is the first channel of c's group. k runs over the `group` channels of a group: one in a depthwise convolution,
-4 or 8 in ResNeXt, where a vector holds several whole groups and shuffles inside the register bring each input channel
-to all lanes of its group. In step k, lane l meets input channel l ^ k: these shuffles are half as many instructions as
-those that spread channel k over its group, since they swap neighbours, pairs of lanes and quadruples and no more.
-Weights are packed in the same order (`crossed`).
+g(c) is the first channel of c's group, and k runs over the channels of a group: one in a depthwise convolution, 4
+or 8 in ResNeXt, where a vector holds several whole groups and shuffles inside the register bring each input channel to
+all lanes of its group. In step k, lane l meets input channel l ^ k (lane-xor order): these shuffles are half as many
+instructions as those that spread channel k over its group, since they swap neighbours, pairs of lanes and quadruples
+and no more. Weights are packed in the same order (`xor_permuted`).
 
-A tile is a run of `rows` output pixels of one line, one vector of channels wide. For each line of taps the input
+A tile is a run of `mr` output pixels of one image row, one vector of channels wide. For each row of taps the input
 pixels under the tile are loaded (and shuffled) once, from left to right, and each is multiplied into every output that
-it belongs to: (rows - 1) stride + size loads for rows * size * group multiply-adds. An output still receives its
-taps in the order (ky, kx, k), so its bits do not depend on where its tile starts or on how many lanes there are. Pixels
-beyond the border are read from a vector of zeros, or left out where a tile is a whole line (which is the same, unless a
-weight is infinite); lines beyond it are left out.
+it belongs to: (mr - 1) * stride + window loads for mr * window * group multiply-adds (simd/window.py). An output still
+receives its taps in the order (ky, kx, k), so its bits depend neither on where its tile starts nor on the lanes. Pixels
+beyond the ends of an image row are read from a vector of zeros, or left out where a tile is a whole image row (the
+result is the same unless a weight is infinite). Rows of taps beyond the image are left out.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 
-from .simd.activation import FIELDS as ACTIVATION
-from .simd.activation import finish
+from .packing import reference as packed
+from .simd.activation import epilogue
 
-FIELDS = (
-    "x", "x_image", "x_line", "x_pixel", "w", "bias", "zeros", "y", "y_image", "y_line", "y_pixel", "residual",
-    "images", "height", "width", "out_height", "out_width", "first", "ring", "band", "panels", *ACTIVATION,
-)  # fmt: skip
+GROUPS = (1, 2, 4, 8)  # channels of a group that the kernel takes
 
 
-def oracle(x, weight, bias, stride, padding):
-    """The definition in NumPy: x (N, H, W, C), weight (C, group, K, K) -> (N, OH, OW, C), in the dtype of x."""
+@dataclass(frozen=True)
+class Depthwise:
+    window: int  # taps in each direction
+    stride: int
+    padding: int
+    mr: int  # pixels of a tile, at most the width of the output
+    lanes: int
+    variant: str  # of the activation
+    group: int  # channels of a group
+    whole_row: int = 0  # width of the input where a tile is a whole row of the output, so that its ends are known
+
+
+class Instruction(NamedTuple):
+    """One convolution. The input may be a circular line buffer: image row n lies at n modulo `buffer_rows`."""
+
+    x: int  # address of the first input pixel
+    x_image_stride: int  # strides are in bytes
+    x_row_stride: int
+    x_pixel_stride: int
+    w: int  # address of the packed weights
+    bias: int  # address
+    zeros: int  # address of a vector of zeros
+    y: int  # address of the first output pixel
+    y_image_stride: int
+    y_row_stride: int
+    y_pixel_stride: int
+    residual_offset: int  # bytes from an output element to the one that is added to it; 0: none
+    images: int
+    height: int  # rows of the whole input image
+    width: int
+    out_height: int  # rows that are computed
+    out_width: int
+    first_row: int  # y begins with this row of the output
+    buffer_rows: int  # rows that x has memory for
+    band_rows: int  # rows that all vectors of channels pass over before the next band: few enough to stay in cache
+    panels: int  # vectors of channels
+    activation: int  # its code within the kernel's variant
+
+
+def reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, padding: int) -> np.ndarray:
+    """x (N, H, W, C), weight (C, group, K, K), bias (C,) -> (N, OH, OW, C), in the dtype of x."""
     channels, group, size, _ = weight.shape
     edge = (padding, padding)
     padded = np.pad(x, ((0, 0), edge, edge, (0, 0)))
@@ -42,61 +81,78 @@ def oracle(x, weight, bias, stride, padding):
     return y + bias.astype(x.dtype)
 
 
-def crossed(weight: np.ndarray) -> np.ndarray:
+def xor_permuted(weight: np.ndarray) -> np.ndarray:
     """(O, group, K, K) with the weights of input channel k ^ (o mod group) in place of those of channel k."""
     out, group, *_ = weight.shape
     channels = np.arange(group) ^ np.arange(out)[:, None] % group
     return np.take_along_axis(weight, channels[..., None, None], 1)
 
 
-def build(size: int, stride: int, padding: int, rows: int, lanes: int, activation: str, group: int, whole: int):
-    """Taps size x size; tiles of `rows` pixels, at most the width of the output; groups of `group` channels.
+def example(lanes: int, generator: np.random.Generator, check) -> None:
+    """Two images of two vectors of channels: borders on all sides, tiles that overlap, and narrow groups."""
+    for window, stride, group, mr in ((3, 1, 1, 4), (3, 2, 1, 2), (5, 1, 1, 3), (3, 1, 4, 2)):
+        channels, padding, size = 2 * max(lanes, group), window // 2, (5, 9)
+        x = generator.standard_normal((2, *size, channels), np.float32)
+        weight = generator.standard_normal((channels, group, window, window), np.float32)
+        bias = generator.standard_normal(channels, np.float32)
+        expected = reference(x.astype(np.float64), weight, bias, stride, padding)
+        _, out_height, out_width, _ = expected.shape
+        check(
+            Depthwise(window, stride, padding, mr, lanes, "piecewise", group), expected,
+            x=x, x_image_stride=x.strides[0], x_row_stride=x.strides[1], x_pixel_stride=x.strides[2],
+            w=packed(xor_permuted(weight), lanes), bias=bias, zeros=np.zeros(lanes, np.float32),
+            y_image_stride=out_height * out_width * 4 * channels, y_row_stride=out_width * 4 * channels,
+            y_pixel_stride=4 * channels, images=2, height=size[0], width=size[1], out_height=out_height,
+            out_width=out_width, buffer_rows=size[0], band_rows=2, panels=channels // lanes,
+        )  # fmt: skip
 
-    The last tile of a line starts early enough to be a full one; what it computes again comes out the same. Threads
-    split units of one panel (a vector of channels) and one band (`band` lines: few enough to stay in cache while all
-    panels pass over them, or all there are). The input may be a ring of lines, line n at n modulo `ring`, and y some
-    lines of the output from line `first` on. `whole` is the width of the input if a tile is a whole line of the output,
-    or else 0: what lies beyond the ends of a line is then known, and left out. Assumes: the channels of a pixel are
-    contiguous with room for whole vectors.
+
+def build(spec: Depthwise):
+    """Threads split units of one panel (a vector of channels) and one band of rows.
+
+    The last tile of a row starts early enough to be a full one; the pixels that it computes again come out the same.
+    Assumes: the channels of a pixel are contiguous and have room for whole vectors.
     """
-    from .simd.intrinsics import arguments, maximum, minimum
-    from .simd.tile import block
+    from .simd.intrinsics import instruction_reader, maximum, minimum
+    from .simd.tile import register_tile
+    from .simd.window import Window
 
-    t = block(rows, 1, lanes)
-    absent = (padding, max(0, (rows - 1) * stride + size - padding - whole)) if whole else None
-    load_row, add, fma_window = t.load_row, t.add, t.fma_window(size, stride, padding, group, absent)
-    store_activated, fields = finish(t, activation), arguments(len(FIELDS))
-    vector = 4 * lanes
-    line_of_taps = size * group * vector
+    mr, size, stride, padding, whole_row = spec.mr, spec.window, spec.stride, spec.padding, spec.whole_row
+    columns = (mr - 1) * stride + size  # of input under a tile
+    skipped = (padding, max(0, columns - padding - whole_row)) if whole_row else None
+    t, vector = register_tile(mr, 1, spec.lanes), 4 * spec.lanes
+    load_for_all, add, finish = t.load_for_all, t.add, epilogue(t, spec.variant)
+    fma_window, read = t.fma_window(Window(size, stride, padding, spec.group, skipped)), instruction_reader(Instruction)
+    w_row_stride = size * spec.group * vector
 
     def depthwise(instruction, thread, threads):
-        (x, x_image, x_line, x_pixel, w, bias, zeros, y, y_image, y_line, y_pixel, residual, images, height, width,
-         out_height, out_width, first_row, ring, band, panels, kind) = fields(instruction)  # fmt: skip
-        lines = images * out_height
-        units = -(-lines // band) * panels
+        call = read(instruction)
+        rows = call.images * call.out_height
+        units = -(-rows // call.band_rows) * call.panels
         for unit in range(units * thread // threads, units * (thread + 1) // threads):
-            first, panel = unit // panels * band, unit % panels
-            weights = w + panel * size * line_of_taps
-            for line in range(first, minimum(first + band, lines)):
-                image = line // out_height
-                row = line - image * out_height
-                top = (first_row + row) * stride - padding
-                source = x + image * x_image + panel * vector
-                target = y + image * y_image + row * y_line + panel * vector
-                first_tap, end_tap = maximum(0, -top), minimum(size, height - top)
-                first_slot = (top + first_tap) % ring
-                for tile in range(0, out_width, rows):
-                    start = minimum(tile, out_width - rows)
+            first, panel = unit // call.panels * call.band_rows, unit % call.panels
+            w = call.w + panel * size * w_row_stride
+            bias = call.bias + panel * vector
+            for image_row in range(first, minimum(first + call.band_rows, rows)):
+                image = image_row // call.out_height
+                row = image_row - image * call.out_height
+                top = (call.first_row + row) * stride - padding
+                x_image = call.x + image * call.x_image_stride + panel * vector
+                y_row = call.y + image * call.y_image_stride + row * call.y_row_stride + panel * vector
+                first_tap, end_tap = maximum(0, -top), minimum(size, call.height - top)
+                first_slot = (top + first_tap) % call.buffer_rows
+                for tile in range(0, call.out_width, mr):
+                    start = minimum(tile, call.out_width - mr)
                     left = start * stride - padding
-                    beyond = left + (rows - 1) * stride + size - width
-                    acc, slot = load_row(bias + panel * vector), first_slot
+                    beyond = left + columns - call.width
+                    acc, slot = load_for_all(bias), first_slot
                     for ky in range(first_tap, end_tap):
-                        at = source + slot * x_line + left * x_pixel
-                        acc = fma_window(acc, at, x_pixel, weights + ky * line_of_taps, -left, beyond, zeros)
-                        slot = slot + 1 if slot + 1 < ring else 0
-                    out = target + start * y_pixel
-                    if residual != 0:
-                        acc = add(acc, out + residual, y_pixel)
-                    store_activated(acc, kind, out, y_pixel)
+                        x = x_image + slot * call.x_row_stride + left * call.x_pixel_stride
+                        acc = fma_window(acc, x, call.x_pixel_stride, w + ky * w_row_stride, -left, beyond, call.zeros)
+                        slot = slot + 1 if slot + 1 < call.buffer_rows else 0
+                    y = y_row + start * call.y_pixel_stride
+                    if call.residual_offset != 0:
+                        acc = add(acc, y + call.residual_offset, call.y_pixel_stride)
+                    finish(acc, call.activation, y, call.y_pixel_stride)
 
     return depthwise

@@ -1,127 +1,132 @@
-"""The matrix-product tile: every input channel of a pixel meets every output channel of a panel.
+"""The matrix-product micro-kernel: every input channel of a pixel meets every output channel of a micro-panel.
 
-Used for pointwise and dense convolution, linear layers, patch embedding, and grouped convolution whose groups are
-whole vectors and not depthwise.py's. Within a tile of R pixels and V vectors of output channels,
+It serves pointwise and dense convolution, linear layers, patch embedding, and grouped convolution whose groups are
+whole vectors. Within a tile of mr pixels and nr vectors of output channels,
 
-    acc[r][v] = bias[v];   for each tap, for each k:   acc[r][v] = fma(x[r][k], w[tap][k][v], acc[r][v])
+    acc[p][v] = bias[v];   for each tap, for each k:   acc[p][v] = fma(x[p][k], w[tap][k][v], acc[p][v])
 
-in the order of taps and k, whatever R and V are. Rounding errors grow with the length of a chain; so where a tap has
-more than `sum_block` input channels, each later block of that many is a chain of its own, from zero, and is added to
-what went before. (One chain over the 3,072 channels of vit_b_32's MLP has three times the error of torch's sums.)
+in the order of taps and k, whatever mr and nr are. Rounding errors grow with the length of a chain; so where a tap has
+more than `k_block` input channels, each later block of that many is a chain of its own, from zero, and is added to the
+sum of the blocks before it. (One chain over the 3,072 channels of vit_b_32's MLP has three times the error of torch's
+sums.)
 
-R V accumulators, V weights and one broadcast must fit the vector registers: R = 14, V = 2 of 32 registers gives 28
-multiply-adds for 2 vector loads and 14 broadcasts folded into the multiply-add.
+mr * nr accumulators, nr vectors of weights and one broadcast must fit the vector registers: mr = 14, nr = 2 of 32
+registers gives 28 multiply-adds for 2 vector loads and 14 broadcasts, which are operands of the multiply-adds.
 """
 
 from __future__ import annotations
 
-from .convolution import REGION, TILE_START
+from dataclasses import dataclass
+
+import numpy as np
+
+from .convolution import Tile, TileRun
+from .packing import reference as packed
 from .simd import CACHE_LINE
-from .simd.activation import finish
-from .simd.activation import oracle as activate
+from .simd.activation import epilogue
 
 
-def oracle(x, weight, bias, activation=None):
-    """The definition in NumPy: x (M, K), weight (N, K) -> (M, N), in the dtype of x."""
-    return activate(x @ weight.T.astype(x.dtype) + bias.astype(x.dtype), activation)
+@dataclass(frozen=True)
+class Matmul:
+    """`form` says which loops and which epilogue there are:
 
-
-def build(rows: int, vectors: int, lanes: int, activation: str, form: str = "pointwise"):
-    """The micro-kernel for `rows` pixels and `vectors` vectors of output channels.
-
-    While a tile works, it asks for the lines from `ahead` on, one a step, unless that has reached `ahead_end`: what is
-    needed next, or later, streams from memory while these weights are in use. A single row computes too little for
-    that: it is as fast as its own weights arrive, and to ask for others would hold them up.
-
-    The form "pointwise" has a single tap, and no loops over taps to enter and leave; "taps" has any number. (Each says
-    the chain for itself: Numba takes longer over a function that it inlines.) "partial" (for Strassen's scheme, see
-    strassen.py) has a single tap, adds a partial sum to the tile's own and, unless `also_to` is 0, stores what another
-    partial sum and the tile's own make besides.
-
-    Assumes: x_step and x_depth are any multiples of 4; a tap's weights are depth * vectors * lanes floats in a row;
-    y and the residual have room for whole vectors. Unaligned addresses are fine.
+    pointwise: a single tap, so no loop over taps;
+    taps: any number of taps;
+    partial: a single tap, and partial sums of Strassen's scheme in the epilogue.
     """
-    from .simd.intrinsics import arguments, minimum, prefetch
-    from .simd.tile import block
 
-    t = block(rows, vectors, lanes)
-    zeros, load_row, fma_outer, add, store, ask = t.zeros, t.load_row, t.fma_outer, t.add, t.store, t.ask
-    store_activated, fields = finish(t, activation), arguments(len(REGION) - TILE_START, TILE_START)
-    store_sum, ask_to_write = t.store_sum, t.ask_to_write
-    step, adds, asks = 4 * vectors * lanes, form == "partial", rows > 1
+    mr: int  # pixels
+    nr: int  # vectors of output channels
+    lanes: int
+    variant: str  # of the activation
+    form: str = "pointwise"
 
-    def pointwise(region, x, w, bias, y, count, ahead, ahead_end):
-        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, sum_block, w_skip, residual,
-         _offsets, _steps, kind, far, partial, also_add, also_to) = fields(region)  # fmt: skip
-        for _ in range(count):
-            acc = load_row(bias)
-            if far != 0:
-                ask_to_write(y, y_step)
-                if residual != 0:
-                    ask(y + residual, y_step)
-            if adds:
-                ask(y + partial, y_step)
-                if also_to != 0:
-                    ask(y + also_add, y_step)
-            a, weight = x, w
-            coming = ahead if ahead < ahead_end else w
-            for first in range(0, depth, sum_block):
-                if first != 0:
-                    store(acc, y, y_step)
-                    acc = zeros()
-                for _k in range(minimum(sum_block, depth - first)):
-                    acc = fma_outer(acc, a, x_step, weight)
-                    if asks:
-                        prefetch(coming)
-                        coming += CACHE_LINE
-                    a += x_depth
-                    weight += step
-                if first != 0:
-                    acc = add(acc, y, y_step)
-            if adds:
-                if also_to != 0:
-                    store_sum(acc, y + also_add, y + also_to, y_step)
-                acc = add(acc, y + partial, y_step)
-            if residual != 0:
-                acc = add(acc, y + residual, y_step)
-            store_activated(acc, kind, y, y_step)
-            x += rows * x_step
-            y += rows * y_step
-            ahead += depth * CACHE_LINE
 
-    def taps(region, x, w, bias, y, count, ahead, ahead_end):
-        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x, depth, x_depth, sum_block, w_skip, residual,
-         _offsets, _steps, kind, far, partial, also_add, also_to) = fields(region)  # fmt: skip
-        for _ in range(count):
-            acc = load_row(bias)
-            if far != 0:
-                ask_to_write(y, y_step)
-                if residual != 0:
-                    ask(y + residual, y_step)
-            weight = w
-            coming = ahead if ahead < ahead_end else w
-            for ky in range(taps_y):
-                for kx in range(taps_x):
-                    a = x + ky * x_tap_y + kx * x_tap_x
-                    for first in range(0, depth, sum_block):
+def reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """x (M, K), weight (N, K), bias (N,) -> (M, N), in the dtype of x."""
+    return x @ weight.T.astype(x.dtype) + bias.astype(x.dtype)
+
+
+def example(lanes: int, generator: np.random.Generator, check) -> None:
+    """Two tiles of one micro-panel, with chains of at most 16 steps."""
+    for mr, nr, k in ((1, 4, 70), (6, 1, 5), (4, 2, 33)):
+        width = nr * lanes
+        x, weight, bias = (generator.standard_normal(s, np.float32) for s in ((2 * mr, k), (width, k), (width,)))
+        check(
+            Matmul(mr, nr, lanes, "piecewise"), reference(x.astype(np.float64), weight, bias),
+            x=x, w=packed(weight[:, :, None, None], width), bias=bias, count=2, x_pixel_stride=x.strides[0],
+            y_pixel_stride=4 * width, k=k, x_k_stride=4, k_block=16,
+        )  # fmt: skip
+
+
+def build(spec: Matmul):
+    """Prefetch: a tile of a single pixel computes too little to hide another stream behind its own weights.
+
+    Assumes: strides of x are multiples of 4; a tap's weights are k * nr * lanes floats in a row; y, the residual and
+    partial sums have room for whole vectors. Addresses need no alignment.
+    """
+    from .simd.intrinsics import minimum, prefetch, reader
+    from .simd.tile import register_tile
+
+    mr = spec.mr
+    t = register_tile(mr, spec.nr, spec.lanes)
+    zeros, load_for_all, fma_outer, add, store, store_sum = (
+        t.zeros, t.load_for_all, t.fma_outer, t.add, t.store, t.store_sum,
+    )  # fmt: skip
+    prefetch_pixels, prefetch_write, finish = t.prefetch, t.prefetch_write, epilogue(t, spec.variant)
+    read_tile, read_run = reader(Tile), reader(TileRun)
+    w_k_stride = 4 * spec.nr * spec.lanes
+    # Constants of the closure: LLVM leaves no loop over taps where there is one, and no branch for what is absent.
+    single, partial, prefetches = spec.form != "taps", spec.form == "partial", mr > 1
+
+    def matmul(tile_record, run_record):
+        tile, run = read_tile(tile_record), read_run(run_record)
+        x, y, ahead = run.x, run.y, run.prefetch
+        for _ in range(run.count):
+            acc = load_for_all(run.bias)
+            if tile.output_exceeds_l2 != 0:
+                prefetch_write(y, tile.y_pixel_stride)
+                if tile.residual_offset != 0:
+                    prefetch_pixels(y + tile.residual_offset, tile.y_pixel_stride)
+            if partial:
+                prefetch_pixels(y + tile.partial_offset, tile.y_pixel_stride)
+                if tile.aux_out_offset != 0:
+                    prefetch_pixels(y + tile.aux_in_offset, tile.y_pixel_stride)
+            w, next_line = run.w, ahead if ahead < run.prefetch_end else run.w
+            ky = 0
+            while single or ky < tile.taps_y:
+                kx = 0
+                while single or kx < tile.taps_x:
+                    a = x if single else x + ky * tile.x_tap_y_stride + kx * tile.x_tap_x_stride
+                    for first in range(0, tile.k, tile.k_block):
                         if first != 0:
-                            store(acc, y, y_step)
+                            store(acc, y, tile.y_pixel_stride)
                             acc = zeros()
-                        for _k in range(minimum(sum_block, depth - first)):
-                            acc = fma_outer(acc, a, x_step, weight)
-                            if asks:
-                                prefetch(coming)
-                                coming += CACHE_LINE
-                            a += x_depth
-                            weight += step
+                        for _k in range(minimum(tile.k_block, tile.k - first)):
+                            acc = fma_outer(acc, a, tile.x_pixel_stride, w)
+                            if prefetches:
+                                prefetch(next_line)
+                                next_line += CACHE_LINE
+                            a += tile.x_k_stride
+                            w += w_k_stride
                         if first != 0:
-                            acc = add(acc, y, y_step)
-                weight += w_skip
-            if residual != 0:
-                acc = add(acc, y + residual, y_step)
-            store_activated(acc, kind, y, y_step)
-            x += rows * x_step
-            y += rows * y_step
-            ahead += taps_y * taps_x * depth * CACHE_LINE
+                            acc = add(acc, y, tile.y_pixel_stride)
+                    kx += 1
+                    if single:
+                        break
+                w += tile.w_skip
+                ky += 1
+                if single:
+                    break
+            if partial:
+                if tile.aux_out_offset != 0:
+                    store_sum(acc, y + tile.aux_in_offset, y + tile.aux_out_offset, tile.y_pixel_stride)
+                acc = add(acc, y + tile.partial_offset, tile.y_pixel_stride)
+            if tile.residual_offset != 0:
+                acc = add(acc, y + tile.residual_offset, tile.y_pixel_stride)
+            finish(acc, tile.activation, y, tile.y_pixel_stride)
+            x += mr * tile.x_pixel_stride
+            y += mr * tile.y_pixel_stride
+            ahead += (tile.k if single else tile.taps_y * tile.taps_x * tile.k) * CACHE_LINE
 
-    return taps if form == "taps" else pointwise
+    return matmul

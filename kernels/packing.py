@@ -1,38 +1,53 @@
-"""Weights from their checkpoint's order to the order in which tiles read them, before a program that needs them runs.
+"""Weights from their checkpoint's order to micro-panels, and micro-panels times the gates of squeeze-and-excite.
 
     packed[panel][tap][k][lane] = weight[panel * width + lane][k][tap]
 
-where a weight is (output channels, depth, taps) and `width` = vectors * lanes output channels make a panel. So a tile
-reads its weights as one stream. Output channels that fill up the last panel are zeros.
+A weight is (output channels, k, taps), and `width` = nr * lanes output channels make a micro-panel. So a micro-kernel
+reads its weights as one stream. Output channels that fill up the last micro-panel are zeros. Packing runs once, before
+a program that needs the weights.
 
-Or, for Strassen's scheme (nanoinfer/strassen.py), a sum of the quarters of a weight (2 channels, 2 depth) is packed:
-see `sum_of_quarters`.
+For Strassen's scheme (nanoinfer/lowering/strassen.py) a sum of the quarters of a weight (2 channels, 2 k) is packed
+instead: each quarter as often as its coefficient says (`sum_of_quarters`).
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-FIELDS = (
-    "weight",
-    "row",  # bytes from an output channel to the next
-    "channels",
-    "depth",
-    "taps",
-    "width",
-    "packed",
-    "quarters",  # 0: pack a whole weight; 1: a sum of its quarters, whose first output channels and depth these are:
-    "count11",  # how often the first is in it,
-    "count12",  # the one of the other output channels,
-    "count21",  # of the other input channels,
-    "count22",  # of both
-)
+
+@dataclass(frozen=True)
+class Packing:
+    """One kernel for all machines: the width of a micro-panel is in the instruction."""
 
 
-def oracle(weight: np.ndarray, width: int) -> np.ndarray:
-    """The definition in NumPy: (O, K, KH, KW) -> (panels, KH, KW, K, width)."""
+class Instruction(NamedTuple):
+    """One weight. Strides are in bytes."""
+
+    weight: int  # address
+    channel_stride: int  # from an output channel to the next
+    channels: int  # output channels
+    k: int  # input channels of a group
+    taps: int
+    width: int  # output channels of a micro-panel
+    y: int  # address of the packed weight
+    quarters: int  # 0: pack a whole weight; 1: a sum of its quarters, whose first one `channels` and `k` describe
+    coefficient11: int  # of the first quarter
+    coefficient12: int  # of the other output channels
+    coefficient21: int  # of the other input channels
+    coefficient22: int  # of both
+
+
+def coefficient_fields(coefficients: tuple[int, ...]) -> dict[str, int]:
+    """The last five fields: coefficients of b11, b12, b21 and b22, or () for a whole weight."""
+    return dict(zip(Instruction._fields[-5:], (1, *coefficients) if coefficients else (0,) * 5, strict=True))
+
+
+def reference(weight: np.ndarray, width: int) -> np.ndarray:
+    """(O, K, KH, KW) -> float32 (panels, KH, KW, K, width)."""
     o, k, kh, kw = weight.shape
     packed = np.zeros((-(-o // width), kh, kw, k, width), np.float32)
     for panel in range(len(packed)):
@@ -46,48 +61,119 @@ def packed_size(shape: tuple[int, ...], width: int) -> int:
     return -(-shape[0] // width) * width * math.prod(shape[1:])
 
 
-def sum_of_quarters(weight: np.ndarray, counts: tuple[int, ...]) -> np.ndarray:
-    """(O / 2, K / 2, 1, 1) of a weight (O, K, 1, 1), rounded once: b11, b12, b21 and b22 so many times."""
+def sum_of_quarters(weight: np.ndarray, coefficients: tuple[int, ...]) -> np.ndarray:
+    """(O / 2, K / 2, 1, 1) of a weight (O, K, 1, 1): coefficients times b11, b12, b21 and b22, rounded once."""
     quarters = [quarter for half in np.split(weight, 2, 1) for quarter in np.split(half, 2)]
-    counted = zip(quarters, counts, strict=True)
-    return sum(np.multiply(quarter, count, dtype=np.float64) for quarter, count in counted if count).astype(np.float32)
+    terms = [np.multiply(q, c, dtype=np.float64) for q, c in zip(quarters, coefficients, strict=True) if c]
+    return sum(terms).astype(np.float32)
 
 
-def build():
-    """Threads split panels. Within a panel the rows of `width` channels are read side by side, as so many streams."""
-    from .simd.intrinsics import arguments, load_f32, minimum, store_f32
+def example(lanes: int, generator: np.random.Generator, check) -> None:
+    """Whole weights, and sums of quarters, with a last micro-panel that is not full."""
+    for channels, k, window, width in ((5, 3, 1, lanes), (33, 7, 3, 2 * lanes)):
+        weight = generator.standard_normal((channels, k, window, window), np.float32)
+        fields = dict(channel_stride=weight.strides[0], channels=channels, k=k, taps=window**2, width=width)
+        check(Packing(), reference(weight, width), weight=weight, **fields, **coefficient_fields(()))
+    weight = generator.standard_normal((34, 6, 1, 1), np.float32)
+    for coefficients in ((1, -1, 0, 1), (-1, 1, 1, -1)):
+        fields = dict(channel_stride=weight.strides[0], channels=17, k=3, taps=1, width=lanes)
+        packed = reference(sum_of_quarters(weight, coefficients), lanes)
+        check(Packing(), packed, weight=weight, **fields, **coefficient_fields(coefficients))
 
-    fields = arguments(len(FIELDS))
+
+def build(_: Packing):
+    """Threads split micro-panels. The `width` output channels of one are read side by side, as so many streams."""
+    from .simd.intrinsics import instruction_reader, load_f32, minimum, store_f32
+
+    read = instruction_reader(Instruction)
 
     def packing(instruction, thread, threads):
-        (weight, row, channels, depth, taps, width, packed, quarters, count11, count12, count21,
-         count22) = fields(instruction)  # fmt: skip
-        panels, down, across = (channels + width - 1) // width, channels * row, 4 * depth * taps
+        call = read(instruction)
+        width, channel_stride = call.width, call.channel_stride
+        panels = (call.channels + width - 1) // width
+        down, across = call.channels * channel_stride, 4 * call.k * call.taps  # from a quarter to its neighbours
         for panel in range(panels * thread // threads, panels * (thread + 1) // threads):
-            source = weight + panel * width * row
-            target = packed + panel * width * across
-            present = minimum(width, channels - panel * width)
-            for tap in range(taps):
-                for k in range(depth):
-                    at = source + 4 * (k * taps + tap)
-                    if quarters == 0:
+            source = call.weight + panel * width * channel_stride
+            target = call.y + panel * width * across
+            present = minimum(width, call.channels - panel * width)
+            for tap in range(call.taps):
+                for k in range(call.k):
+                    column = source + 4 * (k * call.taps + tap)
+                    if call.quarters == 0:
                         for lane in range(present):
-                            store_f32(target + 4 * lane, load_f32(at + lane * row))
+                            store_f32(target + 4 * lane, load_f32(column + lane * channel_stride))
                     else:
                         for lane in range(present):
-                            first = at + lane * row
+                            b11 = column + lane * channel_stride
                             total = np.float64(0)
-                            if count11 != 0:
-                                total += count11 * np.float64(load_f32(first))
-                            if count12 != 0:
-                                total += count12 * np.float64(load_f32(first + down))
-                            if count21 != 0:
-                                total += count21 * np.float64(load_f32(first + across))
-                            if count22 != 0:
-                                total += count22 * np.float64(load_f32(first + down + across))
+                            if call.coefficient11 != 0:
+                                total += call.coefficient11 * np.float64(load_f32(b11))
+                            if call.coefficient12 != 0:
+                                total += call.coefficient12 * np.float64(load_f32(b11 + down))
+                            if call.coefficient21 != 0:
+                                total += call.coefficient21 * np.float64(load_f32(b11 + across))
+                            if call.coefficient22 != 0:
+                                total += call.coefficient22 * np.float64(load_f32(b11 + down + across))
                             store_f32(target + 4 * lane, np.float32(total))
                     for lane in range(present, width):
                         store_f32(target + 4 * lane, np.float32(0))
                     target += 4 * width
 
     return packing
+
+
+@dataclass(frozen=True)
+class GateWeights:
+    lanes: int
+
+
+class GateInstruction(NamedTuple):
+    """Packed weights of a pointwise convolution times the gates of its input channels.
+
+    There are several times fewer weights than activations, which the gates scale otherwise.
+    """
+
+    packed: int  # address
+    gate: int  # address
+    gate_image_stride: int  # bytes
+    y: int  # address; each image's weights follow those of the image before
+    images: int
+    rows: int  # of a packed weight: panels * k
+    k: int
+    vectors: int  # of a row
+
+
+def gate_reference(packed: np.ndarray, gate: np.ndarray) -> np.ndarray:
+    """packed (panels, K, width), gate (N, K) -> (N, panels, K, width), in the dtype of packed."""
+    return packed * gate[:, None, :, None]
+
+
+def gate_example(lanes: int, generator: np.random.Generator, check) -> None:
+    """Two images, whose gates lie among other values."""
+    packed = generator.standard_normal((3, 5, 2 * lanes), np.float32)
+    gate = generator.standard_normal((2, 8), np.float32)
+    check(
+        GateWeights(lanes), gate_reference(packed, gate[:, :5]),
+        packed=packed, gate=gate, gate_image_stride=gate.strides[0], images=2, rows=15, k=5, vectors=2,
+    )  # fmt: skip
+
+
+def build_gate_weights(spec: GateWeights):
+    """Threads split images and rows."""
+    from .simd.intrinsics import instruction_reader, load_f32
+    from .simd.tile import register_tile
+
+    t, vector = register_tile(1, 1, spec.lanes), 4 * spec.lanes
+    load, times, store, read = t.load, t.times, t.store, instruction_reader(GateInstruction)
+
+    def gate_weights(instruction, thread, threads):
+        call = read(instruction)
+        row_stride, units = vector * call.vectors, call.images * call.rows
+        for unit in range(units * thread // threads, units * (thread + 1) // threads):
+            image = unit // call.rows
+            row = unit - image * call.rows
+            factor = load_f32(call.gate + image * call.gate_image_stride + 4 * (row % call.k))
+            for at in range(0, row_stride, vector):
+                store(times(load(call.packed + row * row_stride + at, 0), factor), call.y + unit * row_stride + at, 0)
+
+    return gate_weights

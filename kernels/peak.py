@@ -1,49 +1,74 @@
-"""The two kernels that limits.py measures the machine with: multiply-adds from registers, and reads."""
+"""The two kernels that the machine is measured with: multiply-adds from registers, and reads."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 
-PEAK_FIELDS = ("iterations", "y")
-READ_FIELDS = ("x", "bytes", "repeats", "y")
-CHAINS = {32: 24, 16: 12}  # accumulators by vector registers: latency times throughput of any core, and then some
+PEAK_FACTOR, PEAK_SUMMAND = np.float32(0.5), np.float32(1.0)
+READ_MR = 8  # vectors of a tile of sums: enough loads under way for any core
 
 
-def build_peak(lanes: int, registers: int):
-    """Multiply-adds with nothing but registers: chains enough to fill every unit."""
-    from .simd.intrinsics import arguments
-    from .simd.tile import block
+@dataclass(frozen=True)
+class Peak:
+    chains: int  # accumulators: enough to hide the latency of a multiply-add on every unit
+    lanes: int
 
-    chains = CHAINS[registers]
-    t, fields = block(chains, 1, lanes), arguments(len(PEAK_FIELDS))
-    splat, fma, sum_into, factor, summand = t.splat, t.fma_scalars, t.store, np.float32(0.5), np.float32(1.0)
+
+class PeakInstruction(NamedTuple):
+    iterations: int
+    y: int  # address of `chains` vectors for each thread
+
+
+def build_peak(spec: Peak):
+    """2 * chains * lanes * iterations FLOP, with nothing but registers."""
+    from .simd.intrinsics import instruction_reader
+    from .simd.tile import register_tile
+
+    t, vector = register_tile(spec.chains, 1, spec.lanes), 4 * spec.lanes
+    splat, fma_scalars, store, read = t.splat, t.fma_scalars, t.store, instruction_reader(PeakInstruction)
+    y_thread_stride = spec.chains * vector
 
     def peak(instruction, thread, threads):
-        iterations, y = fields(instruction)
-        acc = splat(summand)
-        for _ in range(iterations):
-            acc = fma(acc, factor, summand)
-        sum_into(acc, y + thread * chains * lanes * 4, lanes * 4)
+        call = read(instruction)
+        acc = splat(PEAK_SUMMAND)
+        for _ in range(call.iterations):
+            acc = fma_scalars(acc, PEAK_FACTOR, PEAK_SUMMAND)
+        store(acc, call.y + thread * y_thread_stride, vector)
 
     return peak
 
 
-def build_read(lanes: int):
-    """Every vector of a buffer loaded and added, over and over; each thread has a buffer of its own."""
-    from .simd.intrinsics import arguments
-    from .simd.tile import block
+@dataclass(frozen=True)
+class Read:
+    lanes: int
 
-    t, fields = block(8, 1, lanes), arguments(len(READ_FIELDS))
-    zeros, add, store = t.zeros, t.add, t.store
-    step = 4 * lanes
+
+class ReadInstruction(NamedTuple):
+    x: int  # address of `size` bytes for each thread
+    size: int
+    repeats: int
+    y: int  # address of READ_MR vectors for each thread
+
+
+def build_read(spec: Read):
+    """Every vector of a buffer loaded and added, over and over; each thread has a buffer of its own."""
+    from .simd.intrinsics import instruction_reader
+    from .simd.tile import register_tile
+
+    t, vector = register_tile(READ_MR, 1, spec.lanes), 4 * spec.lanes
+    zeros, add, store, read_instruction = t.zeros, t.add, t.store, instruction_reader(ReadInstruction)
+    tile_bytes = READ_MR * vector
 
     def read(instruction, thread, threads):
-        x, size, repeats, y = fields(instruction)
-        x += thread * size
+        call = read_instruction(instruction)
+        x = call.x + thread * call.size
         acc = zeros()
-        for _ in range(repeats):
-            for at in range(x, x + size, 8 * step):
-                acc = add(acc, at, step)
-        store(acc, y + thread * 8 * step, step)
+        for _ in range(call.repeats):
+            for at in range(x, x + call.size, tile_bytes):
+                acc = add(acc, at, vector)
+        store(acc, call.y + thread * tile_bytes, vector)
 
     return read

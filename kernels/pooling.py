@@ -1,78 +1,133 @@
-"""Max pooling, as a tile of the convolution loop nest, and the global average."""
+"""Pooling: the maximum of a window, as a micro-kernel of the convolution's loop nest, and the mean of an image."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 
-from .convolution import REGION, TILE_START
+from .convolution import Tile, TileRun
+from .program import bits
 from .simd import PARTIALS
 
-AVERAGE_FIELDS = ("x", "x_image", "x_pixel", "pixels", "y", "y_image", "images", "vectors", "reciprocal")
+
+@dataclass(frozen=True)
+class MaxPool:
+    mr: int  # pixels
+    nr: int  # vectors of channels
+    lanes: int
 
 
-def max_oracle(x, kernel, stride, padding):
-    """The definition in NumPy: x (N, H, W, C) -> (N, OH, OW, C); taps outside of the image do not count."""
+def max_reference(x: np.ndarray, window: int, stride: int, padding: int) -> np.ndarray:
+    """x (N, H, W, C) -> (N, OH, OW, C); taps outside of the image do not count."""
     edge = (padding, padding)
     padded = np.pad(x, ((0, 0), edge, edge, (0, 0)), constant_values=-np.inf)
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), (1, 2))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (window, window), (1, 2))
     return windows[:, ::stride, ::stride].max((-2, -1))
 
 
-def build_max(rows: int, vectors: int, lanes: int):
-    """The micro-kernel for `rows` pixels and `vectors` vectors of channels; weights and bias are not read."""
-    from .simd.intrinsics import arguments
-    from .simd.tile import block
+def max_example(lanes: int, generator: np.random.Generator, check) -> None:
+    """Two tiles of one row of outputs: 3 x 3 at stride 2, no padding."""
+    for mr, nr in ((1, 1), (5, 2), (3, 4)):
+        x = generator.standard_normal((1, 3, 4 * mr + 1, nr * lanes), np.float32)
+        _, row, pixel, _ = x.strides
+        check(
+            MaxPool(mr, nr, lanes), max_reference(x, 3, 2, 0), x=x, count=2, x_pixel_stride=2 * pixel,
+            y_pixel_stride=pixel, taps_y=3, taps_x=3, x_tap_y_stride=row, x_tap_x_stride=pixel,
+        )  # fmt: skip
 
-    t = block(rows, vectors, lanes)
+
+def build_max(spec: MaxPool):
+    """Weights and bias are not read."""
+    from .simd.intrinsics import reader
+    from .simd.tile import register_tile
+
+    mr = spec.mr
+    t = register_tile(mr, spec.nr, spec.lanes)
     splat, maximum, store = t.splat, t.max, t.store
-    fields, lowest = arguments(REGION.index("depth") - TILE_START, TILE_START), np.float32(-np.inf)
+    read_tile, read_run, lowest = reader(Tile), reader(TileRun), np.float32(-np.inf)
 
-    def max_pool(region, x, w, bias, y, count, ahead, ahead_end):
-        (x_step, y_step, taps_y, taps_x, x_tap_y, x_tap_x) = fields(region)
-        for _ in range(count):
+    def max_pool(tile_record, run_record):
+        tile, run = read_tile(tile_record), read_run(run_record)
+        x, y = run.x, run.y
+        for _ in range(run.count):
             acc = splat(lowest)
-            for ky in range(taps_y):
-                for kx in range(taps_x):
-                    acc = maximum(acc, x + ky * x_tap_y + kx * x_tap_x, x_step)
-            store(acc, y, y_step)
-            x += rows * x_step
-            y += rows * y_step
+            for ky in range(tile.taps_y):
+                for kx in range(tile.taps_x):
+                    tap = x + ky * tile.x_tap_y_stride + kx * tile.x_tap_x_stride
+                    acc = maximum(acc, tap, tile.x_pixel_stride)
+            store(acc, y, tile.y_pixel_stride)
+            x += mr * tile.x_pixel_stride
+            y += mr * tile.y_pixel_stride
 
     return max_pool
 
 
-def average_oracle(x):
-    """The definition in NumPy: x (N, pixels, C) -> (N, C)."""
+@dataclass(frozen=True)
+class AveragePool:
+    lanes: int
+
+
+class AverageInstruction(NamedTuple):
+    """The mean over the pixels of each image. Strides are in bytes."""
+
+    x: int  # address of the first pixel
+    x_image_stride: int
+    x_pixel_stride: int
+    pixels: int  # of an image
+    y: int  # address
+    y_image_stride: int
+    images: int
+    vectors: int  # of channels
+    reciprocal: int  # 1 / pixels, the bits of a float32
+
+
+def average_reference(x: np.ndarray) -> np.ndarray:
+    """x (N, pixels, C) -> (N, C), in the dtype of x."""
     return x.mean(1)
 
 
-def build_average(lanes: int):
-    """Mean over an image's pixels: pixel i goes to partial sum i % 16, the partial sums to a fixed tree.
+def average_example(lanes: int, generator: np.random.Generator, check) -> None:
+    """Fewer than 16 pixels, whole sixteens, and some left over."""
+    for pixels in (1, 15, 32, 35):
+        x = generator.standard_normal((2, pixels, 3 * lanes), np.float32)
+        check(
+            AveragePool(lanes), average_reference(x.astype(np.float64)),
+            x=x, x_image_stride=x.strides[0], x_pixel_stride=x.strides[1], pixels=pixels, y_image_stride=x.strides[1],
+            images=2, vectors=3, reciprocal=bits(1 / pixels),
+        )  # fmt: skip
 
-    The pixels left over after the last whole 16 are added to the tree's result one by one.
+
+def build_average(spec: AveragePool):
+    """Pixel i goes to partial sum i % 16, and the partial sums to a fixed tree.
+
+    The pixels left over after the last whole 16 are added to the tree's result one by one. Threads split images and
+    vectors of channels.
     """
-    from .simd.intrinsics import arguments, float_from_bits
-    from .simd.tile import block
+    from .simd.intrinsics import float_from_bits, instruction_reader
+    from .simd.tile import register_tile
 
-    sums, one = block(PARTIALS, 1, lanes), block(1, 1, lanes)
-    zeros, add_rows, sum_rows, add, times, store = sums.zeros, sums.add, sums.sum_rows, one.add, one.times, one.store
-    fields = arguments(len(AVERAGE_FIELDS))
+    vector = 4 * spec.lanes
+    partials, single = register_tile(PARTIALS, 1, spec.lanes), register_tile(1, 1, spec.lanes)
+    zeros, add_pixels, sum_pixels = partials.zeros, partials.add, partials.sum_pixels
+    add, times, store, read = single.add, single.times, single.store, instruction_reader(AverageInstruction)
 
     def average_pool(instruction, thread, threads):
-        x, x_image, x_pixel, pixels, y, y_image, images, vectors, reciprocal = fields(instruction)
-        units = images * vectors
+        call = read(instruction)
+        units = call.images * call.vectors
         for unit in range(units * thread // threads, units * (thread + 1) // threads):
-            image = unit // vectors
-            offset = (unit - image * vectors) * (4 * lanes)
-            pixel = x + image * x_image + offset
+            image = unit // call.vectors
+            offset = (unit - image * call.vectors) * vector
+            pixel = call.x + image * call.x_image_stride + offset
             acc = zeros()
-            for _ in range(pixels // PARTIALS):
-                acc = add_rows(acc, pixel, x_pixel)
-                pixel += PARTIALS * x_pixel
-            total = sum_rows(acc)
-            for _ in range(pixels % PARTIALS):
+            for _ in range(call.pixels // PARTIALS):
+                acc = add_pixels(acc, pixel, call.x_pixel_stride)
+                pixel += PARTIALS * call.x_pixel_stride
+            total = sum_pixels(acc)
+            for _ in range(call.pixels % PARTIALS):
                 total = add(total, pixel, 0)
-                pixel += x_pixel
-            store(times(total, float_from_bits(reciprocal)), y + image * y_image + offset, 0)
+                pixel += call.x_pixel_stride
+            store(times(total, float_from_bits(call.reciprocal)), call.y + image * call.y_image_stride + offset, 0)
 
     return average_pool

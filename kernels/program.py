@@ -1,23 +1,39 @@
-"""The program: a table of instructions that every thread of a team walks, meeting the others at barriers.
+"""The program: a table of instructions that all threads of a team interpret, with barriers in between.
 
-An instruction is a row of WORDS int64: the kernel's address, its arguments, and in the last word 1 if the threads
-must meet after it. A program is one table for all threads, which share the work of every instruction, or a table for
-each thread, in which it stands alone. A team's shared memory is a few 128-byte lines, so that what one thread spins on
-no other thread's counter disturbs.
+A row of the table is WORDS int64: the kernel's address, its instruction, and in the last word 1 if a barrier follows.
+A program is one table for all threads, which share the work of every instruction, or a table for each thread, in which
+it is alone. A team's memory is a few 128-byte lines, so that no thread spins on a line that another counter shares.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 
 WORDS = 32
-LINE = 128
-# Offsets in a team's memory. Followers' own lines, with the number of jobs they have done, start at FOLLOWERS.
-ARRIVED, GENERATION, JOB, FOLLOWERS = 0, LINE, 2 * LINE, 4 * LINE
-TABLE, OWN, STEPS, CLOCKS_AT = 3 * LINE, 3 * LINE + 8, 3 * LINE + 16, 3 * LINE + 24
-CLOCKS = 3  # time stamps per step
+LINE = 128  # bytes: two cache lines, since the hardware prefetches in pairs
+# Offsets in a team's memory. The workers' own lines, with the number of jobs that each has done, begin at WORKERS.
+ARRIVED, GENERATION, JOB_COUNT, JOB, WORKERS = 0, LINE, 2 * LINE, 3 * LINE, 4 * LINE
+TIMESTAMPS = 3  # of a step: its start, the end of its work, the end of the wait at its barrier
 # Few: where another process has one of the cores, the thread that is waited for may need this one.
 SPINS_BEFORE_YIELD = 100
+
+
+class Job(NamedTuple):
+    """What the leader gives to the workers."""
+
+    table: int  # address of the first thread's table
+    thread_stride: int  # bytes from a thread's table to the next one's; 0: one table for all
+    steps: int  # rows of a table
+    timestamps: int  # 0, or address of int64 [threads][steps][TIMESTAMPS], in counts of the time stamp counter
+
+
+class ThreadPrograms(NamedTuple):
+    """The instruction of `ThreadProgram`."""
+
+    programs: int  # address of a (table, number of rows) for every thread
 
 
 def bits(value: float) -> int:
@@ -27,10 +43,10 @@ def bits(value: float) -> int:
 
 def team_bytes(threads: int) -> int:
     """Size of a team's memory."""
-    return FOLLOWERS + threads * LINE
+    return WORKERS + threads * LINE
 
 
-def _walk():
+def _interpreter():
     from numba import njit
 
     from .simd.intrinsics import (
@@ -43,8 +59,11 @@ def _walk():
         float_mode,
         load_i64,
         pause,
+        reader,
         store_i64,
     )
+
+    read_job, stamp_bytes = reader(Job), 8 * TIMESTAMPS
 
     @njit(error_model="numpy", inline="always")
     def barrier(team, threads):
@@ -59,86 +78,90 @@ def _walk():
                 spins += 1
 
     @njit(error_model="numpy", inline="always")
-    def walk(team, table, own, steps, clocks, thread, threads):
+    def interpret(team, thread, threads):
+        job = read_job(team + JOB)
         mode = float_mode(DEFAULT_MODE)  # a caller that flushes denormals must not change a thread's bits
-        clock = clocks + thread * steps * CLOCKS * 8
-        table += thread * own
-        share, shares = (thread, threads) if own == 0 else (0, 1)
-        for instruction in range(table, table + steps * (8 * WORDS), 8 * WORDS):
-            if clocks != 0:
-                store_i64(clock, cycles())
-            call_kernel(load_i64(instruction), instruction, share, shares)
-            if clocks != 0:
-                store_i64(clock + 8, cycles())
-            if threads > 1 and load_i64(instruction + 8 * (WORDS - 1)) != 0:
+        stamps = job.timestamps + thread * job.steps * stamp_bytes
+        table = job.table + thread * job.thread_stride
+        share, shares = (thread, threads) if job.thread_stride == 0 else (0, 1)
+        for row in range(table, table + job.steps * (8 * WORDS), 8 * WORDS):
+            if job.timestamps != 0:
+                store_i64(stamps, cycles())
+            call_kernel(load_i64(row), row, share, shares)
+            if job.timestamps != 0:
+                store_i64(stamps + 8, cycles())
+            if threads > 1 and load_i64(row + 8 * (WORDS - 1)) != 0:
                 barrier(team, threads)
-            if clocks != 0:
-                store_i64(clock + 16, cycles())
-                clock += CLOCKS * 8
-        if clocks != 0 and threads > 1:
+            if job.timestamps != 0:
+                store_i64(stamps + 16, cycles())
+                stamps += stamp_bytes
+        if job.timestamps != 0 and threads > 1:
             barrier(team, threads)  # the caller reads the time stamps of all threads
         float_mode(mode)
 
-    return walk
+    return interpret
 
 
-OWN_FIELDS = ("programs",)  # address of a (table, number of steps) for every thread
+@dataclass(frozen=True)
+class ThreadProgram:
+    """An instruction in which each thread interprets a program of its own, as if it were alone, without barriers.
 
-
-def build_own():
-    """An instruction in which each thread walks a program of its own, as if it were alone, and meets no one on its way.
-
-    For lines or pixels that pass through several kernels while they are in the thread's cache.
+    Rows or pixels pass through several kernels while they are in the thread's cache.
     """
-    from .simd.intrinsics import call_kernel, load_i64
 
-    def own(instruction, thread, threads):
-        mine = load_i64(instruction + 8) + 16 * thread
+
+def build_thread_program(_: ThreadProgram):
+    from .simd.intrinsics import call_kernel, load_i64, reader
+
+    read = reader(ThreadPrograms, 1)
+
+    def thread_program(instruction, thread, threads):
+        mine = read(instruction).programs + 16 * thread
         table = load_i64(mine)
         for row in range(table, table + load_i64(mine + 8) * (8 * WORDS), 8 * WORDS):
             call_kernel(load_i64(row), row, 0, 1)
 
-    return own
+    return thread_program
 
 
-def build_lead():
-    """Thread 0: hand the program to the team, walk it, return when all have. One thread needs no team.
+@dataclass(frozen=True)
+class Leader:
+    """Thread 0, the caller: give a job to the team, interpret it, return when all have."""
 
-    `own` is 0, or the distance in bytes from a thread's table to the next thread's. `clocks` is 0 or the address of
-    int64[threads][steps][CLOCKS]: each step's start, the end of its work, and the end of the wait for the other
-    threads, in counts of the time stamp counter.
-    """
-    from .simd.intrinsics import atomic_add, store_i64
 
-    walk = _walk()
+def build_leader(_: Leader):
+    """(team, then the fields of Job, number of threads). One thread wakes no workers."""
+    from .simd.intrinsics import atomic_add, writer
 
-    def lead(team, table, own, steps, clocks, threads):
+    interpret, write_job = _interpreter(), writer(Job)
+
+    def leader(team, table, thread_stride, steps, timestamps, threads):
+        write_job(team + JOB, table, thread_stride, steps, timestamps)
         if threads > 1:
-            store_i64(team + TABLE, table)
-            store_i64(team + OWN, own)
-            store_i64(team + STEPS, steps)
-            store_i64(team + CLOCKS_AT, clocks)
-            atomic_add(team + JOB, 1)
-        walk(team, table, own, steps, clocks, 0, threads)
+            atomic_add(team + JOB_COUNT, 1)
+        interpret(team, 0, threads)
 
-    return lead
+    return leader
 
 
-def build_follow():
-    """Any other thread: walk every program that is handed out; return after `patience` looks in vain."""
+@dataclass(frozen=True)
+class Worker:
+    """Any other thread: interpret every job; return after `spin_limit` polls without one."""
+
+
+def build_worker(_: Worker):
+    """(team, thread, number of threads, spin limit)."""
     from .simd.intrinsics import atomic_load, load_i64, pause, store_i64
 
-    walk = _walk()
+    interpret = _interpreter()
 
-    def follow(team, thread, threads, patience):
-        mine = team + FOLLOWERS + thread * LINE
+    def worker(team, thread, threads, spin_limit):
+        mine = team + WORKERS + thread * LINE
         done = load_i64(mine)
         spins = 0
-        while spins < patience:
-            if atomic_load(team + JOB) != done:
-                table, own = load_i64(team + TABLE), load_i64(team + OWN)
-                steps, clocks = load_i64(team + STEPS), load_i64(team + CLOCKS_AT)
-                walk(team, table, own, steps, clocks, thread, threads)
+        while spins < spin_limit:
+            if atomic_load(team + JOB_COUNT) != done:
+                interpret(team, thread, threads)
                 done += 1
                 store_i64(mine, done)
                 spins = 0
@@ -146,4 +169,4 @@ def build_follow():
                 pause(spins > SPINS_BEFORE_YIELD)
                 spins += 1
 
-    return follow
+    return worker

@@ -1,47 +1,72 @@
-"""The tile of a network's stem: matmul.py's chain of multiply-adds where the input has few channels.
+"""The stem's micro-kernel: matmul.py's chain of multiply-adds for an input of few channels.
 
 An image has three. A loop of three steps within two loops of three taps is left as often as it is entered, and each
-time that a core does not foresee it, it loses what ten multiply-adds take. So here is one loop, over a list of offsets
-from a pixel of the input to the elements that meet in it, in the order of taps and channels. (M. Dukhan, The Indirect
-Convolution Algorithm, 2019, has a list of pointers.) The distance between the pixels of a tile belongs to the kernel:
-their addresses are then constants within instructions. Weights are few and soon in L1, so it asks for none.
+exit that a core mispredicts costs ten multiply-adds. So here is one loop, over a list of offsets from a pixel of the
+input to the elements that meet in it, in the order of taps and channels (M. Dukhan, The Indirect Convolution Algorithm,
+2019, has a list of pointers). The distance between the pixels of a tile is a constant of the kernel, so their addresses
+are constants within instructions. The weights are few and soon in L1, so the kernel prefetches none.
 """
 
 from __future__ import annotations
 
-from .convolution import REGION, TILE_START
-from .simd.activation import finish
+from dataclasses import dataclass
 
-OFFSETS = REGION.index("offsets")
+import numpy as np
+
+from .convolution import Tile, TileRun
+from .matmul import reference
+from .packing import reference as packed
+from .simd.activation import epilogue
 
 
-def build(rows: int, vectors: int, lanes: int, x_step: int, activation: str):
-    """The micro-kernel for `rows` pixels, `x_step` bytes apart in the input, and `vectors` vectors of output channels.
+@dataclass(frozen=True)
+class Stem:
+    mr: int  # pixels
+    nr: int  # vectors of output channels
+    lanes: int
+    x_pixel_stride: int  # bytes from a pixel of the tile to the next in the input
+    variant: str  # of the activation
 
-    Assumes of y and the weights what matmul.py does.
-    """
-    from .simd.intrinsics import arguments, load_i64
-    from .simd.tile import block
 
-    t = block(rows, vectors, lanes)
-    load_row, fma_outer, ask_to_write = t.load_row, t.fma_outer, t.ask_to_write
-    store_activated = finish(t, activation)
-    pixel_fields, fields = arguments(2, TILE_START), arguments(4, OFFSETS)
-    step = 4 * vectors * lanes
+def example(lanes: int, generator: np.random.Generator, check) -> None:
+    """One tile of a 3 x 3 convolution at stride 2 over three rows of three channels."""
+    for mr, nr in ((1, 2), (5, 1), (4, 3)):
+        width, pixels = nr * lanes, 2 * mr + 1
+        x = generator.standard_normal((3, pixels, 3), np.float32)
+        weight, bias = generator.standard_normal((width, 27), np.float32), generator.standard_normal(width, np.float32)
+        offsets = np.add.outer(np.arange(3) * x.strides[0], np.arange(9) * 4).ravel()
+        patches = np.stack([x[:, 2 * p : 2 * p + 3].ravel() for p in range(mr)])
+        check(
+            Stem(mr, nr, lanes, 24, "piecewise"), reference(patches.astype(np.float64), weight, bias),
+            x=x, w=packed(weight[:, :, None, None], width), bias=bias, count=1, y_pixel_stride=4 * width,
+            stem_offsets=offsets.astype(np.int64), stem_steps=27,
+        )  # fmt: skip
 
-    def stem(region, x, w, bias, y, count, ahead, ahead_end):
-        _x_step, y_step = pixel_fields(region)
-        offsets, steps, kind, far = fields(region)
-        for _ in range(count):
-            acc = load_row(bias)
-            if far != 0:
-                ask_to_write(y, y_step)
-            weight = w
-            for offset in range(offsets, offsets + 8 * steps, 8):
-                acc = fma_outer(acc, x + load_i64(offset), x_step, weight)
-                weight += step
-            store_activated(acc, kind, y, y_step)
-            x += rows * x_step
-            y += rows * y_step
+
+def build(spec: Stem):
+    """Assumes of y and the weights what matmul.py does; there is no residual."""
+    from .simd.intrinsics import load_i64, reader
+    from .simd.tile import register_tile
+
+    mr, x_pixel_stride = spec.mr, spec.x_pixel_stride
+    t = register_tile(mr, spec.nr, spec.lanes)
+    load_for_all, fma_outer, prefetch_write = t.load_for_all, t.fma_outer, t.prefetch_write
+    finish, read_tile, read_run = epilogue(t, spec.variant), reader(Tile), reader(TileRun)
+    w_step_stride = 4 * spec.nr * spec.lanes
+
+    def stem(tile_record, run_record):
+        tile, run = read_tile(tile_record), read_run(run_record)
+        x, y = run.x, run.y
+        for _ in range(run.count):
+            acc = load_for_all(run.bias)
+            if tile.output_exceeds_l2 != 0:
+                prefetch_write(y, tile.y_pixel_stride)
+            w = run.w
+            for offset in range(tile.stem_offsets, tile.stem_offsets + 8 * tile.stem_steps, 8):
+                acc = fma_outer(acc, x + load_i64(offset), x_pixel_stride, w)
+                w += w_step_stride
+            finish(acc, tile.activation, y, tile.y_pixel_stride)
+            x += mr * x_pixel_stride
+            y += mr * tile.y_pixel_stride
 
     return stem

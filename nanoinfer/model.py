@@ -6,10 +6,10 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -19,9 +19,10 @@ from .checkpoint import tensors_of
 from .data import labels
 from .errors import InputError, did_you_mean
 from .graph import Graph, passes
-from .lowering.layout import Packed
-from .lowering.step import Unsupported
-from .plan.program import Program, images_at_a_time, make_program
+from .lowering import Unsupported
+from .lowering.packed import PackedWeights
+from .machine import host
+from .plan import Plan, Program, make_plan, make_program
 from .progress import progress_bar
 from .weights import release
 
@@ -30,8 +31,16 @@ if TYPE_CHECKING:
     from .reports.summary import Summary
 
 MOST = 100_000  # of what an architecture takes as a number: blocks, channels, pixels
-PROGRAMS_KEPT = 8
 GRAPHS_KEPT = 2  # each may hold folded weights of its own
+PROGRAMS_KEPT, PLANS_KEPT = 8, 32
+
+
+class Section(NamedTuple):
+    """A part of a network: what `outputs` compute from value `source`, which is the input or the features."""
+
+    source: str
+    outputs: tuple[str, ...]
+
 
 _models: weakref.WeakSet[Model] = weakref.WeakSet()
 
@@ -108,10 +117,10 @@ class Model:
         self.pass_count = pass_count
         self.classes = tensors[graph.producers()[graph.outputs[0]].tensors["weight"]].shape[0]
         self._lock, self._busy = threading.RLock(), False
-        self._optimised: OrderedDict[tuple, tuple] = OrderedDict()
+        self._graphs: OrderedDict[Section, tuple[Graph, dict[str, np.ndarray]]] = OrderedDict()
+        self._plans: OrderedDict[tuple, Plan] = OrderedDict()
         self._programs: OrderedDict[tuple, Program] = OrderedDict()
-        self._packed = Packed()
-        self._part_sizes: dict[tuple, int] = {}
+        self._packed = PackedWeights(release)
         _models.add(self)
 
     @property
@@ -141,17 +150,17 @@ class Model:
                 hint = did_you_mean(str(name), self.graph.modules, otherwise="'nanoinfer summary' lists them")
                 raise InputError(f"{self.name} has no module {name!r}; {hint}")
         values = [self.graph.modules[name] for name in taps]
-        arrays = self._run(x, (self.graph.outputs[0], *dict.fromkeys(values)), self.graph.input)
+        arrays = self._run(x, Section(self.graph.input, (self.graph.outputs[0], *dict.fromkeys(values))))
         logits = arrays[self.graph.outputs[0]]
         return (logits, {name: arrays[value] for name, value in zip(taps, values, strict=True)}) if taps else logits
 
     def forward_features(self, x: np.ndarray) -> np.ndarray:
         """What the network's head reads: (N, C, h, w), or tokens (N, T, D) of a transformer."""
-        return self._run(x, (self.graph.features,), self.graph.input)[self.graph.features]
+        return self._run(x, Section(self.graph.input, (self.graph.features,)))[self.graph.features]
 
     def forward_head(self, features: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of what `forward_features` returned."""
-        return self._run(features, self.graph.outputs, self.graph.features)[self.graph.outputs[0]]
+        return self._run(features, Section(self.graph.features, self.graph.outputs))[self.graph.outputs[0]]
 
     def preprocess(self, images) -> np.ndarray:
         """Paths, PIL images or uint8 arrays (H, W, 3) -> float32 (N, 3, H, W), prepared as in training."""
@@ -187,26 +196,27 @@ class Model:
     def program(self, shape: tuple[int, ...]) -> Program:
         """The program for one input shape (N, 3, H, W), made if need be; print it to see every step.
 
-        A call runs a large batch in parts, with the program for the shape of a part.
+        A call runs a large batch in micro-batches, with the program for the shape of one.
         """
         shape = tuple(shape)
         if len(shape) != 4 or not all(map(_is_count, shape)) or shape[1] != 3:
             raise InputError(f"{self.name} has no program for shape {shape}; give (N, 3, H, W)")
-        return self._program(shape, self.graph.outputs, self.graph.input)
+        return self._program(shape, Section(self.graph.input, self.graph.outputs))
 
     def profile(self, x: np.ndarray, repeat: int = 50) -> Profile:
-        """What every step costs for x, measured in `repeat` runs; print it, or see profile_report.py for its fields.
+        """What every step costs for x, measured in `repeat` runs; print it, or see reports/profile.py for its fields.
 
-        Of a large batch the part is measured that a call runs at a time; the report's input shape is that part's.
+        Of a large batch a micro-batch is measured; the report's input shape is that one's.
         """
         from .reports.measure import profile
 
         if not _is_count(repeat):
             raise InputError(f"repeat={repeat!r}: give a whole number from 1 on")
-        x = self._checked(x, self.graph.input)
+        section = Section(self.graph.input, self.graph.outputs)
+        x = self._checked(x, section)
         with self._call():
-            x = x[: self._images_at_a_time(x.shape, self.graph.outputs, self.graph.input)]
-            _, tensors = self._optimise(self.graph.outputs, self.graph.input)
+            x = x[: self._plan(x.shape, section).micro_batch]
+            _, tensors = self._optimised(section)
             return profile(self.name, self.program(x.shape), tensors, x, self.threads, repeat)
 
     @contextmanager
@@ -221,41 +231,65 @@ class Model:
             finally:
                 self._busy = False
 
-    def _run(self, x: np.ndarray, outputs: tuple[str, ...], start: str) -> dict[str, np.ndarray]:
-        x = self._checked(x, start)
+    def _run(self, x: np.ndarray, section: Section) -> dict[str, np.ndarray]:
+        """{name: array} of the section's outputs for x, in torch's layout."""
+        x = self._checked(x, section)
         with self._call():
-            parts, size = [], self._images_at_a_time(x.shape, outputs, start)
+            size, results = self._plan(x.shape, section).micro_batch, []
             for first in range(0, len(x), size):
-                part = x[first : first + size]
-                program = self._program(part.shape, outputs, start)
-                program.take(part)
+                batch = x[first : first + size]
+                program = self._program(batch.shape, section)
+                program.bind_input(batch)
                 runtime.team(self.threads).run(program.table)
-                parts.append({name: program.give(name) for name in outputs})
-        return {name: np.concatenate([part[name] for part in parts]) for name in outputs} if parts[1:] else parts[0]
+                results.append({name: program.read_output(name) for name in section.outputs})
+        if len(results) == 1:
+            return results[0]
+        return {name: np.concatenate([result[name] for result in results]) for name in section.outputs}
 
-    def _images_at_a_time(self, shape: tuple[int, ...], outputs: tuple[str, ...], start: str) -> int:
-        key = (shape, outputs, start)
-        if key not in self._part_sizes:
-            graph, tensors = self._optimise(outputs, start)
-            try:
-                self._part_sizes[key] = images_at_a_time(graph, tensors, shape, self.threads)
-            except ValueError as error:
-                raise self._refused(shape, error) from None
-        return self._part_sizes[key]
+    def _optimised(self, section: Section) -> tuple[Graph, dict[str, np.ndarray]]:
+        """The section's graph and tensors behind all passes."""
 
-    def _refused(self, shape: tuple[int, ...], error: ValueError) -> InputError:
-        if isinstance(error, Unsupported):
-            return InputError(f"{self.name} with these arguments cannot run on this machine: {error}")
-        return InputError(f"{self.name} cannot take an input of shape {shape}: {error}")
+        def make():
+            graph = self.graph.with_outputs(section.outputs, section.source)
+            return passes.optimise(graph, self.tensors, self.pass_count)
 
-    def _checked(self, x: np.ndarray, start: str) -> np.ndarray:
+        return _kept(self._graphs, section, GRAPHS_KEPT, make)
+
+    def _plan(self, shape: tuple[int, ...], section: Section) -> Plan:
+        def make():
+            graph, tensors = self._optimised(section)
+            with self._refusals(shape):
+                return make_plan(graph, tensors, shape, threads=self.threads, machine=host())
+
+        return _kept(self._plans, (shape, section), PLANS_KEPT, make)
+
+    def _program(self, shape: tuple[int, ...], section: Section) -> Program:
+        def make():
+            plan, (_, tensors) = self._plan(shape, section), self._optimised(section)
+            with self._refusals(shape), progress_bar(f"compiling kernels for {self.name}") as progress:
+                return make_program(plan, tensors, self._packed, progress=progress)
+
+        with self._lock:
+            return _kept(self._programs, (shape, section), PROGRAMS_KEPT, make)
+
+    @contextmanager
+    def _refusals(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """What planning refuses, as an InputError."""
+        try:
+            yield
+        except Unsupported as error:
+            raise InputError(f"{self.name} with these arguments cannot run on this machine: {error}") from None
+        except ValueError as error:
+            raise InputError(f"{self.name} cannot take an input of shape {shape}: {error}") from None
+
+    def _checked(self, x: np.ndarray, section: Section) -> np.ndarray:
         """x as a C-contiguous array, or InputError."""
         if not isinstance(x, np.ndarray):
             hint = ": x.detach().cpu().numpy()" if hasattr(x, "detach") else ""
             raise InputError(f"the input is a {type(x).__name__}; pass a NumPy array of float32{hint}")
         if x.dtype != np.float32:
             raise InputError(f"the input has dtype {x.dtype}; pass float32: x.astype(numpy.float32)")
-        if start == self.graph.input:
+        if section.source == self.graph.input:
             height, width = self.architecture.preprocessing.crop
             if x.ndim != 4:
                 raise InputError(f"the input has shape {x.shape}; pass (N, 3, H, W), such as (1, 3, {height}, {width})")
@@ -266,30 +300,12 @@ class Model:
             raise InputError(f"the input has shape {x.shape} and holds nothing; pass at least one image")
         return np.ascontiguousarray(x)
 
-    def _program(self, shape: tuple[int, ...], outputs: tuple[str, ...], start: str) -> Program:
-        with self._lock:
-            key = (shape, outputs, start)
-            if key not in self._programs:
-                graph, tensors = self._optimise(outputs, start)
-                try:
-                    with progress_bar(f"compiling kernels for {self.name}") as progress:
-                        made = make_program(
-                            graph, tensors, shape, self.threads, self._packed, progress, release=release
-                        )
-                    self._programs[key] = made
-                except ValueError as error:
-                    raise self._refused(shape, error) from None
-                while len(self._programs) > PROGRAMS_KEPT:
-                    self._programs.popitem(last=False)
-            self._programs.move_to_end(key)
-            return self._programs[key]
 
-    def _optimise(self, outputs: tuple[str, ...], start: str) -> tuple[Graph, dict[str, np.ndarray]]:
-        key = (outputs, start)
-        if key not in self._optimised:
-            graph = self.graph.with_outputs(outputs, start)
-            self._optimised[key] = passes.optimise(graph, self.tensors, self.pass_count)
-            while len(self._optimised) > GRAPHS_KEPT:
-                self._optimised.popitem(last=False)
-        self._optimised.move_to_end(key)
-        return self._optimised[key]
+def _kept(table: OrderedDict, key, limit: int, make: Callable):
+    """table[key], made if need be; of all keys the `limit` that were used last are kept."""
+    if key not in table:
+        table[key] = make()
+        while len(table) > limit:
+            table.popitem(last=False)
+    table.move_to_end(key)
+    return table[key]

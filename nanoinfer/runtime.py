@@ -1,6 +1,6 @@
-"""The thread team: one native call per run, with threads that wait inside native code for the next.
+"""The thread team: one native call a run, with threads that wait inside native code for the next.
 
-Followers are Python threads that stand in a native loop without the GIL. After a run they spin for about a
+The calling thread leads; workers are Python threads in a native loop without the GIL. After a run they spin for about a
 millisecond, so that the next run finds them awake, and then park.
 """
 
@@ -18,8 +18,7 @@ from .kernels import program
 from .kernels.jit import elf, library
 
 OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-# Looks at the job counter before a follower parks: about a millisecond.
-PATIENCE = 5000
+SPIN_LIMIT = 5000  # polls of the job counter before a worker parks: about a millisecond
 
 
 def default_threads() -> int:
@@ -67,47 +66,48 @@ def _quota() -> int:
 
 
 class Team:
-    """`threads` threads, the caller's among them. One run at a time; callers queue."""
+    """`threads` threads: the caller, which leads, and workers. One run at a time; callers queue."""
 
     def __init__(self, threads: int):
         self.threads = threads
         self._turn, self._caller = threading.Lock(), None
         self._condition = threading.Condition()
         self._running = False
-        self._lead, self._native_follow = library.function(("lead",)), library.function(("follow",))
+        self._lead, self._work = library.function(program.Leader()), library.function(program.Worker())
         line = np.zeros((program.team_bytes(threads) + program.LINE) // 8, np.int64)
         self._memory = line[-line.ctypes.data % program.LINE // 8 :]
-        elf.keep_forever(line)
+        elf.leak(line)
         for thread in range(1, threads):
-            threading.Thread(target=self._follow, args=(thread,), name=f"nanoinfer-{thread}", daemon=True).start()
+            threading.Thread(target=self._stand_by, args=(thread,), name=f"nanoinfer-{thread}", daemon=True).start()
 
-    def run(self, table: np.ndarray, clocks: np.ndarray | None = None) -> None:
-        """Walk a program's table (steps, words), or for each thread its own (threads, steps, words).
+    def run(self, table: np.ndarray, timestamps: np.ndarray | None = None) -> None:
+        """Interpret a program's table (steps, words), or for each thread its own (threads, steps, words).
 
-        Returns when every thread has. `clocks`, int64 (threads, steps, 3), takes each step's time stamps; see
+        Returns when every thread has. `timestamps`, int64 (threads, steps, 3), takes those of each step; see
         kernels/program.py.
         """
-        steps, own = table.shape[-2], table.strides[0] if table.ndim == 3 else 0
+        steps, thread_stride = table.shape[-2], table.strides[0] if table.ndim == 3 else 0
         if not steps:
-            return  # followers would still be on their way in while the caller went on
+            return  # workers would still be on their way in while the caller went on
         if self._caller == threading.get_ident():
             raise RuntimeError("a network cannot run from within a run of its thread, such as in a signal handler")
         with self._turn:
-            stamps = 0 if clocks is None else clocks.ctypes.data
+            stamps = 0 if timestamps is None else timestamps.ctypes.data
             try:
                 self._caller = threading.get_ident()
                 if self.threads > 1:
                     with self._condition:
                         self._running = True
                         self._condition.notify_all()
-                self._lead(self._memory.ctypes.data, table.ctypes.data, own, steps, stamps, self.threads)
-            finally:  # an interrupt must not leave the followers spinning
+                self._lead(self._memory.ctypes.data, table.ctypes.data, thread_stride, steps, stamps, self.threads)
+            finally:  # an interrupt must not leave the workers spinning
                 self._running, self._caller = False, None
 
-    def _follow(self, thread: int) -> None:
+    def _stand_by(self, thread: int) -> None:
+        """A worker's life: spin for jobs in native code, and park when none comes for a while."""
         memory = self._memory.ctypes.data
         while True:
-            self._native_follow(memory, thread, self.threads, PATIENCE)
+            self._work(memory, thread, self.threads, SPIN_LIMIT)
             # A run that starts now either sees this thread waiting and wakes it, or is seen here: none is missed.
             with self._condition:
                 while not self._running:

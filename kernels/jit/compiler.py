@@ -1,7 +1,7 @@
 """From a Python function to object code: Numba types it and writes LLVM code, LLVM optimises and assembles that.
 
-Both have ways that suit any program: Numba rewrites array expressions and counts references, LLVM runs its standard
-passes over each function and twice over each module. A kernel is int64 arithmetic, loops, blocks of vectors and
+Both are made for any program: Numba rewrites array expressions and counts references, LLVM runs its standard
+passes over each function and twice over each module. A kernel is int64 arithmetic, loops, register tiles and
 intrinsics; a few passes turn it into inner loops as good, in much less time. Importing this module imports Numba.
 """
 
@@ -34,7 +34,7 @@ NUMBA_PASSES = (
     typed_passes.NoPythonBackend,
 )
 LLVM_PASSES = (
-    "sroa",  # variables and the vectors of blocks leave the stack
+    "sroa",  # variables and the vectors of register tiles leave the stack
     "instruction_combine",
     "sroa",  # the state of loops over range, which only now is seen to be numbers
     "simplify_cfg",
@@ -93,11 +93,11 @@ def object_code(function: Callable, arity: int) -> tuple[str, bytes]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Settings for a number of compilations.
+def compile_settings() -> Iterator[None]:
+    """Settings for a number of compilations; they are set back at the end.
 
-    Each makes so many objects that looking for cycles as often as usual costs time. And where Numba is told not to
-    compile (NUMBA_DISABLE_JIT, to debug other code), it has no functions to inline.
+    The threshold of the garbage collector is raised, since compilation allocates many objects and few cycles. Numba is
+    told to compile, also where NUMBA_DISABLE_JIT is set to debug other code: else it has no functions to inline.
     """
     threshold, disabled = gc.get_threshold(), config.DISABLE_JIT
     config.DISABLE_JIT = False

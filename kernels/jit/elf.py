@@ -28,8 +28,8 @@ class Unexpected(ValueError):
     """Not an object file of the simple kind."""
 
 
-def keep_forever(memory: object) -> None:
-    """Never free what waiting threads run or read: they go on while the interpreter takes its modules apart."""
+def leak(memory: object) -> None:
+    """Never free `memory`: waiting threads run or read it while the interpreter takes its modules apart."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
 
 
@@ -127,5 +127,5 @@ def _load(objects: list[tuple[str, _Object]]) -> list[int]:
     protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
     if protect(base, len(memory), mmap.PROT_READ | mmap.PROT_EXEC):
         raise OSError
-    keep_forever(memory)
+    leak(memory)
     return found

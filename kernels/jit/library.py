@@ -7,11 +7,11 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 
-from .. import KERNELS, kernel_name
+from .. import KERNELS, family, kernel_name
 from . import cache, elf
 
 _lock = threading.RLock()
-_addresses: dict[tuple, int] = {}
+_addresses: dict[object, int] = {}  # by spec
 _engines = []  # they own what LLVM has loaded
 
 
@@ -25,27 +25,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def addresses(specifications: Iterable[tuple], progress: Callable[[int, int], None] | None = None) -> dict[tuple, int]:
-    """{specification: address of its native code}, compiled if need be.
+def addresses(specs: Iterable, progress: Callable[[int, int], None] | None = None) -> dict[object, int]:
+    """{spec: address of its native code}, compiled if need be.
 
     `progress(done, total)` is called around each compilation, and not at all when everything is loaded from cache.
     """
     with _lock:
-        wanted = list(dict.fromkeys(specifications))
-        missing = [specification for specification in wanted if specification not in _addresses]
-        objects = {specification: _read(specification) for specification in missing}
-        absent = [specification for specification in missing if objects[specification] is None]
+        wanted = list(dict.fromkeys(specs))
+        missing = [spec for spec in wanted if spec not in _addresses]
+        objects = {spec: _read(spec) for spec in missing}
+        absent = [spec for spec in missing if objects[spec] is None]
         if absent:
             objects.update(_compile(absent, progress))
         if objects:
             _load(objects)
-        return {specification: _addresses[specification] for specification in wanted}
+        return {spec: _addresses[spec] for spec in wanted}
 
 
-def function(specification: tuple) -> Callable[..., int]:
+def function(spec) -> Callable[..., int]:
     """A kernel as a Python callable of int64 arguments; the GIL is released while it runs."""
-    address = addresses([specification])[specification]
-    arity = KERNELS[specification[0]].arity
+    address = addresses([spec])[spec]
+    arity = KERNELS[family(spec)].arity
     native = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * (2 + arity))(address)
     unused = ctypes.create_string_buffer(16)  # Numba's calling convention: a result and an exception, never written to
     pointer = ctypes.addressof(unused)
@@ -57,27 +57,33 @@ def function(specification: tuple) -> Callable[..., int]:
     return call
 
 
-def _compile(
-    specifications: list[tuple], progress: Callable[[int, int], None] | None = None
-) -> dict[tuple, tuple[str, bytes]]:
-    """{specification: (symbol, object code)}, without any reference to Python; written to the cache, too."""
-    from .compiler import object_code, undisturbed
+def _compile(specs: list, progress: Callable[[int, int], None] | None = None) -> dict[object, tuple[str, bytes]]:
+    """{spec: (symbol, object code)}, without any reference to Python; written to the cache, too."""
+    from .compiler import compile_settings, object_code
 
     compiled, progress = {}, progress or (lambda done, total: None)
-    with undisturbed():
-        for specification in specifications:
-            progress(len(compiled), len(specifications))
-            name, *variant = specification
-            python = KERNELS[name].build(*variant)
+    with compile_settings():
+        for spec in specs:
+            progress(len(compiled), len(specs))
+            kernel = KERNELS[family(spec)]
+            python = kernel.build(spec)
             # Numba derives symbols from these names: two variants must never share one.
-            python.__name__ = python.__qualname__ = kernel_name(specification)
-            compiled[specification] = symbol, code = object_code(python, KERNELS[name].arity)
-            _write(specification, symbol, code)
-    progress(len(compiled), len(specifications))
+            python.__name__ = python.__qualname__ = kernel_name(spec)
+            compiled[spec] = symbol, code = object_code(python, kernel.arity)
+            cache.write(kernel_name(spec), symbol.encode() + b"\n" + code)
+    progress(len(compiled), len(specs))
     return compiled
 
 
-def _load(objects: dict[tuple, tuple[str, bytes]]) -> None:
+def _read(spec) -> tuple[str, bytes] | None:
+    content = cache.read(kernel_name(spec))
+    if content is None:
+        return None
+    symbol, code = content.split(b"\n", 1)
+    return symbol.decode(), code
+
+
+def _load(objects: dict[object, tuple[str, bytes]]) -> None:
     loaded = elf.load(objects.values())
     if loaded is None:
         loaded = _load_with_llvm(objects.values())
@@ -96,15 +102,3 @@ def _load_with_llvm(objects: Iterable[tuple[str, bytes]]) -> list[int]:
     engine.finalize_object()
     _engines.append(engine)
     return [engine.get_function_address(symbol) for symbol, _ in objects]
-
-
-def _read(specification: tuple) -> tuple[str, bytes] | None:
-    content = cache.read(kernel_name(specification))
-    if content is None:
-        return None
-    symbol, code = content.split(b"\n", 1)
-    return symbol.decode(), code
-
-
-def _write(specification: tuple, symbol: str, code: bytes) -> None:
-    cache.write(kernel_name(specification), symbol.encode() + b"\n" + code)

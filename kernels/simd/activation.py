@@ -1,7 +1,7 @@
-"""Activations as functions of one vector, for the epilogue of a product and for kernels of their own.
+"""Activations as functions of one vector, and the epilogue: the activation of a register tile and its store.
 
-exp, erf and GELU are polynomials over fma: the same bits at every vector width; exp and erf at most 2 ulp from the true
-value. The coefficients are minimax fits in the relative error, made with Lawson's iteration. NaN stays NaN throughout.
+exp, erf and GELU are polynomials over fma, so they have the same bits at every vector width; exp and erf are at most
+2 ulp from the true value. The coefficients are minimax fits of the relative error by Lawson's iteration. NaN stays NaN.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ ROOT_6 = float(np.float32(math.sqrt(6)))
 
 
 def scaled_hard_swish(x: Vector) -> Vector:
-    """hard_swish(sqrt(6) x) = sqrt(6) x clamp(sqrt(6) x + 3, 0, 6) / 6, whose factors cancel.
+    """hard_swish(sqrt(6) x) = x clamp(x + sqrt(6) / 2, 0, sqrt(6)): the factors of the definition cancel.
 
-    One multiplication; the rest runs beside multiply-adds on CPUs that have other units for additions.
+    It takes one multiplication; the addition and the clamp run beside multiply-adds on CPUs with other units for them.
     """
     return (x + ROOT_6 / 2).clamp(0.0, ROOT_6) * x
 
@@ -84,9 +84,9 @@ def gelu(x: Vector) -> Vector:
     return x * below.where(x.less(0.0), -below + 1.0)
 
 
-# Activations without a transcendental function share one variant of every kernel, "hard": which one it is travels in
-# the instruction. A branch for each tile costs nothing, a kernel to compile does.
-HARD = {
+# Activations without a transcendental function share one variant of every kernel, "piecewise": the instruction says
+# which one it is. A branch a tile costs nothing, a kernel more to compile does.
+PIECEWISE = {
     None: lambda x: x,
     "relu": lambda x: x.maximum(0.0),
     "relu6": lambda x: x.clamp(0.0, 6.0),
@@ -94,40 +94,19 @@ HARD = {
     "hard_swish": hard_swish,
     "scaled_hard_swish": scaled_hard_swish,
 }
-FUNCTIONS = {"gelu": gelu, "exp": exp, "erf": erf}
-
-FIELDS = ("activation",)  # of an instruction
+TRANSCENDENTAL = {"gelu": gelu, "exp": exp, "erf": erf}
 
 
 def variant(activation: str | None) -> str:
-    """The kernel variant that an activation needs: "hard" or the name of a function."""
-    return "hard" if activation in HARD else activation
+    """The kernel variant that an activation needs: "piecewise" or the name of a transcendental function."""
+    return "piecewise" if activation in PIECEWISE else activation
 
 
-def fields(activation: str | None) -> dict[str, int]:
-    """What an instruction carries for an activation."""
-    return dict(activation=list(HARD).index(activation) if activation in HARD else 0)
+def code(activation: str | None) -> int:
+    """The number in an instruction that selects an activation within its variant."""
+    return list(PIECEWISE).index(activation) if activation in PIECEWISE else 0
 
 
-def finish(block, name: str):
-    """An intrinsic (block, the word of FIELDS, y, stride): the last step of an epilogue, for one variant, and its
-    store."""
-    return block.store_as(list(HARD.values()) if name == "hard" else [FUNCTIONS[name]])
-
-
-def oracle(x: np.ndarray, activation: str | None) -> np.ndarray:
-    """An activation in plain NumPy, in the dtype of x."""
-    if activation is None:
-        return x
-    if activation in ("relu", "relu6"):
-        return np.clip(x, 0, 6 if activation == "relu6" else None)
-    if activation == "exp":
-        return np.exp(x)
-    if activation in ("erf", "gelu"):
-        y = x * math.sqrt(0.5) if activation == "gelu" else x
-        y = np.vectorize(math.erf, otypes=[x.dtype])(y)
-        return y if activation == "erf" else x * (1 + y) / 2
-    if activation == "scaled_hard_swish":
-        return x * np.clip(x + ROOT_6 / 2, 0, ROOT_6)
-    gate = np.clip(x + 3, 0, 6) / 6
-    return x * gate if activation == "hard_swish" else gate
+def epilogue(tile, variant: str):
+    """An intrinsic (acc, code, y, stride): the last step of a kernel, an activation and the store of its result."""
+    return tile.epilogue(list(PIECEWISE.values()) if variant == "piecewise" else [TRANSCENDENTAL[variant]])

@@ -1,13 +1,17 @@
-"""What Numba cannot say by itself: memory by address, atomics, the time stamp counter, calls by address.
+"""What Numba cannot say by itself: memory by address, records, atomics, prefetches, the time stamp counter, calls.
 
-Addresses are int64. Importing this module imports Numba.
+Addresses are int64. Every intrinsic is a function that writes LLVM code, `emit(builder, *arguments)`, with the Numba
+types of its result and arguments above it. Importing this module imports Numba.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from functools import cache
+from inspect import Parameter, Signature
+from typing import NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -17,6 +21,30 @@ from numba.extending import intrinsic
 from .vector import f32, i32, i64
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
+int64, float32, void = types.int64, types.float32, types.void
+
+
+def operation(result, *parameters) -> Callable:
+    """A decorator that makes an intrinsic of `emit(builder, *arguments)`; a void one drops what emit returns."""
+
+    def decorate(emit):
+        def codegen(context, builder, signature, arguments):
+            value = emit(builder, *arguments)
+            return context.get_dummy_value() if result is void else value
+
+        def typed(typingctx, *_):
+            return result(*parameters), codegen
+
+        # Numba reads the number of parameters off the signature.
+        names = ["typingctx", *(f"p{n}" for n in range(len(parameters)))]
+        typed.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_OR_KEYWORD) for name in names])
+        typed.__name__, typed.__doc__ = emit.__name__, emit.__doc__
+        return intrinsic(typed)
+
+    return decorate
+
+
+# What emitting functions share.
 
 
 def declare(builder, name: str, result, *arguments):
@@ -24,237 +52,218 @@ def declare(builder, name: str, result, *arguments):
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
 
 
-def offset_by(builder, base, offset=None, index=1):
-    """base + index * offset bytes, as an int64."""
-    if offset is None or index == 0:
+def offset_by(builder, base, stride=None, index=1):
+    """base + index * stride bytes, as an int64."""
+    if stride is None or index == 0:
         return base
-    return builder.add(base, builder.mul(offset, ir.Constant(i64, index)))
+    return builder.add(base, builder.mul(stride, ir.Constant(i64, index)))
 
 
 def load_from(builder, address, kind, align=4):
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align, typ=kind)
 
 
-@intrinsic
-def load_i64(typingctx, address):
+def store_to(builder, value, address, align=4):
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=align)
+
+
+def prefetch_from(builder, address, write: bool = False):
+    """Prefetch a cache line into L2; with `write`, with write intent (PREFETCHW): other cores give the line up."""
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    hint = declare(builder, "llvm.prefetch.p0", ir.VoidType(), pointer.type, i32, i32, i32)
+    builder.call(hint, [pointer, ir.Constant(i32, int(write)), ir.Constant(i32, 2), ir.Constant(i32, 1)])
+
+
+# Memory and numbers.
+
+
+@operation(int64, int64)
+def load_i64(builder, address):
     """The int64 at an address."""
-    return types.int64(types.int64), lambda context, builder, sig, args: load_from(builder, args[0], i64, 8)
+    return load_from(builder, address, i64, 8)
 
 
-@intrinsic
-def load_f32(typingctx, address):
+@operation(float32, int64)
+def load_f32(builder, address):
     """The float32 at an address."""
-    return types.float32(types.int64), lambda context, builder, sig, args: load_from(builder, args[0], f32)
+    return load_from(builder, address, f32)
 
 
-@intrinsic
-def store_f32(typingctx, address, value):
+@operation(void, int64, float32)
+def store_f32(builder, address, value):
     """Store a float32 at an address."""
-
-    def codegen(context, builder, sig, args):
-        builder.store(args[1], builder.inttoptr(args[0], f32.as_pointer()), align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.float32), codegen
+    store_to(builder, value, address)
 
 
-@intrinsic
-def float_from_bits(typingctx, bits):
-    """The float32 whose bit pattern is the low half of an int64: how instructions carry floats."""
-
-    def codegen(context, builder, sig, args):
-        return builder.bitcast(builder.trunc(args[0], i32), f32)
-
-    return types.float32(types.int64), codegen
-
-
-@intrinsic
-def sqrt(typingctx, x):
-    """The correctly rounded square root of a float32."""
-
-    def codegen(context, builder, sig, args):
-        return builder.call(declare(builder, "llvm.sqrt.f32", f32, f32), args)
-
-    return types.float32(types.float32), codegen
-
-
-@intrinsic
-def minimum(typingctx, a, b):
-    """The smaller of two int64."""
-
-    def codegen(context, builder, sig, args):
-        return builder.select(builder.icmp_signed("<", *args), *args)
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def maximum(typingctx, a, b):
-    """The larger of two int64."""
-
-    def codegen(context, builder, sig, args):
-        return builder.select(builder.icmp_signed(">", *args), *args)
-
-    return types.int64(types.int64, types.int64), codegen
-
-
-@intrinsic
-def store_i64(typingctx, address, value):
+@operation(void, int64, int64)
+def store_i64(builder, address, value):
     """Store an int64 at an address."""
-
-    def codegen(context, builder, sig, args):
-        builder.store(args[1], builder.inttoptr(args[0], i64.as_pointer()), align=8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
+    store_to(builder, value, address, 8)
 
 
-@intrinsic
-def atomic_load(typingctx, address):
+@operation(void, int64)
+def prefetch(builder, address):
+    """Prefetch a cache line into L2; any address will do."""
+    prefetch_from(builder, address)
+
+
+@operation(float32, int64)
+def float_from_bits(builder, bits):
+    """The float32 whose bit pattern is the low half of an int64: how instructions carry floats."""
+    return builder.bitcast(builder.trunc(bits, i32), f32)
+
+
+@operation(float32, float32)
+def sqrt(builder, x):
+    """The correctly rounded square root of a float32."""
+    return builder.call(declare(builder, "llvm.sqrt.f32", f32, f32), [x])
+
+
+@operation(int64, int64, int64)
+def minimum(builder, a, b):
+    """The smaller of two int64."""
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+@operation(int64, int64, int64)
+def maximum(builder, a, b):
+    """The larger of two int64."""
+    return builder.select(builder.icmp_signed(">", a, b), a, b)
+
+
+# Records: NamedTuples of int64 words in memory, read and written by name.
+
+
+@cache
+def reader(record: type[NamedTuple], first: int = 0):
+    """An intrinsic: address -> the `record` whose words begin `first` words behind it."""
+
+    @intrinsic
+    def read(typingctx, address):
+        def codegen(context, builder, signature, arguments):
+            words = [
+                load_from(builder, offset_by(builder, arguments[0], ir.Constant(i64, 8), first + n), i64, 8)
+                for n in range(len(record._fields))
+            ]
+            return context.make_tuple(builder, signature.return_type, words)
+
+        return types.NamedUniTuple(int64, len(record._fields), record)(int64), codegen
+
+    return read
+
+
+def instruction_reader(record: type[NamedTuple]):
+    """An intrinsic: address of a program's row -> its instruction, which follows the kernel's address."""
+    return reader(record, 1)
+
+
+@cache
+def writer(record: type[NamedTuple]):
+    """An intrinsic (address, a value for each field of `record`): write the record's words."""
+
+    @operation(void, *[int64] * (1 + len(record._fields)))
+    def write(builder, address, *words):
+        for n, word in enumerate(words):
+            store_to(builder, word, offset_by(builder, address, ir.Constant(i64, 8), n), 8)
+
+    return write
+
+
+@cache
+def stack_space(record: type[NamedTuple]):
+    """An intrinsic: the address of room for one `record` in the calling function's stack frame."""
+
+    @operation(int64)
+    def allocate(builder):
+        return builder.ptrtoint(cgutils.alloca_once(builder, i64, len(record._fields)), i64)
+
+    return allocate
+
+
+# Threads.
+
+
+@operation(int64, int64)
+def atomic_load(builder, address):
     """An int64 that another thread writes (acquire)."""
-
-    def codegen(context, builder, sig, args):
-        return builder.load_atomic(builder.inttoptr(args[0], i64.as_pointer()), "acquire", 8, typ=i64)
-
-    return types.int64(types.int64), codegen
+    return builder.load_atomic(builder.inttoptr(address, i64.as_pointer()), "acquire", 8, typ=i64)
 
 
-@intrinsic
-def atomic_store(typingctx, address, value):
+@operation(void, int64, int64)
+def atomic_store(builder, address, value):
     """Write an int64 that another thread reads (release)."""
-
-    def codegen(context, builder, sig, args):
-        builder.store_atomic(args[1], builder.inttoptr(args[0], i64.as_pointer()), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
+    builder.store_atomic(value, builder.inttoptr(address, i64.as_pointer()), "release", 8)
 
 
-@intrinsic
-def atomic_add(typingctx, address, value):
-    """Add to an int64 and return what it was; everything before it is visible to whoever sees it."""
-
-    def codegen(context, builder, sig, args):
-        return builder.atomic_rmw("add", builder.inttoptr(args[0], i64.as_pointer()), args[1], "acq_rel")
-
-    return types.int64(types.int64, types.int64), codegen
+@operation(int64, int64, int64)
+def atomic_add(builder, address, value):
+    """Add to an int64 and return what it was (acquire, release)."""
+    return builder.atomic_rmw("add", builder.inttoptr(address, i64.as_pointer()), value, "acq_rel")
 
 
 YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
 SYSTEM_CALLS = {YIELD}  # all that a kernel calls outside of itself
 
 
-@intrinsic
-def pause(typingctx, give_way):
-    """One turn of a spin: a hint to the core, or, where the wait is long, a yield to the scheduler."""
-
-    def codegen(context, builder, sig, args):
-        with builder.if_else(args[0]) as (long, short):
-            with long:
-                builder.call(declare(builder, YIELD, i32), [])
-            with short:
-                if X86:
-                    builder.call(declare(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])
-                else:
-                    builder.call(declare(builder, "llvm.aarch64.hint", ir.VoidType(), i32), [ir.Constant(i32, 1)])
-        return context.get_dummy_value()
-
-    return types.void(types.boolean), codegen
+@operation(void, types.boolean)
+def pause(builder, long_wait):
+    """One poll of a spin loop: a hint to the core or, where the wait is long, a yield to the scheduler."""
+    with builder.if_else(long_wait) as (long, short):
+        with long:
+            builder.call(declare(builder, YIELD, i32), [])
+        with short:
+            if X86:
+                builder.call(declare(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])
+            else:
+                builder.call(declare(builder, "llvm.aarch64.hint", ir.VoidType(), i32), [ir.Constant(i32, 1)])
 
 
 DEFAULT_MODE = 0x1F80 if X86 else 0  # denormals as they are, to the nearest, ties to even, no traps
 
 
-@intrinsic
-def float_mode(typingctx, mode):
+@operation(int64, int64)
+def float_mode(builder, mode):
     """Set this thread's floating-point mode (MXCSR, FPCR on Arm) and return what it was."""
-
-    def codegen(context, builder, sig, args):
-        if not X86:
-            before = builder.asm(ir.FunctionType(i64, []), "mrs $0, fpcr", "=r", [], side_effect=True)
-            builder.asm(ir.FunctionType(ir.VoidType(), [i64]), "msr fpcr, $0", "r", [args[0]], side_effect=True)
-            return before
-        words = [cgutils.alloca_once(builder, i32) for _ in range(2)]
-        builder.store(builder.trunc(args[0], i32), words[1])
-        for name, word in zip(("stmxcsr", "ldmxcsr"), words, strict=True):
-            pointer = builder.bitcast(word, ir.IntType(8).as_pointer())
-            builder.call(declare(builder, f"llvm.x86.sse.{name}", ir.VoidType(), pointer.type), [pointer])
-        return builder.zext(builder.load(words[0], typ=i32), i64)
-
-    return types.int64(types.int64), codegen
+    if not X86:
+        before = builder.asm(ir.FunctionType(i64, []), "mrs $0, fpcr", "=r", [], side_effect=True)
+        builder.asm(ir.FunctionType(ir.VoidType(), [i64]), "msr fpcr, $0", "r", [mode], side_effect=True)
+        return before
+    words = [cgutils.alloca_once(builder, i32) for _ in range(2)]
+    builder.store(builder.trunc(mode, i32), words[1])
+    for name, word in zip(("stmxcsr", "ldmxcsr"), words, strict=True):
+        pointer = builder.bitcast(word, ir.IntType(8).as_pointer())
+        builder.call(declare(builder, f"llvm.x86.sse.{name}", ir.VoidType(), pointer.type), [pointer])
+    return builder.zext(builder.load(words[0], typ=i32), i64)
 
 
-@intrinsic
-def cycles(typingctx):
+@operation(int64)
+def cycles(builder):
     """The core's time stamp counter: constant rate, the same on all cores."""
-
-    def codegen(context, builder, sig, args):
-        if X86:
-            return builder.call(declare(builder, "llvm.readcyclecounter", i64), [])
-        return builder.asm(ir.FunctionType(i64, []), "mrs $0, cntvct_el0", "=r", [], side_effect=True)
-
-    return types.int64(), codegen
+    if X86:
+        return builder.call(declare(builder, "llvm.readcyclecounter", i64), [])
+    return builder.asm(ir.FunctionType(i64, []), "mrs $0, cntvct_el0", "=r", [], side_effect=True)
 
 
-@cache
-def arguments(count: int, first: int = 1):
-    """An intrinsic: address -> `count` int64 words from word `first` on; an instruction's word 0 is its kernel."""
-
-    @intrinsic
-    def read(typingctx, instruction):
-        def codegen(context, builder, sig, args):
-            words = [
-                load_from(builder, offset_by(builder, args[0], ir.Constant(i64, 8), first + n), i64, 8)
-                for n in range(count)
-            ]
-            return context.make_tuple(builder, sig.return_type, words)
-
-        return types.UniTuple(types.int64, count)(types.int64), codegen
-
-    return read
+# Calls.
 
 
-def call_with(count: int):
-    """An intrinsic (address, `count` int64 arguments): call a compiled kernel at an address.
+def _call(builder, kernel, *arguments):
+    """Call a compiled kernel at an address.
 
     Numba's calling convention puts two pointers first, for a result and for an exception; kernels have neither.
     """
-
-    def codegen(context, builder, sig, args):
-        unused = cgutils.alloca_once(builder, i64)
-        pointer = builder.ptrtoint(unused, i64)
-        signature = ir.FunctionType(i32, [i64] * (2 + count))
-        builder.call(builder.inttoptr(args[0], signature.as_pointer()), [pointer, pointer, *args[1:]])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * (1 + count)), codegen
+    unused = builder.ptrtoint(cgutils.alloca_once(builder, i64), i64)
+    signature = ir.FunctionType(i32, [i64] * (2 + len(arguments)))
+    builder.call(builder.inttoptr(kernel, signature.as_pointer()), [unused, unused, *arguments])
 
 
-@intrinsic
-def call_kernel(typingctx, kernel, instruction, thread, threads):
+@operation(void, int64, int64, int64, int64)
+def call_kernel(builder, kernel, instruction, thread, threads):
     """Run the kernel at an address on one thread's share of an instruction."""
-    return call_with(3)
+    _call(builder, kernel, instruction, thread, threads)
 
 
-@intrinsic
-def call_tile(typingctx, tile, region, x, w, bias, y, count, ahead, ahead_end):
-    """Run the micro-kernel at an address on `count` tiles; see convolution.py."""
-    return call_with(8)
-
-
-def prefetch_from(builder, address, write: bool = False):
-    """Ask for a cache line: to be read, into L2, or to be written, which other cores have to give up."""
-    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
-    hint = declare(builder, "llvm.prefetch.p0", ir.VoidType(), pointer.type, i32, i32, i32)
-    builder.call(hint, [pointer, ir.Constant(i32, int(write)), ir.Constant(i32, 2), ir.Constant(i32, 1)])
-
-
-@intrinsic
-def prefetch(typingctx, address):
-    """Bring a cache line into L2; any address will do."""
-
-    def codegen(context, builder, sig, args):
-        prefetch_from(builder, args[0])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), codegen
+@operation(void, int64, int64, int64)
+def call_tile(builder, micro_kernel, tile, run):
+    """Run the micro-kernel at an address on a run of tiles; see convolution.py."""
+    _call(builder, micro_kernel, tile, run)

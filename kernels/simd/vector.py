@@ -1,6 +1,6 @@
 """One SIMD vector while LLVM code is being emitted, with Python's operators.
 
-Functions of a vector (activations, exp, erf) are written once with these and applied to every vector of a block.
+Functions of a vector (activations, exp, erf) are written once with these and applied to every vector of a tile.
 Numbers become vectors of that number. `a.fma(b, c)` is a * b + c in one rounding; * and + stay separate roundings,
 since nothing is compiled with fast-math.
 """

@@ -1,0 +1,70 @@
+"""Lowering: one operator of a graph to the steps that compute it, and the table of how.
+
+    Node + Context -> LOWERINGS[node.op].lower -> [Step]
+
+Read `step` (a Step, and the Context that lowering functions ask), `layout` (where values lie: TensorView), `packed`
+(packed weights), then the operators: `simple` (one kernel call each) and `conv`, which chooses between `depthwise`,
+`strassen` and the `loop_nest`, whose outputs `tiling` cuts. `fusion` makes one step of several convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from ..graph import Node
+from . import conv, fusion, simple, strassen
+from .layout import TensorView
+from .step import Context, Shapes, Step, Unsupported, with_bytes
+
+__all__ = ["LOWERINGS", "Context", "Lowering", "Shapes", "Step", "Unsupported", "lower"]
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """How one operator is computed, what memory it needs, and what it costs.
+
+    `lower(node, context)` gives its steps. A view has none: `view(node, shape, x)` is its output, another view of its
+    input's memory. `workspace(node, shapes, machine)` is memory in bytes beside the output, `thread_workspace` the same
+    for each thread. `flops(node, context)` is what it costs, a multiply-add counted twice; where it becomes several
+    steps, each says its own share.
+    """
+
+    lower: Callable[[Node, Context], list[Step]] | None = None
+    workspace: Callable[[Node, Shapes, object], int] | None = None
+    thread_workspace: Callable[[Node, Shapes, object], int] | None = None
+    flops: Callable[[Node, Context], int] | None = None
+    view: Callable[[Node, tuple[int, ...], TensorView], TensorView] | None = None
+
+
+def _select_token(node: Node, shape: tuple[int, ...], x: TensorView) -> TensorView:
+    return replace(x, shape=shape, address=x.address + node.attributes["index"] * x.pixel_stride)
+
+
+LOWERINGS: dict[str, Lowering] = {
+    "conv2d": Lowering(conv.conv2d, conv.gate_workspace, strassen.thread_workspace, conv.flops),
+    "linear": Lowering(conv.linear, None, strassen.thread_workspace, conv.flops),
+    "fused": Lowering(fusion.lower, None, fusion.thread_workspace, fusion.flops),
+    "max_pool2d": Lowering(conv.max_pool2d, flops=conv.pool_flops),
+    "batch_norm": Lowering(simple.batch_norm, flops=simple.elementwise_flops),
+    "activation": Lowering(simple.activation, flops=simple.elementwise_flops),
+    "add": Lowering(simple.add, flops=simple.elementwise_flops),
+    "scale": Lowering(simple.scale, flops=simple.elementwise_flops),
+    "tokens": Lowering(simple.tokens, flops=simple.elementwise_flops),
+    "layer_norm": Lowering(simple.layer_norm, flops=simple.layer_norm_flops),
+    "attention": Lowering(simple.attention, None, simple.attention_workspace, simple.attention_flops),
+    "global_average_pool": Lowering(simple.global_average_pool, flops=simple.average_flops),
+    "flatten": Lowering(view=lambda node, shape, x: replace(x, shape=shape)),
+    "select_token": Lowering(view=_select_token),
+}
+
+
+def lower(node: Node, context: Context) -> list[Step]:
+    """The steps of a node, with what they cost; none for a view."""
+    lowering = LOWERINGS[node.op]
+    if lowering.lower is None:
+        return []
+    steps = lowering.lower(node, context)
+    for step in steps:
+        step.flops = step.flops or lowering.flops(node, context)
+    return with_bytes(node, context, steps)

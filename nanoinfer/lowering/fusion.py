@@ -1,218 +1,223 @@
-"""Convolutions in a row, band by band, so that what passes between them never leaves a core's L2 cache.
+"""Depth-first fusion: a block of convolutions, row band by row band, so that its intermediates stay in a core's L2.
 
-A depthwise (or narrowly grouped) convolution goes together with the dense one that feeds it and with the pointwise one
-that it feeds: expand, depthwise and project of an inverted residual, or a network's stem and what follows. For a few
-lines of output at a time, a thread expands the lines that they need into a ring of lines, runs the depthwise
-convolution over them and projects what comes out. It does so for its own share of the output lines, with no barrier in
-between; at the border of two shares both threads expand the few lines that both need. Each output is the same chain of
-operations as without bands, so it has the same bits.
+A depthwise (or narrowly grouped) convolution is fused with the dense one that feeds it and with the pointwise one that
+it feeds: expand, depthwise and project of an inverted residual, or a network's stem and its first block. Each thread
+owns a range of output rows. For one band of rows at a time it expands the input rows that the band needs into a
+circular line buffer, runs the depthwise convolution over the buffer and projects the result, without barriers. At the
+border of two threads' ranges both expand the halo rows that both need. Each output is the same chain of operations as
+without fusion, so it has the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
-from ..graph import Graph, Node, ops
-from ..machine import target
-from ..machine.roofline import cache_sizes
-from . import loop_nest as product
-from . import strassen
-from .layout import Place, nhwc
-from .step import Context, Step, gated_scratch, gates_weights
-
-Shapes = Mapping[str, tuple[int, ...]]
-# What a thread's part of an image's expanded activations is held against: bytes for a whole batch, since less is had as
-# soon from the cache, and a share of the weights for each image, since in bands every image reads them again.
-WORTHWHILE, REREAD = 128 << 10, 0.22
-FAR = 0.5  # of a core's L2 cache: an input or output that is larger comes from L3 and goes there
-L2_SHARE = 0.3  # of a core's L2 cache for the ring and the band that leaves the depthwise convolution
+from ..graph import Graph, Node
+from ..graph.ops import is_pointwise
+from ..kernels.packing import GateWeights
+from ..kernels.program import ThreadProgram, ThreadPrograms
+from ..machine import Machine
+from . import conv, depthwise, strassen
+from .layout import TensorView, nhwc
+from .step import Context, Shapes, Step
 
 
-def group(graph: Graph, shapes: Shapes, tensors: Mapping, machine: target.Target, threads: int) -> Graph:
-    """The graph with one node for every expand, depthwise and, if any, project with much to pass between them."""
-    consumers, producers, parts, taken = graph.consumers(), graph.producers(), {}, set()
-
-    def sole(name: str) -> Node | None:
-        """The only reader of a value that nothing else needs."""
-        return consumers[name][0] if len(consumers[name]) == 1 and name not in graph.outputs else None
-
-    for depthwise in graph.nodes:
-        expand = producers.get(depthwise.inputs[0])
-        if not (_expands(expand, shapes) and _is_plain(depthwise) and sole(expand.output) is depthwise):
+def fuse(graph: Graph, shapes: Shapes, tensors: Mapping, machine: Machine, threads: int) -> Graph:
+    """The graph with one "fused" node for every block whose intermediate activations are worth it."""
+    readers = {node.output: reader for node, reader in graph.only_readers()}
+    blocks, taken = {}, set()
+    for expand, middle in graph.only_readers():
+        if not (_expands(expand, shapes) and _is_depthwise(middle, tensors)):
             continue
-        if not product.is_narrow(depthwise, tensors[depthwise.tensors["weight"]]):
-            continue
-        project = sole(depthwise.output)
-        if project is not None and not _projects(project, depthwise.output, tensors):
-            project = None
-        nodes = (expand, depthwise, project) if project else (expand, depthwise)
-        images, *_, width = shapes[expand.output]
-        size = nhwc((1, *shapes[expand.output][1:]), 0, machine.lanes).bytes
-        weights = sum(4 * tensors[node.tensors["weight"]].size for node in nodes)
-        # A line of one pixel would be taken for an output of one pixel, whose sums are made in another order.
-        one = min(width, shapes[depthwise.output][3]) == 1
-        free = taken.isdisjoint(node.output for node in nodes)  # a pointwise one may stand between two depthwise ones
-        worthwhile = size / threads > WORTHWHILE / images + REREAD * weights
-        whole = any(strassen.applies(node, shapes) and strassen.in_halves(node, shapes) for node in nodes)
-        if worthwhile and free and not one and not whole:
-            parts[nodes[-1].output] = nodes
-            taken.update(node.output for node in nodes)
-    inner = taken - parts.keys()
-    nodes = (
-        _joined(parts[node.output], tensors) if node.output in parts else node
-        for node in graph.nodes
-        if node.output not in inner
-    )
-    return replace(graph, nodes=tuple(nodes))
+        project = readers.get(middle.output)
+        block = (expand, middle)
+        if project is not None and _projects(project, middle.output, tensors):
+            block = (expand, middle, project)
+        # A pointwise convolution may stand between two depthwise ones.
+        free = taken.isdisjoint(node.output for node in block)
+        if free and _worthwhile(block, shapes, tensors, machine, threads) and _allowed(block, shapes, machine):
+            blocks[block[-1].output] = block
+            taken.update(node.output for node in block)
+    return graph.rewrite(
+        {output: _fused(block, tensors) for output, block in blocks.items()}, drop=taken - blocks.keys()
+    )  # fmt: skip
 
 
-def _joined(parts: tuple[Node, ...], tensors: Mapping) -> Node:
-    names = {f"{number} {role}": name for number, node in enumerate(parts) for role, name in node.tensors.items()}
-    inputs = (*parts[0].inputs, *(parts[2].inputs[1:] if len(parts) > 2 else ()))
-    kernel = tensors[parts[1].tensors["weight"]].shape[-1]
-    return Node("bands", inputs, parts[-1].output, names, {"parts": parts, "window": kernel})
+def _expands(node: Node, shapes: Shapes) -> bool:
+    """Whether it is a dense convolution without a residual; a gate has to scale its weights, not its input.
 
-
-def _is_plain(node: Node | None) -> bool:
-    """Whether it is a convolution of one input."""
-    return node is not None and node.op == "conv2d" and len(node.inputs) == 1
-
-
-def _expands(node: Node | None, shapes: Shapes) -> bool:
-    """Whether it is a dense convolution without a residual; a gate has to scale its weights, which a thread can do for
-    itself."""
-    if node is None or node.op != "conv2d" or node.attributes["groups"] != 1:
+    Each thread can scale the weights for itself.
+    """
+    if node.op != "conv2d" or node.attributes["groups"] != 1:
         return False
-    _, channels, height, width = shapes[node.output]
     gated = node.attributes.get("gated", False)
-    return len(node.inputs) == 1 + gated and (not gated or gates_weights(channels, height * width))
+    return len(node.inputs) == 1 + gated and (not gated or conv.gates_weights(node, shapes))
+
+
+def _is_depthwise(node: Node, tensors: Mapping) -> bool:
+    """Whether it is a convolution of one input that the depthwise kernel takes."""
+    if node.op != "conv2d" or len(node.inputs) != 1:
+        return False
+    return depthwise.applies(node, tensors[node.tensors["weight"]].shape)
 
 
 def _projects(node: Node, x: str, tensors: Mapping) -> bool:
-    """Whether it is a pointwise convolution of x, and x is not scaled by a gate before."""
-    return node.inputs[0] == x and not node.attributes.get("gated") and ops.is_pointwise(node, tensors)
+    """Whether it is a pointwise convolution of x, and no gate scales x."""
+    return node.inputs[0] == x and not node.attributes.get("gated") and is_pointwise(node, tensors)
 
 
-def _buffers(node: Node, shapes: Shapes, lanes: int) -> tuple[Place, Place]:
-    """Places of a thread's ring of expanded lines and of its band of lines behind the depthwise convolution."""
-    expand, depthwise, *project = node.attributes["parts"]
-    stride, (_, expanded, _, in_width) = depthwise.attributes["stride"], shapes[expand.output]
-    _, channels, height, width = shapes[depthwise.output]
-    size = node.attributes["window"]
-
-    def places(lines: int) -> tuple[Place, Place]:
-        ring = nhwc((1, expanded, (lines - 1) * stride + size, in_width), 0, lanes)
-        return ring, replace(nhwc((1, channels, lines if project else 0, width), 0, lanes), address=ring.bytes)
-
-    lines = 1
-    while lines < height and sum(place.bytes for place in places(lines + 1)) <= L2_SHARE * cache_sizes()[1]:
-        lines += 1
-    return places(lines)
+def _worthwhile(block: tuple[Node, ...], shapes: Shapes, tensors: Mapping, machine: Machine, threads: int) -> bool:
+    """Whether a thread's share of the intermediate activations outweighs that every image reads the weights again."""
+    images, *intermediate = shapes[block[0].output]
+    share = nhwc((1, *intermediate), machine).bytes / threads
+    weights = sum(4 * tensors[node.tensors["weight"]].size for node in block)
+    tuning = machine.tuning
+    return share > tuning.min_intermediate_bytes / images + tuning.weight_reread_cost * weights
 
 
-def private(node: Node, shapes: Shapes, machine: target.Target) -> int:
+def _allowed(block: tuple[Node, ...], shapes: Shapes, machine: Machine) -> bool:
+    """Whether row bands keep the order of all sums.
+
+    A row of one pixel would be taken for an output of one pixel, whose sums are made in another order. A product by
+    Strassen's scheme with split pairs needs whole images.
+    """
+    expand, middle, *_ = block
+    narrowest = min(shapes[expand.output][3], shapes[middle.output][3])
+    split = any(strassen.applies(n, shapes, machine) and strassen.has_split_pairs(n, shapes, machine) for n in block)
+    return narrowest > 1 and not split
+
+
+def _fused(block: tuple[Node, ...], tensors: Mapping) -> Node:
+    expand, middle, *project = block
+    names = {f"{number} {role}": name for number, node in enumerate(block) for role, name in node.tensors.items()}
+    inputs = (*expand.inputs, *(name for node in project for name in node.inputs[1:]))
+    window = tensors[middle.tensors["weight"]].shape[-1]
+    return Node("fused", inputs, block[-1].output, names, {"parts": block, "window": window})
+
+
+def _buffers(node: Node, shapes: Shapes, machine: Machine) -> tuple[TensorView, TensorView]:
+    """(line buffer of expanded rows, band of rows behind the depthwise convolution) of a thread, from address 0 on.
+
+    The band has as many rows as keep both within their share of L2.
+    """
+    expand, middle, *project = node.attributes["parts"]
+    stride, (_, expanded, _, in_width) = middle.attributes["stride"], shapes[expand.output]
+    _, channels, height, width = shapes[middle.output]
+    window = node.attributes["window"]
+
+    def buffers(rows: int) -> tuple[TensorView, TensorView]:
+        lines = nhwc((1, expanded, (rows - 1) * stride + window, in_width), machine)
+        return lines, nhwc((1, channels, rows if project else 0, width), machine, lines.bytes)
+
+    room, rows = machine.tuning.line_buffer_share * machine.l2_bytes, 1
+    while rows < height and sum(view.bytes for view in buffers(rows + 1)) <= room:
+        rows += 1
+    return buffers(rows)
+
+
+def thread_workspace(node: Node, shapes: Shapes, machine: Machine) -> int:
     """Bytes that each thread needs for itself."""
     parts = node.attributes["parts"]
-    scratch = max(strassen.private(part, shapes, machine) for part in parts)
-    buffers = sum(place.bytes for place in _buffers(node, shapes, machine.lanes))
-    return buffers + gated_scratch(parts[0], shapes, machine, images=1) + scratch
+    scheme = max(strassen.thread_workspace(part, shapes, machine) for part in parts)
+    buffers = sum(view.bytes for view in _buffers(node, shapes, machine))
+    return buffers + conv.gate_workspace(parts[0], shapes, machine, images=1) + scheme
+
+
+def flops(node: Node, context: Context) -> int:
+    return sum(conv.flops(part, context) for part in node.attributes["parts"])
 
 
 def lower(node: Node, context: Context) -> list[Step]:
-    """One step, in which every thread walks a program of its own."""
-    images, _, height, _ = context.places[node.output].shape
+    """One step, in which every thread runs a program of its own on its range of output rows."""
+    images, _, height, _ = context.output(node).shape
     programs = []
     for thread in range(context.threads):
         first, end = (images * height * at // context.threads for at in (thread, thread + 1))
-        own = []
+        program = []
         for image in range(images):
-            share = range(max(0, first - image * height), min(height, end - image * height))
-            own += _share(node, context, thread, image, share)
-        programs.append(own)
-    flops = sum(strassen.flops(part, context) for part in node.attributes["parts"])
-    return [Step(("bands",), dict(programs=programs), node, flops)]
+            rows = range(max(0, first - image * height), min(height, end - image * height))
+            program += _Share(node, context, thread, image).steps(rows)
+        programs.append(program)
+    return [Step(ThreadProgram(), ThreadPrograms(0), node, programs=tuple(programs))]
 
 
-def _share(node: Node, context: Context, thread: int, image: int, share: range) -> Iterator[Step]:
-    """The steps that compute lines `share` of an image's output."""
-    expand, depthwise, *project = node.attributes["parts"]
-    ring, band = _buffers(node, context.shapes, context.machine.lanes)
-    base = context.private + thread * context.private_bytes
-    ring, band = (replace(place, address=base + place.address) for place in (ring, band))
-    stride, padding = depthwise.attributes["stride"], depthwise.attributes["padding"]
-    kernel, slots, (height, width) = node.attributes["window"], ring.size[0], context.shapes[expand.output][2:]
-    expanded = replace(ring, shape=(*ring.shape[:2], height, width))
-    start = max(0, share.start * stride - padding)  # the first line that is expanded
-    places = {name: _lines(context.places[name], image) for name in (*node.inputs, node.output)}
-    far = {name for name in places if context.places[name].bytes > FAR * context.threads * cache_sizes()[1]}
+@dataclass
+class _Share:
+    """One thread's part of one image of a fused block."""
 
-    def own(changed: Mapping[str, Place]) -> Context:
-        scratch = base + ring.bytes + band.bytes
-        return replace(
-            context, threads=1, places={**places, **changed}, scratch={expand.output: scratch},
-            private=scratch + gated_scratch(expand, context.shapes, context.machine, images=1),
+    node: Node
+    context: Context
+    thread: int
+    image: int
+
+    def __post_init__(self):
+        node, context = self.node, self.context
+        self.expand, self.middle, *self.project = node.attributes["parts"]
+        self.window, self.stride = node.attributes["window"], self.middle.attributes["stride"]
+        self.padding = self.middle.attributes["padding"]
+        own = context.of_thread(self.thread)
+        base = own.thread_workspace
+        self.lines, self.band = (
+            replace(view, address=base + view.address) for view in _buffers(node, context.shapes, context.machine)
+        )
+        gates = base + self.lines.bytes + self.band.bytes
+        workspace = gates + conv.gate_workspace(self.expand, context.shapes, context.machine, images=1)
+        self.views = {name: context.views[name].rows(self.image) for name in (*node.inputs, node.output)}
+        self.own = replace(
+            own, views=self.views, workspaces={self.expand.output: gates}, thread_workspace=workspace
         )  # fmt: skip
+        l2_bytes = context.threads * context.machine.l2_bytes
+        limit = context.machine.tuning.prefetch_rows_above * l2_bytes
+        self.beyond_l2 = {name for name in self.views if context.views[name].bytes > limit}
 
-    def expand_lines(first: int, end: int) -> Iterator[Step]:
-        """Into the ring; a run of lines that goes beyond the ring's end is two."""
-        while first < end:
-            slot = first % slots
-            count = min(end - first, slots - slot)
-            steps = _dense(expand, own({expand.output: _lines(ring, 0, slot, count)}), first)
-            gating = [step for step in steps if step.kernel[0] == "gating"]
-            steps = steps[len(gating) :]
-            if first == start:  # for all lines of the image
-                yield from gating
-            if node.inputs[0] in far:
-                steps[0].streams = _input_lines(expand, context, places[node.inputs[0]], first, first + count)
-            yield from steps
-            first += count
+    def steps(self, rows: range) -> Iterator[Step]:
+        """The steps that compute `rows` of the output: for each band first the expanded rows that it still needs."""
+        height, buffer_rows = self.context.shapes[self.expand.output][2], self.lines.size[0]
+        ready = max(0, rows.start * self.stride - self.padding)  # rows from here on are not expanded yet
+        bands, gated = -(-len(rows) // ((buffer_rows - self.window) // self.stride + 1)), False
+        for number in range(bands):
+            first, end = (rows.start + len(rows) * at // bands for at in (number, number + 1))
+            needed = min(height, (end - 1) * self.stride - self.padding + self.window)
+            while ready < needed:  # rows that go beyond the end of the line buffer are two runs
+                slot = ready % buffer_rows
+                count = min(needed - ready, buffer_rows - slot)
+                yield from self._expand(ready, slot, count, with_gates=not gated)
+                ready, gated = ready + count, True
+            yield from self._output(first, end)
 
-    def output_lines(first: int, end: int) -> list[Step]:
-        names = (*(name for part in project for name in part.inputs[1:]), node.output)
-        outer = {name: _lines(places[name], 0, first, end - first) for name in names}
-        out = _lines(band, 0, 0, end - first) if project else outer[node.output]
-        changed = own({expand.output: expanded, depthwise.output: out})
-        steps = [product.depthwise(depthwise, changed, first=first, ring=slots)]
-        for part in project:
-            steps += _dense(part, own({depthwise.output: out, **outer}))
-        steps[len(project)].streams = tuple(
-            (place.address, place.image) for name, place in outer.items() if name in far
+    def _context(self, views: Mapping[str, TensorView]) -> Context:
+        return replace(self.own, views={**self.views, **views})
+
+    def _expand(self, first: int, slot: int, count: int, with_gates: bool) -> Iterable[Step]:
+        """Expand rows first..first + count into the line buffer from row `slot` on."""
+        context = self._context({self.expand.output: self.lines.rows(0, slot, count)})
+        steps = conv.in_thread(self.expand, context, first)
+        gating = [step for step in steps if isinstance(step.spec, GateWeights)]
+        steps = steps[len(gating) :]
+        name = self.node.inputs[0]
+        if name in self.beyond_l2:
+            steps[0].prefetch_ranges = self._input_range(self.views[name], first, first + count)
+        return [*(gating if with_gates else ()), *steps]  # the gates scale the weights for all rows of the image
+
+    def _output(self, first: int, end: int) -> list[Step]:
+        """Rows first..end of the output: depthwise convolution over the line buffer, then the projection."""
+        expanded = replace(self.lines, shape=(*self.lines.shape[:2], *self.context.shapes[self.expand.output][2:]))
+        names = (*(name for part in self.project for name in part.inputs[1:]), self.node.output)
+        outer = {name: self.views[name].rows(0, first, end - first) for name in names}
+        out = self.band.rows(0, 0, end - first) if self.project else outer[self.node.output]
+        context = self._context({self.expand.output: expanded, self.middle.output: out})
+        steps = [depthwise.step(self.middle, context, first_row=first, buffer_rows=self.lines.size[0])]
+        for part in self.project:
+            steps += conv.in_thread(part, self._context({self.middle.output: out, **outer}))
+        steps[len(self.project)].prefetch_ranges = tuple(
+            (view.address, view.image_stride) for name, view in outer.items() if name in self.beyond_l2
         )
         return steps
 
-    ready, bands = start, -(-len(share) // ((slots - kernel) // stride + 1))
-    for number in range(bands):
-        first, end = (share.start + len(share) * at // bands for at in (number, number + 1))
-        needed = min(height, (end - 1) * stride - padding + kernel)
-        yield from expand_lines(ready, needed)
-        yield from output_lines(first, end)
-        ready = max(ready, needed)
-
-
-def _dense(node: Node, context: Context, first: int = 0) -> list[Step]:
-    """A thread's steps; `first` as in product.conv2d."""
-    if strassen.applies(node, context.shapes):
-        return strassen.thread_steps(node, context, first)
-    return product.conv2d(node, context, first=first)
-
-
-def _lines(place: Place, image: int, first: int = 0, count: int | None = None) -> Place:
-    """Some lines of an image, or all of them, as an image of their own."""
-    count = place.size[0] if count is None else count
-    address = place.address + image * place.image + first * place.line
-    shape = (1, place.shape[1], count, place.shape[3])
-    return replace(place, shape=shape, address=address, image=count * place.line)
-
-
-def _input_lines(expand: Node, context: Context, x: Place, first: int, end: int) -> tuple[tuple[int, int], ...]:
-    """Where the lines of x lie that lines first..end of the output are computed from, if they are one stretch."""
-    stride, padding = expand.attributes["stride"], expand.attributes["padding"]
-    kernel = context.tensors[expand.tensors["weight"]].shape[2]
-    top, bottom = max(0, first * stride - padding), min(x.size[0], (end - 1) * stride - padding + kernel)
-    return ((x.address + top * x.line, (bottom - top) * x.line),) if x.channel == 4 else ()
-
-
-STEPS = {"bands": lower}
-PRIVATE = {"bands": private}
+    def _input_range(self, x: TensorView, first: int, end: int) -> tuple[tuple[int, int], ...]:
+        """Where the rows of x lie that rows first..end of the expansion are computed from, if they are one range."""
+        stride, padding = self.expand.attributes["stride"], self.expand.attributes["padding"]
+        window = self.context.tensor(self.expand, "weight").shape[2]
+        top, bottom = max(0, first * stride - padding), min(x.size[0], (end - 1) * stride - padding + window)
+        return ((x.address + top * x.row_stride, (bottom - top) * x.row_stride),) if x.channel_stride == 4 else ()

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..graph import Node
 from ..kernels.simd import CACHE_LINE
+from ..machine import Machine
 
-# The pixels of a tile are read side by side. At a distance that is a multiple of this many bytes they fall into so few
-# sets of an L1 cache (8 ways, 64 sets) that they push each other out; one cache line more, and they do not.
-CONFLICT = 2048
-
-ALIGNMENT = 128
+ALIGNMENT = 128  # bytes: two cache lines, since the hardware prefetches in pairs
 HUGE_PAGE = 2 << 20
-# Address space that constants are taken from: so much, and then as much again as there is. What is written to becomes
-# memory.
-RESERVE = 64 << 20
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a value lies: its address and the distances in bytes between images, lines, pixels and channels.
+class TensorView:
+    """A value in memory: its shape in torch's order, its address, and strides in bytes.
 
-    Tokens (N, T, D) are pixels of one line; (N, D) is one pixel.
+    Tokens (N, T, D) are the pixels of one row; (N, D) is one pixel.
     """
 
     shape: tuple[int, ...]
     address: int
-    image: int
-    line: int
-    pixel: int
-    channel: int = 4
+    image_stride: int
+    row_stride: int
+    pixel_stride: int
+    channel_stride: int = 4
+
+    @property
+    def images(self) -> int:
+        return self.shape[0]
 
     @property
     def channels(self) -> int:
@@ -48,16 +44,35 @@ class Place:
 
     @property
     def pixels(self) -> int:
-        return self.size[0] * self.size[1]
+        """Pixels of an image."""
+        height, width = self.size
+        return height * width
 
     @property
     def bytes(self) -> int:
-        return self.shape[0] * self.image
+        return self.images * self.image_stride
 
     @property
     def contiguous(self) -> bool:
         """Whether pixels follow each other without gaps, within and across images."""
-        return self.channel == 4 and self.line == self.size[1] * self.pixel and self.image == self.pixels * self.pixel
+        row, image = self.size[1] * self.pixel_stride, self.pixels * self.pixel_stride
+        return (self.channel_stride, self.row_stride, self.image_stride) == (4, row, image)
+
+    def from_channel(self, channel: int) -> TensorView:
+        """The same pixels from a later channel on."""
+        return replace(self, address=self.address + 4 * channel)
+
+    def rows(self, image: int, first: int = 0, count: int | None = None) -> TensorView:
+        """Some rows of one image, by default all, as an image of their own."""
+        count = self.size[0] if count is None else count
+        address = self.address + image * self.image_stride + first * self.row_stride
+        shape = (1, self.shape[1], count, self.shape[3])
+        return replace(self, shape=shape, address=address, image_stride=count * self.row_stride)
+
+
+def dimensions(shape: tuple[int, ...]) -> TensorView:
+    """A view of a shape alone, which knows its channels and pixels."""
+    return TensorView(shape, 0, 0, 0, 0)
 
 
 def padded(channels: int, lanes: int) -> int:
@@ -65,19 +80,19 @@ def padded(channels: int, lanes: int) -> int:
     return -(-channels // lanes) * lanes
 
 
-def nhwc(shape: tuple[int, ...], address: int, lanes: int) -> Place:
-    """The place of a whole value at an address."""
-    h, w = Place(shape, 0, 0, 0, 0).size
-    pixel = 4 * padded(shape[1] if len(shape) == 4 else shape[-1], lanes)
-    if pixel % CONFLICT == 0:
+def nhwc(shape: tuple[int, ...], machine: Machine, address: int = 0) -> TensorView:
+    """The view of a whole value at an address."""
+    view = dimensions(shape)
+    pixel = 4 * padded(view.channels, machine.lanes)
+    if pixel % machine.tuning.alias_stride == 0:
         pixel += CACHE_LINE
-    return Place(shape, address, h * w * pixel, w * pixel, pixel)
+    return TensorView(shape, address, view.pixels * pixel, view.size[1] * pixel, pixel)
 
 
-def nchw(shape: tuple[int, ...], address: int) -> Place:
-    """The place of an array as torch lays it out."""
+def nchw(shape: tuple[int, ...], address: int) -> TensorView:
+    """The view of an array as torch lays it out."""
     _, c, h, w = shape
-    return Place(shape, address, 4 * c * h * w, 4 * w, 4, 4 * h * w)
+    return TensorView(shape, address, 4 * c * h * w, 4 * w, 4, 4 * h * w)
 
 
 def aligned_empty(size: int) -> np.ndarray:
@@ -90,32 +105,3 @@ def aligned_empty(size: int) -> np.ndarray:
     buffer = np.empty((-(-4 * size // unit) + 1) * unit // 4, np.float32)
     start = -buffer.ctypes.data % unit // 4
     return buffer[start : start + size]
-
-
-class Packed(dict):
-    """Packed weights and constants by key, side by side in memory, so that they share huge pages."""
-
-    def __init__(self):
-        super().__init__()
-        self._free, self._reserved = np.empty(0, np.float32), RESERVE // 4
-
-    def empty(self, size: int) -> np.ndarray:
-        """float32 array of `size` elements that starts on a cache line."""
-        room = -(-4 * size // ALIGNMENT) * ALIGNMENT // 4
-        if room > self._free.size:
-            self._free = aligned_empty(max(room, self._reserved))
-            self._reserved += self._free.size
-        part, self._free = self._free[:size], self._free[room:]
-        return part
-
-
-# Nodes that compute nothing: another view of their input's memory.
-def _flatten(node: Node, shape: tuple[int, ...], x: Place) -> Place:
-    return replace(x, shape=shape)
-
-
-def _select_token(node: Node, shape: tuple[int, ...], x: Place) -> Place:
-    return replace(x, shape=shape, address=x.address + node.attributes["index"] * x.pixel)
-
-
-VIEWS: dict[str, Callable[[Node, tuple[int, ...], Place], Place]] = {"flatten": _flatten, "select_token": _select_token}

@@ -1,125 +1,125 @@
-"""Lowering: each node of a graph to the steps that compute it, one function per operator.
+"""Steps: what a node becomes, one instruction each before it is an int64 row of a program.
 
-Products (convolution, linear, max pooling) are lowered in product.py, everything else here.
+A lowering function takes a node and a Context, asks the context for addresses, and returns steps.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from ..graph import Node
-from ..kernels import attention, packing, simd
-from ..kernels.program import bits
-from ..kernels.simd import activation
-from ..machine import target
-from .layout import Packed, Place, nhwc, padded
+from ..kernels import convolution, kernel_name
+from ..kernels.program import ThreadProgram
+from ..machine import Machine
+from .layout import TensorView, padded
+from .packed import Staging
 
-COUNTS = packing.FIELDS[-4:]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Unsupported(ValueError):
     """The network has an operator of a size that no kernel takes on this machine, whatever the input."""
 
 
+class TiledRegion(NamedTuple):
+    """A region of a product with the micro-kernels of its tiles; addresses in its records are 0 until it is encoded."""
+
+    region: convolution.Region
+    tile: convolution.Tile
+    full: object  # spec of the micro-kernel for a full tile
+    edge: object | None  # spec of the one for the pixels left over at the end of a run
+    stem_offsets: np.ndarray  # int64; empty unless the micro-kernel is the stem's
+
+
 @dataclass
 class Step:
-    """One instruction before it is an int64 row: a kernel's specification, its fields.
+    """One instruction: the kernel's spec and the record that it reads.
 
-    A field is an int64, a kernel's specification, which stands for its address, or stands for the address of a table:
-    a list of records of such fields, or for every thread a list of steps. `meet` is whether the threads
-    wait for each other behind it. `flops` counts multiply-adds twice. `bytes` is what has to move at least, and
-    `weight_bytes` the weights among them: see count_bytes. `streams` are the stretches of memory, (address, bytes),
-    that it reads and writes outside of a band: see streaming.py.
+    A product has `regions`, and a ThreadProgram `programs`, the steps of each thread; the addresses of these tables are
+    0 in the record until it is encoded. `flops` counts a multiply-add twice. `bytes` has to move at least, and
+    `weight_bytes` of these are weights (with_bytes). `prefetch_ranges` are the (address, bytes) that a step of a fused
+    block reads or writes outside of its line buffer.
     """
 
-    kernel: tuple
-    fields: dict[str, object]
+    spec: object
+    call: NamedTuple
     node: Node
     flops: int = 0
     bytes: int = 0
     weight_bytes: int = 0
-    meet: bool = True
-    streams: tuple[tuple[int, int], ...] = ()
-    keep: object = None  # of a packing step: the weight that it reads
+    barrier: bool = True  # whether a barrier follows
+    regions: tuple[TiledRegion, ...] = ()
+    programs: tuple[list[Step], ...] = ()
+    prefetch_ranges: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is a product that streams micro-panels."""
+        return bool(self.regions) and self.call.panel_stride > 0
+
+    @property
+    def main_spec(self):
+        """The spec of the kernel that does the work: of a product, the micro-kernel for its largest tile."""
+        return max((region.full for region in self.regions), key=lambda spec: spec.mr) if self.regions else self.spec
+
+    @property
+    def kernel(self) -> str:
+        """The name of the kernel that does the work; a thread program goes by its node, "fused" or "strassen"."""
+        if isinstance(self.spec, ThreadProgram):
+            return "fused_f32" if self.node.op == "fused" else "strassen_f32"
+        return kernel_name(self.main_spec)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Context:
-    """What planning a node may ask for."""
+    """What a lowering function may ask for."""
 
-    machine: target.Target
+    machine: Machine
     threads: int
-    places: dict[str, Place]
-    shapes: Mapping[str, tuple[int, ...]]
+    shapes: Shapes
     tensors: Mapping[str, np.ndarray]
-    packed: Packed
-    scratch: dict[str, int]  # memory that a node needs beside its output, by output
-    private_bytes: int  # that each thread has for itself, whatever the node
-    private: int = 0  # address of the first thread's
-    fresh: dict[tuple, np.ndarray] = field(default_factory=dict)  # what this plan adds to `packed`, once it is filled
-    packing: list[Callable[[], Step]] = field(default_factory=list)  # to be run once, before the program
+    staging: Staging
+    views: Mapping[str, TensorView]
+    workspaces: Mapping[str, int]  # addresses of memory that nodes need beside their outputs, by output
+    thread_workspace: int  # address of the first thread's workspace
+    thread_workspace_bytes: int  # of each thread
 
-    def constant(self, key: tuple, make: Callable[[], np.ndarray]) -> int:
-        """Address of a constant array, made once and shared by all plans of a model."""
-        if key not in self.packed and key not in self.fresh:
-            values = make()
-            self.fresh[key] = self.packed.empty(values.size)
-            self.fresh[key][...] = values.ravel()
-        return self._address(key)
+    def inputs(self, node: Node) -> list[TensorView]:
+        return [self.views[name] for name in node.inputs]
 
-    def packed_weight(
-        self,
-        key: tuple,
-        shape: tuple[int, ...],
-        width: int,
-        node: Node,
-        weight: Callable[[], np.ndarray],
-        quarters: tuple[int, ...] = (),
-    ) -> int:
-        """Address of a weight of shape (O, K, KH, KW) in panels of `width` output channels; see kernels/packing.py.
+    def output(self, node: Node) -> TensorView:
+        return self.views[node.output]
 
-        `weight` is called when its turn to be packed comes, if it does: only then is there memory for what is made.
-        With `quarters` the packed weight is a sum of those of another, (2 O, 2 K, 1, 1): each so many times.
-        """
-        channels, depth, *window = shape
-        key = (*key, channels, width)
-        if key not in self.packed and key not in self.fresh:
-            self.fresh[key] = self.packed.empty(packing.packed_size(shape, width))
-            fields = dict(
-                channels=channels, depth=depth, taps=math.prod(window), width=width, packed=self._address(key),
-                quarters=int(bool(quarters)), **dict(zip(COUNTS, quarters or (1, 0, 0, 0), strict=True)),
-            )  # fmt: skip
-            moved = 8 * math.prod(shape)
+    def tensor(self, node: Node, role: str) -> np.ndarray | None:
+        """The tensor that has a role in a node, such as "bias"; None if it has none."""
+        return self.tensors[node.tensors[role]] if role in node.tensors else None
 
-            def step() -> Step:
-                made = np.ascontiguousarray(weight())
-                source = dict(weight=made.ctypes.data, row=made.strides[0])
-                return Step(("packing",), fields | source, node, bytes=moved, keep=made)
-
-            self.packing.append(step)
-        return self._address(key)
-
-    def _address(self, key: tuple) -> int:
-        return (self.packed if key in self.packed else self.fresh)[key].ctypes.data
+    def of_thread(self, thread: int) -> Context:
+        """The same for steps that one thread runs alone."""
+        workspace = self.thread_workspace + thread * self.thread_workspace_bytes
+        return replace(self, threads=1, thread_workspace=workspace)
 
     def channel_vector(self, key: tuple, values: np.ndarray) -> int:
-        """Address of one value per channel along the last axis, zeros up to whole vectors."""
+        """Address of one value a channel along the last axis, zeros up to whole vectors."""
         width = padded(values.shape[-1], self.machine.lanes)
         edges = [(0, 0)] * (values.ndim - 1) + [(0, width - values.shape[-1])]
-        return self.constant((*key, self.machine.lanes), lambda: np.pad(values.astype(np.float32), edges))
+        return self.staging.constant(
+            (*key, self.machine.lanes), lambda: np.pad(values.astype(np.float32), edges)
+        )  # fmt: skip
 
 
-def count_bytes(node: Node, context: Context, steps: list[Step]) -> list[Step]:
+def with_bytes(node: Node, context: Context, steps: list[Step]) -> list[Step]:
     """The steps of a node with its bytes in them: every input, weight and output once and without padding.
 
     Where a node has several steps, each has the share that it has of the work. A window narrower than its stride
     skips pixels.
     """
-    values = [math.prod(context.places[name].shape) for name in (*node.inputs, node.output)]
+    values = [math.prod(context.views[name].shape) for name in (*node.inputs, node.output)]
     tensors = [context.tensors[name] for name in node.tensors.values()]
     if node.op == "conv2d":
         values[0] *= min(1, math.prod(tensors[0].shape[2:]) / node.attributes["stride"] ** 2)
@@ -130,156 +130,10 @@ def count_bytes(node: Node, context: Context, steps: list[Step]) -> list[Step]:
     return steps
 
 
-def splits_channels(y: Place) -> bool:
-    """Whether threads split the channels of an output rather than its pixels: whichever there are more of.
+def splits_channels(y: TensorView) -> bool:
+    """Whether threads split the channels of an output (N) rather than its pixels (M): whichever there are more of.
 
-    For a pointwise product that is the split by which the larger of weights and activations is read only once; and
-    where most steps follow one rule, a thread finds most of what it reads in its own cache.
+    For a pointwise product that is the split by which the larger of weights and activations is read only once. As most
+    steps follow one rule, a thread finds most of what it reads in its own cache.
     """
-    return y.channels > y.shape[0] * y.pixels
-
-
-def _elementwise(node, context, x, y, *, factor=0, factor_image=0, shift=0, other=None, pixels=None) -> Step:
-    kind = node.attributes.get("activation")
-    lanes = context.machine.lanes
-    pixels = pixels or y.pixels
-    fields = dict(
-        x=x.address, x_image=x.image, x_pixel=x.pixel, factor=factor, factor_image=factor_image, shift=shift,
-        other=other.address if other else 0, other_image=other.image if other else 0,
-        other_pixel=other.pixel if other else 0, y=y.address, y_image=y.image, y_pixel=y.pixel, images=y.shape[0],
-        pixels=pixels, vectors=padded(y.channels, lanes) // lanes, split_channels=int(splits_channels(y)),
-        **activation.fields(kind),
-    )  # fmt: skip
-    return Step(("elementwise", lanes, activation.variant(kind)), fields, node, 2 * y.shape[0] * pixels * y.channels)
-
-
-def _batch_norm(node: Node, context: Context) -> list[Step]:
-    x, y = context.places[node.inputs[0]], context.places[node.output]
-    norm = {role: context.tensors[name].astype(np.float64) for role, name in node.tensors.items()}
-    scale = norm["weight"] / np.sqrt(norm["running_var"] + node.attributes["eps"])
-    factor = context.channel_vector((node.output, "scale"), scale)
-    shift = context.channel_vector((node.output, "shift"), norm["bias"] - norm["running_mean"] * scale)
-    return [_elementwise(node, context, x, y, factor=factor, shift=shift)]
-
-
-def _activation(node: Node, context: Context) -> list[Step]:
-    return [_elementwise(node, context, context.places[node.inputs[0]], context.places[node.output])]
-
-
-def _add(node: Node, context: Context) -> list[Step]:
-    x, other = (context.places[name] for name in node.inputs)
-    return [_elementwise(node, context, x, context.places[node.output], other=other)]
-
-
-def scale(node: Node, context: Context, x: Place, gate: Place, y: Place) -> Step:
-    """y = x times gate, whatever `node` computes with it then."""
-    plain = replace(node, attributes={})
-    return _elementwise(plain, context, x, y, factor=gate.address, factor_image=gate.image)
-
-
-def _scale(node: Node, context: Context) -> list[Step]:
-    x, gate = (context.places[name] for name in node.inputs)
-    return [scale(node, context, x, gate, context.places[node.output])]
-
-
-def _tokens(node: Node, context: Context) -> list[Step]:
-    """Patches + their positions, and the class token + its position, into one buffer."""
-    x, y = context.places[node.inputs[0]], context.places[node.output]
-    position = context.channel_vector((node.output, "position"), context.tensors[node.tensors["position"]][0])
-    first = context.channel_vector((node.output, "class"), context.tensors[node.tensors["class_token"]][0])
-    row = 4 * padded(y.channels, context.machine.lanes)
-    positions = replace(y, address=position + row, image=0, pixel=row)
-    patches = _elementwise(node, context, x, replace(y, address=y.address + y.pixel), other=positions, pixels=x.pixels)
-    constant = Place(y.shape, first, 0, 0, 0)
-    single = _elementwise(node, context, constant, y, other=replace(positions, address=position), pixels=1)
-    patches.meet = False
-    return [patches, single]
-
-
-def _layer_norm(node: Node, context: Context) -> list[Step]:
-    x, y = context.places[node.inputs[0]], context.places[node.output]
-    if y.channels % simd.PARTIALS:
-        raise Unsupported(f"{node.output}: layer norm takes a multiple of {simd.PARTIALS} channels")
-    tensors = {role: context.tensors[name] for role, name in node.tensors.items()}
-    fields = dict(
-        x=x.address, x_row=x.image if x.pixels == 1 else x.pixel,
-        y=y.address, y_row=y.image if y.pixels == 1 else y.pixel, rows=y.shape[0] * y.pixels, channels=y.channels,
-        weight=context.channel_vector((node.output, "weight"), tensors["weight"]),
-        bias=context.channel_vector((node.output, "bias"), tensors["bias"]),
-        reciprocal=bits(1 / y.channels), eps=bits(node.attributes["eps"]),
-    )  # fmt: skip
-    return [Step(("layer_norm",), fields, node, 8 * int(np.prod(y.shape)))]
-
-
-def _attention_tile(machine: target.Target, tokens: int, depth: int) -> tuple[int, int]:
-    rows, vectors = target.ATTENTION_TILE[machine.registers]
-    while depth % (vectors * machine.lanes):
-        vectors -= 1
-        if not vectors:
-            raise Unsupported(f"attention heads of {depth} channels are no multiple of {machine.lanes} lanes")
-    return min(rows, tokens), vectors
-
-
-def _attention_private(node: Node, shapes: dict[str, tuple], machine: target.Target) -> int:
-    """Bytes that each thread needs for itself."""
-    _, tokens, width = shapes[node.inputs[0]]
-    depth = width // 3 // node.attributes["heads"]
-    rows, vectors = _attention_tile(machine, tokens, depth)
-    return 4 * attention.scratch_floats(tokens, depth, rows, vectors, machine.lanes)
-
-
-def gates_weights(channels: int, pixels: int) -> bool:
-    """Whether a gated product scales its weights rather than its input: where an image has more pixels than the product
-    has output channels. Not a matter of the batch size, on which bits must not depend."""
-    return pixels >= channels
-
-
-def gated_scratch(
-    node: Node, shapes: Mapping[str, tuple[int, ...]], machine: target.Target, images: int | None = None
-) -> int:
-    """Bytes of what gates have scaled: a packed weight for each of so many images, all by default, or the input."""
-    if not node.attributes.get("gated"):
-        return 0
-    (n, channels, h, w), x = shapes[node.output], shapes[node.inputs[0]]
-    weight = (images or n) * 4 * padded(channels, machine.lanes) * x[1]
-    return weight if gates_weights(channels, h * w) else nhwc(x, 0, machine.lanes).bytes
-
-
-def _attention(node: Node, context: Context) -> list[Step]:
-    x, y = context.places[node.inputs[0]], context.places[node.output]
-    heads, tokens = node.attributes["heads"], x.shape[1]
-    depth = y.channels // heads
-    rows, vectors = _attention_tile(context.machine, tokens, depth)
-    lanes = context.machine.lanes
-    fields = dict(
-        qkv=x.address, image=x.image, token=x.pixel, y=y.address, y_image=y.image, y_token=y.pixel,
-        images=y.shape[0], heads=heads, tokens=tokens, depth=depth,
-        padded=attention.padded_tokens(tokens, vectors, lanes), scratch=context.private,
-        scratch_thread=context.private_bytes, scale=bits(depth**-0.5),
-    )  # fmt: skip
-    return [Step(("attention", rows, vectors, lanes), fields, node, 4 * y.shape[0] * tokens * tokens * y.channels)]
-
-
-def _global_average_pool(node: Node, context: Context) -> list[Step]:
-    x, y = context.places[node.inputs[0]], context.places[node.output]
-    lanes = context.machine.lanes
-    fields = dict(
-        x=x.address, x_image=x.image, x_pixel=x.pixel, pixels=x.pixels, y=y.address, y_image=y.image,
-        images=y.shape[0], vectors=padded(y.channels, lanes) // lanes, reciprocal=bits(1 / x.pixels),
-    )  # fmt: skip
-    return [Step(("average_pool", lanes), fields, node, int(np.prod(x.shape)))]
-
-
-STEPS: dict[str, Callable[[Node, Context], list[Step]]] = {
-    "batch_norm": _batch_norm,
-    "activation": _activation,
-    "add": _add,
-    "scale": _scale,
-    "tokens": _tokens,
-    "layer_norm": _layer_norm,
-    "attention": _attention,
-    "global_average_pool": _global_average_pool,
-}
-# Memory that a node needs beside its output, in all and for each thread: bytes by (node, shapes, machine).
-SCRATCH: dict[str, Callable] = {"conv2d": gated_scratch}
-PRIVATE: dict[str, Callable] = {"attention": _attention_private}
+    return y.channels > y.images * y.pixels

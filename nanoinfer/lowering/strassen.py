@@ -1,8 +1,10 @@
 """Wide products with one multiplication in eight left out: Strassen's scheme in Winograd's form.
 
-Two pixels, with their input channels in two halves, are a 2 x 2 matrix a; the weight, in quarters, is a
-2 x 2 matrix b; and c = a b is the same two pixels of the output. Row by column that would be eight products. With sums
-of activations, s (kernels/strassen.py), and sums of weights, it is seven:
+Two pixels, with their input channels in two halves, are a 2 x 2 matrix a; the weight, in quarters, is a 2 x 2 matrix b;
+and c = a b is the same two pixels of the output. Row by column that would be eight products. With sums of activations,
+s1 to s4, and sums of weights, it is seven:
+
+    s1 = a21 + a22    s2 = s1 - a11    s3 = a11 - a21    s4 = a12 - s2
 
     u1 = a11 b11                        c11 = a12 b21 + u1
     u2 = s2 (b11 - b12 + b22) + u1      c21 = a22 (b12 - b11 + b21 - b22) + u3
@@ -10,233 +12,266 @@ of activations, s (kernels/strassen.py), and sums of weights, it is seven:
     u4 = s1 (b12 - b11) + u2            c22 = s1 (b12 - b11) + u3    (one product for both)
 
 (V. Strassen, Gaussian Elimination is not Optimal, Numerische Mathematik 13, 1969.) Sums of weights are made once, and
-rounded once; instead of the four quarters of a weight there are seven to keep and to read.
+rounded once; seven quarters of a weight are kept and read instead of four.
 
-Neighbours in a line are a pair, or in small images, whose lines may be odd, a pixel and the one half an image away. So
-bits depend on neither batch, threads nor bands. But the two of a pair share their rounding errors, and an infinity or
-NaN in one of them may reach both, as NaN.
+A pair is two neighbours of an image row or, in small images, whose rows may be odd, a pixel and the one half an image
+away (split pairing). So bits depend on neither batch, threads nor row bands. But the two of a pair share their rounding
+errors, and an infinity or NaN in one of them may reach both, as NaN.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import Enum
 from typing import NamedTuple
 
 from ..graph import Node
-from ..machine import target
-from . import loop_nest as product
-from .layout import Place, nhwc
-from .step import Context, Step, splits_channels
-from .tiling import Product
+from ..kernels.elementwise import StrassenSums, SumsInstruction
+from ..kernels.program import ThreadProgram, ThreadPrograms
+from ..machine import Machine
+from . import loop_nest
+from .layout import TensorView, dimensions, nhwc
+from .packed import PackKey, PackRequest
+from .step import Context, Shapes, Step, splits_channels
+from .tiling import ConvProblem, Panels
 
-# What is narrower or smaller would gain less than the sums and more weights cost. Halves of UNIT channels are whole
-# panels everywhere.
-LEAST_CHANNELS, LEAST_PIXELS, UNIT = 256, 48, 64
 PLAIN = dict(stride=1, padding=0, groups=1)
-NEIGHBOURS = 128  # pixels of an image from which on pairs are neighbours
-# For each thread's sums: so many that weights are not read too often, so few that they stay near.
-SCRATCH_BYTES = 1280 << 10
-TILE = 14  # pairs that stay together where threads and parts share them: a tile of a machine with 32 registers
+NR = 2  # vectors of a micro-panel
 
 
-class Part(NamedTuple):
-    """One of the seven products, in the terms above: x times a sum of quarters of the weight."""
+class Operand(Enum):
+    """What is multiplied with a sum of weights: (pixel of the pair, half of the input channels), or a sum."""
 
-    x: str
-    quarters: tuple[int, int, int, int]  # how often b11, b12, b21 and b22 are in the sum
-    to: str
-    add: str = ""
-    also: tuple[str, ...] = ()  # (what else the product is added to, what that makes)
+    A11, A12, A21, A22 = (0, 0), (0, 1), (1, 0), (1, 1)
+    S1, S2, S3, S4 = ("sum", 0), ("sum", 1), ("sum", 2), ("sum", 3)
+
+
+class Target(Enum):
+    """Where a result goes: (pixel, half of the output channels), or a partial sum and its half of the workspace.
+
+    A partial sum takes the place of another that is not needed any more.
+    """
+
+    C11, C12, C21, C22 = (0, 0), (0, 1), (1, 0), (1, 1)
+    U1, U2, U3, U4 = ("u1", 0), ("u2", 1), ("u3", 0), ("u4", 1)
+
+    @property
+    def is_output(self) -> bool:
+        return self.name[0] == "C"
+
+
+class Multiply(NamedTuple):
+    """One of the seven products."""
+
+    a: Operand
+    b: tuple[int, int, int, int]  # coefficients of b11, b12, b21 and b22
+    out: Target
+    addend: Target | None = None  # a partial sum that is added before the store
+    aux: tuple[Target, Target] | None = None  # another partial sum to add, and where that sum goes
     bias: bool = False
 
 
-SEVEN = (
-    Part("a11", (1, 0, 0, 0), "u1"),
-    Part("a12", (0, 0, 1, 0), "c11", "u1", bias=True),
-    Part("s2", (1, -1, 0, 1), "u2", "u1"),
-    Part("s3", (0, -1, 0, 1), "u3", "u2"),
-    Part("a22", (-1, 1, 1, -1), "c21", "u3", bias=True),
-    Part("s1", (-1, 1, 0, 0), "c22", "u3", ("u2", "u4"), bias=True),  # a bias for c12 as well, by way of u4
-    Part("s4", (0, 0, 0, 1), "c12", "u4"),
+A11, A12, A22 = Operand.A11, Operand.A12, Operand.A22
+S1, S2, S3, S4 = Operand.S1, Operand.S2, Operand.S3, Operand.S4
+U1, U2, U3, U4 = Target.U1, Target.U2, Target.U3, Target.U4
+MULTIPLIES = (
+    #        a    b                out
+    Multiply(A11, (1, 0, 0, 0), U1),
+    Multiply(A12, (0, 0, 1, 0), Target.C11, addend=U1, bias=True),
+    Multiply(S2, (1, -1, 0, 1), U2, addend=U1),
+    Multiply(S3, (0, -1, 0, 1), U3, addend=U2),
+    Multiply(A22, (-1, 1, 1, -1), Target.C21, addend=U3, bias=True),
+    Multiply(S1, (-1, 1, 0, 0), Target.C22, addend=U3, aux=(U2, U4), bias=True),  # a bias for C12, too, through U4
+    Multiply(S4, (0, 0, 0, 1), Target.C12, addend=U4),
 )
 
 
-def applies(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether a node is computed so: a wide pointwise convolution or, since nearly all weights of a transformer are
-    those of linear layers and would be kept seven quarters times, a linear layer that widens.
+def applies(node: Node, shapes: Shapes, machine: Machine) -> bool:
+    """Whether a node is computed so: a wide pointwise convolution, or a wide linear layer that widens further.
 
-    Not a matter of the batch or the machine, on which bits must not depend. Where pairs are neighbours, lines have
-    whole pairs, so any run of lines has, in a band or a thread's share.
+    (Nearly all weights of a transformer are those of linear layers, and would need 7/4 of their memory.) Neither the
+    batch nor what differs between machines has a say, since bits must not depend on them. Where pairs are neighbours,
+    image rows are whole pairs, so that any run of rows is, in a row band or a thread's share.
     """
-    if node.op not in STEPS or node.attributes.get("gated"):
+    if node.op not in ("conv2d", "linear") or node.attributes.get("gated"):
         return False
-    x, y = (Place(shapes[name], 0, 0, 0, 0) for name in (node.inputs[0], node.output))
-    (depth, size), (out, out_size), pixels = (x.channels, x.size), (y.channels, y.size), y.pixels
+    numerics, x, y = machine.tuning.numerics, dimensions(shapes[node.inputs[0]]), dimensions(shapes[node.output])
     plain = all(node.attributes.get(name, usual) == usual for name, usual in PLAIN.items())
     return (
-        (plain and out_size == size)  # so the window is a single pixel
-        and depth % UNIT == out % UNIT == 0
-        and min(depth, out) >= LEAST_CHANNELS
-        and (node.op != "linear" or out > depth)
-        and pixels >= LEAST_PIXELS
-        and (size[1] % 2 == 0 or in_halves(node, shapes))
+        (plain and y.size == x.size)  # so the window is a single pixel
+        and x.channels % numerics.strassen_channel_unit == y.channels % numerics.strassen_channel_unit == 0
+        and min(x.channels, y.channels) >= numerics.strassen_channels
+        and (node.op != "linear" or y.channels > x.channels)
+        and y.pixels >= numerics.strassen_pixels
+        and (x.size[1] % 2 == 0 or has_split_pairs(node, shapes, machine))
     )
 
 
-def in_halves(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def has_split_pairs(node: Node, shapes: Shapes, machine: Machine) -> bool:
     """Whether pixels are paired with those half an image away: in small images."""
-    return Place(shapes[node.output], 0, 0, 0, 0).pixels < NEIGHBOURS
+    return dimensions(shapes[node.output]).pixels < machine.tuning.numerics.strassen_neighbours_from
+
+
+def thread_workspace(node: Node, shapes: Shapes, machine: Machine) -> int:
+    """Bytes that each thread needs for sums and partial sums."""
+    if not applies(node, shapes, machine):
+        return 0
+    x, y = (nhwc((1, *shapes[name][1:]), machine) for name in (node.inputs[0], node.output))
+    pairing = Pairing(x, y, has_split_pairs(node, shapes, machine), machine)
+    return pairing.most_units * pairing.unit_bytes
 
 
 def lower(node: Node, context: Context) -> list[Step]:
-    """Those of product.py, or where the scheme applies, one step in which each thread walks a program of its own."""
-    if not applies(node, context.shapes):
-        return product.STEPS[node.op](node, context)
-    y, threads, programs = context.places[node.output], context.threads, []
-    units, panels = _units(node, context.shapes, y), _panels(y, context)
-    by_panel = splits_channels(y) or in_halves(node, context.shapes)
-    for thread in range(threads):
-        own = replace(context, threads=1, private=context.private + thread * context.private_bytes)
-        share = _part(panels if by_panel else units, thread, threads)
-        programs.append(thread_steps(node, own, **{"panels" if by_panel else "units": share}))
-    return [Step(("strassen",), dict(programs=programs), node, flops(node, context))]
+    """One step in which each thread runs a program of its own, on its share of the pairs or of the micro-panels."""
+    x, y = context.inputs(node)[0], context.output(node)
+    pairing = Pairing(x, y, has_split_pairs(node, context.shapes, context.machine), context.machine)
+    shares_panels, programs = splits_channels(y) or pairing.split, []
+    for thread in range(context.threads):
+        units, panels = pairing.units, pairing.panels
+        if shares_panels:
+            panels = _share(panels, thread, context.threads)
+        else:
+            units = _share(units, thread, context.threads)
+        programs.append(_steps(node, context.of_thread(thread), pairing, units, panels))
+    return [Step(ThreadProgram(), ThreadPrograms(0), node, programs=tuple(programs))]
 
 
-def flops(node: Node, context: Context) -> int:
-    """Of a product as it is computed: seven products of eight, where the scheme applies."""
-    weight = context.tensors[node.tensors["weight"]]
-    whole = 2 * math.prod(context.shapes[node.output]) * math.prod(weight.shape[1:])
-    return whole * 7 // 8 if applies(node, context.shapes) else whole
+def thread_steps(node: Node, context: Context, first_row: int = 0) -> list[Step]:
+    """The steps of one thread alone, for all of y: rows of the output from `first_row` on."""
+    x, y = context.inputs(node)[0], context.output(node)
+    x = replace(x, address=x.address + first_row * x.row_stride)
+    pairing = Pairing(x, y, has_split_pairs(node, context.shapes, context.machine), context.machine)
+    return _steps(node, context, pairing, pairing.units, pairing.panels)
 
 
-def private(node: Node, shapes: Mapping[str, tuple[int, ...]], machine: target.Target) -> int:
-    """Bytes that each thread needs for itself."""
-    if not applies(node, shapes):
-        return 0
-    x, y = (nhwc((1, *shapes[name][1:]), 0, machine.lanes) for name in (node.inputs[0], node.output))
-    return _most_units(node, shapes, x, y) * _unit_bytes(node, shapes, x, y)
+@dataclass(frozen=True)
+class Pairing:
+    """Which pixels of x and y are pairs. A unit of pairs stays together where threads or passes share them."""
+
+    x: TensorView
+    y: TensorView
+    split: bool  # a unit is an image, whose pairs are half an image apart; otherwise some neighbouring pairs
+    machine: Machine
+
+    @property
+    def unit_pairs(self) -> int:
+        return -(-self.y.pixels // 2) if self.split else self.machine.tuning.strassen_unit
+
+    @property
+    def units(self) -> range:
+        pixels = self.y.images * self.y.pixels
+        return range(self.y.images if self.split else -(-pixels // (2 * self.unit_pairs)))
+
+    @property
+    def panels(self) -> range:
+        """Micro-panels in each half of the output channels."""
+        return range(self.y.channels // 2 // (NR * self.machine.lanes))
+
+    @property
+    def unit_bytes(self) -> int:
+        """Workspace of a unit, for sums and partial sums."""
+        return self.unit_pairs * 2 * (self.x.pixel_stride + self.y.pixel_stride)
+
+    @property
+    def most_units(self) -> int:
+        """Units whose sums have room."""
+        return max(1, self.machine.tuning.strassen_workspace_bytes // self.unit_bytes)
+
+    def pixels(self, view: TensorView, units: range, odd: int) -> TensorView:
+        """The even or the odd pixels of the pairs, as one row of pixels for all images or for each."""
+        if self.split:  # the first or the second half of an image; the middle pixel of an odd number is in both
+            half = odd * (view.pixels // 2) * view.pixel_stride
+            address, pairs = view.address + units.start * view.image_stride + half, -(-view.pixels // 2)
+            row = pairs * view.pixel_stride
+            return TensorView((len(units), view.channels, 1, pairs), address, view.image_stride, row, view.pixel_stride)
+        first = self.unit_pairs * units.start
+        pairs = min(self.unit_pairs * units.stop, self.y.images * self.y.pixels // 2) - first
+        address, stride = view.address + (2 * first + odd) * view.pixel_stride, 2 * view.pixel_stride
+        return TensorView((1, view.channels, 1, pairs), address, pairs * stride, pairs * stride, stride)
 
 
-def thread_steps(
-    node: Node, context: Context, first: int = 0, units: range | None = None, panels: range | None = None
-) -> list[Step]:
-    """One thread's steps for some units of pairs or some panels of each half of the channels, or for all of them.
+def _share(whole: range, number: int, shares: int) -> range:
+    return range(*(whole.start + len(whole) * at // shares for at in (number, number + 1)))
 
-    y is lines of the output from `first` on. As many units go together as have room for their sums.
+
+def _steps(node: Node, context: Context, pairing: Pairing, units: range, panels: range) -> list[Step]:
+    """One thread's steps for some units and some micro-panels of each half of the channels.
+
+    As many units go together as have room for their sums.
     """
-    x, y = context.places[node.inputs[0]], context.places[node.output]
-    x = replace(x, address=x.address + first * x.line)
-    units = _units(node, context.shapes, y) if units is None else units
-    panels = _panels(y, context) if panels is None else panels
-    parts = -(-len(units) // _most_units(node, context.shapes, x, y)) if panels else 0
-    return [step for number in range(parts) for step in _seven(node, context, x, _part(units, number, parts), panels)]
+    passes = -(-len(units) // pairing.most_units) if panels else 0
+    shares = (_share(units, number, passes) for number in range(passes))
+    return [step for share in shares for step in _pass(node, context, pairing, share, panels)]
 
 
-def _seven(node: Node, context: Context, x: Place, units: range, panels: range) -> list[Step]:
-    """The sums and the seven products of some units and panels."""
-    y, residual = context.places[node.output], [context.places[name] for name in node.inputs[1:]]
-    weight, bias = (context.tensors.get(node.tensors.get(role)) for role in ("weight", "bias"))
-    depth, out, lanes = x.channels // 2, y.channels // 2, context.machine.lanes
-    halves = in_halves(node, context.shapes)
-
-    def pixels(place: Place, odd: int = 0) -> Place:
-        """The even or the odd pixels of the pairs, as one line of pixels, or a line an image."""
-        if halves:
-            return _half(place, units, odd)
-        pairs = range(TILE * units.start, min(TILE * units.stop, y.shape[0] * y.pixels // 2))
-        return _every_other(place, pairs, odd)
-
-    even, odd = pixels(x), pixels(x, 1)
-    pairs, pitch = even.shape[3], 2 * x.pixel
-    sums = replace(even, address=context.private, image=pairs * pitch, line=pairs * pitch, pixel=pitch)
-    partial = replace(pixels(y), address=context.private + sums.bytes)
-    unbiased = replace(node, tensors={"weight": node.tensors["weight"]})
-    fields = dict(
-        x=even.address, x_pair=even.pixel, x_image=even.image, x_odd=odd.address - even.address, y=sums.address,
-        y_pair=sums.pixel, images=even.shape[0], pairs=pairs, half=4 * depth,
+def _pass(node: Node, context: Context, pairing: Pairing, units: range, panels: range) -> list[Step]:
+    """The sums and the seven products of some units and micro-panels."""
+    even, odd = (pairing.pixels(pairing.x, units, at) for at in (0, 1))
+    pairs, stride = even.shape[3], 2 * pairing.x.pixel_stride
+    sums = replace(
+        even, address=context.thread_workspace, image_stride=pairs * stride, row_stride=pairs * stride,
+        pixel_stride=stride,
     )  # fmt: skip
-    steps = [Step(("strassen_sums", lanes), fields, unbiased, 4 * even.shape[0] * pairs * depth, meet=False)]
-
-    def factor(name: str) -> Place:
-        """a11 to a22, or s1 to s4: from its first channel on."""
-        *pixel, part = (int(digit) - 1 for digit in name[1:])
-        return _from_channel(pixels(x, *pixel) if pixel else sums, part * depth)
-
-    for number, part in enumerate(SEVEN):
-        outer, half = part.to[0] == "c", 0
-        others, attributed = {}, replace(unbiased, attributes={})
-        if outer:
-            other, half = (int(digit) - 1 for digit in part.to[1:])
-            others = dict(residual=pixels(residual[0], other) if residual else None)
-            attributed = node if part.bias else unbiased
-
-        def addend(name: str, half: int = half) -> Place:
-            """u1 to u4, whose channels are as far from its start as those of y are from the start of y. One takes the
-            place of another that is not needed any more."""
-            return _from_channel(partial, ((name in ("u2", "u4")) - half) * out)
-
-        to = addend(part.to)
-        if outer:
-            to = pixels(y, other)
-            if halves and not other:  # the one in the middle, of an odd number of pixels, is among the odd ones
-                to = replace(to, shape=(*to.shape[:3], y.pixels // 2))
-        multiplied = Product(
-            attributed, factor(part.x), to, "matmul", target.MATMUL_ROWS[context.machine.registers], depth=depth,
-            weight=weight, bias=bias if part.bias else None, partial=addend(part.add) if part.add else None,
-            also=tuple(addend(name) for name in part.also), sum_block=product.SUM_BLOCK, **others,
-        )  # fmt: skip
-        packed = context.packed_weight(
-            (node.tensors["weight"], "strassen", number), (out, depth, 1, 1), 2 * lanes, node,
-            lambda: weight, part.quarters,
-        )  # fmt: skip
-        first = panels.start * 2 * lanes
-        w = packed + 4 * first * depth
-        steps.append(product.step(multiplied, context, (2, lanes), len(panels), half * out + first, (w, 0), True))
-    return steps
+    partials = replace(pairing.pixels(pairing.y, units, 0), address=context.thread_workspace + sums.bytes)
+    views = _Views(pairing, units, sums, partials)
+    k = pairing.x.channels // 2
+    call = SumsInstruction(
+        x=even.address, x_pair_stride=even.pixel_stride, x_image_stride=even.image_stride,
+        odd_offset=odd.address - even.address, y=sums.address, y_pair_stride=stride, images=even.images, pairs=pairs,
+        half=4 * k,
+    )  # fmt: skip
+    spec, unbiased = StrassenSums(context.machine.lanes), replace(node, tensors={"weight": node.tensors["weight"]})
+    first = Step(spec, call, unbiased, 4 * even.images * pairs * k, barrier=False)
+    return [first, *(_multiply(node, context, views, panels, number) for number in range(len(MULTIPLIES)))]
 
 
-def _units(node: Node, shapes: Mapping[str, tuple[int, ...]], y: Place) -> range:
-    """What stays together where pairs are shared by threads or parts: images, or tiles of neighbouring pairs."""
-    return range(y.shape[0] if in_halves(node, shapes) else -(-y.shape[0] * y.pixels // (2 * TILE)))
+@dataclass(frozen=True)
+class _Views:
+    """Where the operands and the results of a pass lie."""
+
+    pairing: Pairing
+    units: range
+    sums: TensorView  # s1 to s4 of each pair
+    partials: TensorView  # u1 or u3 in the first half of its channels, u2 or u4 in the second
+
+    def operand(self, operand: Operand) -> TensorView:
+        pixel, half = operand.value
+        view = self.sums if pixel == "sum" else self.pairing.pixels(self.pairing.x, self.units, pixel)
+        return view.from_channel(half * (self.pairing.x.channels // 2))
+
+    def partial(self, target: Target, half: int) -> TensorView:
+        """A partial sum; its channels are as far from its start as those of a half of y are from the start of y."""
+        _, own = target.value
+        return self.partials.from_channel((own - half) * (self.pairing.y.channels // 2))
+
+    def output(self, pixel: int) -> TensorView:
+        view = self.pairing.pixels(self.pairing.y, self.units, pixel)
+        if self.pairing.split and pixel == 0:  # the middle one of an odd number of pixels is written as an odd one
+            view = replace(view, shape=(*view.shape[:3], self.pairing.y.pixels // 2))
+        return view
 
 
-def _panels(y: Place, context: Context) -> range:
-    """Of two vectors, in each half of the channels."""
-    return range(y.channels // 2 // (2 * context.machine.lanes))
-
-
-def _unit_bytes(node: Node, shapes: Mapping[str, tuple[int, ...]], x: Place, y: Place) -> int:
-    """For the sums of a unit and for what they make."""
-    return (-(-y.pixels // 2) if in_halves(node, shapes) else TILE) * 2 * (x.pixel + y.pixel)
-
-
-def _most_units(node: Node, shapes: Mapping[str, tuple[int, ...]], x: Place, y: Place) -> int:
-    """Whose sums have room."""
-    return max(1, SCRATCH_BYTES // _unit_bytes(node, shapes, x, y))
-
-
-def _part(whole: range, number: int, parts: int) -> range:
-    return range(*(whole.start + len(whole) * at // parts for at in (number, number + 1)))
-
-
-def _every_other(place: Place, pairs: range, odd: int) -> Place:
-    """The even or the odd pixels of pairs of neighbours, as one line of pixels."""
-    address, pitch = place.address + (2 * pairs.start + odd) * place.pixel, 2 * place.pixel
-    return Place((1, place.channels, 1, len(pairs)), address, len(pairs) * pitch, len(pairs) * pitch, pitch)
-
-
-def _half(place: Place, images: range, odd: int) -> Place:
-    """The first or the second half of the pixels of some images; the middle one of an odd number is in both."""
-    address = place.address + images.start * place.image + odd * (place.pixels // 2) * place.pixel
-    pairs = -(-place.pixels // 2)
-    return Place((len(images), place.channels, 1, pairs), address, place.image, pairs * place.pixel, place.pixel)
-
-
-def _from_channel(place: Place, channel: int) -> Place:
-    return replace(place, address=place.address + 4 * channel)
-
-
-STEPS = dict.fromkeys(("conv2d", "linear"), lower)
-PRIVATE = dict.fromkeys(STEPS, private)
+def _multiply(node: Node, context: Context, views: _Views, panels: range, number: int) -> Step:
+    """One of the seven products."""
+    multiply, lanes, pairing = MULTIPLIES[number], context.machine.lanes, views.pairing
+    (k, out), weight = (pairing.x.channels // 2, pairing.y.channels // 2), context.tensor(node, "weight")
+    product, half, residual = replace(node, tensors={"weight": node.tensors["weight"]}), 0, None
+    if multiply.out.is_output:
+        pixel, half = multiply.out.value
+        y, residuals = views.output(pixel), [context.views[name] for name in node.inputs[1:]]
+        residual = pairing.pixels(residuals[0], views.units, pixel) if residuals else None
+        product = node if multiply.bias else product
+    else:
+        y, product = views.partial(multiply.out, half), replace(product, attributes={})
+    problem = ConvProblem(
+        product, views.operand(multiply.a), y, k=k, weight=weight,
+        bias=context.tensor(node, "bias") if multiply.bias else None, residual=residual,
+        partial=views.partial(multiply.addend, half) if multiply.addend else None,
+        aux=tuple(views.partial(target, half) for target in multiply.aux) if multiply.aux else None,
+        k_block=context.machine.tuning.numerics.k_block,
+    )  # fmt: skip
+    key = PackKey(node.tensors["weight"], ("strassen", number), out, NR * lanes)
+    packed = context.staging.weight(PackRequest(key, (out, k, 1, 1), lambda: weight, multiply.b))
+    first = panels.start * NR * lanes
+    weights = loop_nest.Weights(packed + 4 * first * k)
+    return loop_nest.product(problem, context, Panels(NR, lanes, len(panels)), weights, half * out + first, True)

@@ -1,56 +1,47 @@
-"""What a product is, and how its output is cut: channels into panels, pixels into regions and these into tiles.
+"""How the output of a product is cut: channels into micro-panels, pixels into rectangles and these into tiles.
 
-kernels/convolution.py says what panels, regions and tiles are for.
+kernels/convolution.py says what micro-panels, regions and tiles are for.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..graph import Node
-from ..kernels import convolution
-from ..kernels.simd import activation
-from ..machine import target
-from .layout import Place, padded
+from ..kernels.convolution import border_runs
+from ..machine import Machine, Tuning
+from .layout import TensorView, padded
 
-# A head, one row times so many vectors of channels or more, has panels of four vectors: it is as fast as its weights
-# arrive, and four streams of sums hide more of the latency of a multiply-add than two.
-HEAD = 48
-
-# A stem has at most so many input channels, and so many elements of the input meet in a pixel of its output. (A patch
-# is walked along its lines: see is_patch.) Its border columns are too little work for kernels of their own.
-FEW, STEM_STEPS = 4, 256
-NONE = np.zeros(0, np.int64)
+NO_OFFSETS = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
-class Product:
-    """One convolution, linear layer or max pooling.
+class ConvProblem:
+    """One convolution, linear layer or max pooling (M pixels, N output channels, K input channels of a group).
 
-    `tile` is the kernel of its tiles and `most_rows` their most rows by vectors. Without a weight (max pooling) each
-    output channel reads its own input channel.
+    Without a weight (max pooling) each output channel reads its own input channel.
     """
 
     node: Node
-    x: Place
-    y: Place
-    tile: str
-    most_rows: dict[int, int]
+    x: TensorView
+    y: TensorView
     window: tuple[int, int] = (1, 1)
     stride: int = 1
     padding: int = 0
     groups: int = 1
-    depth: int = 1
-    weight: np.ndarray | None = None
+    k: int = 1
+    weight: np.ndarray | None = None  # (O, K, KH, KW)
     bias: np.ndarray | None = None
-    residual: Place | None = None
-    gate: Place | None = None
-    partial: Place | None = None  # is added, as the residual is
-    also: tuple[Place, ...] = ()  # (partial sum that the product is added to, where that goes), besides y
-    sum_block: int = 0  # input channels in one chain of multiply-adds; 0: as many as suit y, a single pixel or more
-    first: int = 0  # y is lines of the output from this one on
+    residual: TensorView | None = None
+    gate: TensorView | None = None  # scales the weights of each image
+    partial: TensorView | None = None  # a partial sum, which is added as the residual is
+    aux: tuple[TensorView, TensorView] | None = None  # (another partial sum to add, where that sum goes)
+    k_block: int = 0  # input channels in one chain of multiply-adds; 0: as Numerics says for y
+    first_row: int = 0  # y begins with this row of the output
 
     @property
     def taps(self) -> int:
@@ -58,118 +49,178 @@ class Product:
 
     @property
     def is_patch(self) -> bool:
-        """Whether windows lie side by side and are wider than the input has channels: then a line of one channel is
-        what a tile walks along."""
-        few = self.weight is not None and self.groups == 1 and self.depth < self.stride
+        """Whether windows lie side by side and are wider than the input has channels.
+
+        A micro-kernel then walks along the rows of one channel of a patch, which are longer than the list of channels.
+        """
+        few = self.weight is not None and self.groups == 1 and self.k < self.stride
         return few and self.window == (self.stride, self.stride) and self.padding == 0
 
-    @property
-    def is_stem(self) -> bool:
-        """Whether its tiles can be those of kernels/stem.py."""
-        few = self.weight is not None and self.depth <= FEW and 1 < self.taps * self.depth <= STEM_STEPS
+    def is_stem(self, tuning: Tuning) -> bool:
+        """Whether its micro-kernel can be the one of kernels/stem.py."""
+        few = self.weight is not None and self.k <= tuning.stem_channels and 1 < self.taps * self.k <= tuning.stem_steps
         return few and self.groups == 1 and self.residual is None and not self.is_patch
 
-
-def kernel(product: Product, region: dict, rows: int, vectors: int, lanes: int) -> tuple:
-    """The specification of a region's micro-kernel for `rows` pixels."""
-    if product.weight is None:
-        return product.tile, rows, vectors, lanes
-    variant = activation.variant(product.node.attributes.get("activation"))
-    if region["offsets"].size:
-        return "stem", rows, vectors, lanes, region["x_step"], variant
-    single = product.taps == 1 and product.padding == 0  # with padding, a border pixel may have none
-    form = "partial" if product.partial else "pointwise" if single else "taps"
-    return product.tile, rows, vectors, lanes, variant, form
+    def largest_mr(self, tuning: Tuning, nr: int) -> int:
+        """Most pixels of a tile of `nr` vectors."""
+        return (tuning.pool_mr if self.weight is None else tuning.matmul_mr)[nr]
 
 
-def _offsets(x: Place, taps_y: int, taps_x: int, depth: int) -> np.ndarray:
-    """Distances in bytes from the element of x that a pixel's first tap takes to all that meet in the pixel."""
-    ky, kx, k = np.indices((taps_y, taps_x, depth)).reshape(3, -1)
-    return ky * x.line + kx * x.pixel + k * x.channel
+class Panels(NamedTuple):
+    """Micro-panels of one width, side by side."""
+
+    nr: int  # vectors of a micro-panel
+    lanes: int
+    count: int
+
+    @property
+    def width(self) -> int:
+        """Output channels of a micro-panel."""
+        return self.nr * self.lanes
 
 
-def panels(product: Product, machine: target.Target) -> list[tuple[int, int, int]]:
-    """(vectors in a panel, lanes of a vector, number of panels).
+class Rectangle(NamedTuple):
+    """Outputs that see the same taps, in runs of pixels. Offsets and strides are in bytes."""
 
-    Two vectors a panel (four in a head), and three or one where a vector is left over. On a machine with half vectors,
-    channels that end within the first half of a vector end with a panel of three or five half vectors, unless there is
-    only one pixel to compute.
+    runs: int
+    length: int  # pixels of a run
+    x_run_stride: int
+    y_run_stride: int
+    x_pixel_stride: int
+    y_pixel_stride: int
+    x_offset: int  # from the image's first pixel to the first that the rectangle reads
+    y_offset: int
+    first_tap: int
+    taps_y: int
+    taps_x: int
+    stem_offsets: np.ndarray  # int64; empty unless its micro-kernel is the stem's
+    mr: int = 0  # pixels of its tiles
+
+
+def panels(problem: ConvProblem, machine: Machine) -> list[Panels]:
+    """How output channels are cut.
+
+    Micro-panels have two vectors (four in a head), and the last has three or one where a vector is left over. On a
+    double-pumped machine, channels that end within the first half of a vector end with a micro-panel of three or five
+    half vectors, unless there is only one pixel to compute.
     """
-    lanes, channels = machine.lanes, product.y.channels
+    lanes, channels, has_weight = machine.lanes, problem.y.channels, problem.weight is not None
     vectors = padded(channels, lanes) // lanes
-    if product.groups > 1:  # panels must not cross groups
-        group = vectors // product.groups
-        wide = 2 if group % 2 == 0 else 3 if group % 3 == 0 else 1
-        return [(wide, lanes, vectors // wide)]
-    if product.y.pixels == 1 and vectors >= HEAD and product.weight is not None:
-        return [(wide, lanes, count) for wide, count in ((4, vectors // 4), (vectors % 4, 1)) if wide and count]
-    last = 0 if vectors % 2 == 0 else 1 if product.weight is None or vectors == 1 else 3
-    cut = [(2, lanes, (vectors - last) // 2), (last, lanes, 1)]
-    halves = padded(channels, lanes // 2) // (lanes // 2)
-    if machine.halves and product.weight is not None and halves % 2 and product.y.pixels > 1:
+    if problem.groups > 1:
+        return [_of_groups(vectors, problem.groups, lanes)]
+    if problem.y.pixels == 1 and vectors >= machine.tuning.head_vectors and has_weight:
+        cut = [Panels(4, lanes, vectors // 4), Panels(vectors % 4, lanes, 1)]
+    elif machine.double_pumped and has_weight and problem.y.pixels > 1 and _half_vectors(channels, lanes) % 2:
+        halves = _half_vectors(channels, lanes)
         last = halves if halves < 4 else 3 if halves % 4 == 3 else 5
-        cut = [(2, lanes, (halves - last) // 4), (last, lanes // 2, 1)]
-    return [(wide, lanes, count) for wide, lanes, count in cut if wide and count]
+        cut = [Panels(2, lanes, (halves - last) // 4), Panels(last, lanes // 2, 1)]
+    else:
+        last = 0 if vectors % 2 == 0 else 1 if not has_weight or vectors == 1 else 3
+        cut = [Panels(2, lanes, (vectors - last) // 2), Panels(last, lanes, 1)]
+    return [part for part in cut if part.nr and part.count]
 
 
-def regions(product: Product, most: int, threads: int) -> tuple[int, list[tuple[dict, int]]]:
-    """(images, [(region, rows of its tiles)]): rectangles of outputs that see the same taps, as lines of pixels.
+def _of_groups(vectors: int, groups: int, lanes: int) -> Panels:
+    """Micro-panels that cross no border of groups."""
+    group = vectors // groups
+    nr = 2 if group % 2 == 0 else 3 if group % 3 == 0 else 1
+    return Panels(nr, lanes, vectors // nr)
 
-    `most` is the rows that a tile of the panel's vectors can have, `threads` how many split the pixels.
+
+def _half_vectors(channels: int, lanes: int) -> int:
+    return padded(channels, lanes // 2) // (lanes // 2)
+
+
+def rectangles(problem: ConvProblem, tuning: Tuning, nr: int, threads: int) -> tuple[int, list[Rectangle]]:
+    """(images, the rectangles of each): all outputs, each in one rectangle.
+
+    `threads` is how many split the pixels. A product of one tap over contiguous pixels is one run over all images.
     """
-    x, y, stride, padding = product.x, product.y, product.stride, product.padding
-    kernel_h, kernel_w = product.window
-    if (kernel_h, kernel_w, stride, padding) == (1, 1, 1, 0):
-        point = dict(first_tap=0, taps_y=1, taps_x=1, x_offset=product.first * x.line, y_offset=0, offsets=NONE)
-        if x.contiguous and y.contiguous:  # one line of all pixels, of all images if they share their weights
-            images = y.shape[0] if product.gate else 1
-            line = dict(point, lines=1, length=y.shape[0] // images * y.pixels, x_line=0, y_line=0,
-                        x_step=x.pixel, y_step=y.pixel)  # fmt: skip
-            return images, [(line, _tile_rows(most, images, 1, line["length"], threads))]
-        if y.pixels == 1:
-            line = dict(point, lines=1, length=y.shape[0], x_line=0, y_line=0, x_step=x.image, y_step=y.image)
-            return 1, [(line, _tile_rows(most, 1, 1, line["length"], threads))]
+    mr = problem.largest_mr(tuning, nr)
+    x, y = problem.x, problem.y
+    if (problem.taps, problem.stride, problem.padding) == (1, 1, 0):
+        one_run = None
+        if x.contiguous and y.contiguous:
+            images = y.images if problem.gate else 1  # gates give each image weights of its own
+            one_run = images, y.images // images * y.pixels, x.pixel_stride, y.pixel_stride
+        elif y.pixels == 1:
+            one_run = 1, y.images, x.image_stride, y.image_stride
+        if one_run:
+            images, length, x_stride, y_stride = one_run
+            tile = _even_mr(tuning, mr, images, length, threads)
+            x_offset = problem.first_row * x.row_stride
+            return images, [Rectangle(1, length, 0, 0, x_stride, y_stride, x_offset, 0, 0, 1, 1, NO_OFFSETS, tile)]
     found = []
-    (height, width), first, (out_h, out_w) = x.size, product.first, y.size
-    for top, bottom, ky, ky_end in convolution.border_groups(height, first, first + out_h, kernel_h, stride, padding):
-        for left, right, kx, kx_end in convolution.border_groups(width, 0, out_w, kernel_w, stride, padding):
-            down = (bottom - top, stride * x.line, y.line)
-            along = (right - left, stride * x.pixel, y.pixel)
-            stem = product.is_stem and kx_end - kx == kernel_w  # its tiles know how far pixels of a line are apart
-            outer, inner = (down, along) if stem or along[0] >= down[0] else (along, down)
-            (lines, x_line, y_line), (length, x_step, y_step) = outer, inner
-            region = dict(
-                lines=lines, length=length, x_line=x_line, y_line=y_line, x_step=x_step, y_step=y_step,
-                x_offset=(top * stride - padding + ky) * x.line + (left * stride - padding + kx) * x.pixel,
-                y_offset=(top - first) * y.line + left * y.pixel,
-                first_tap=ky * kernel_w + kx, taps_y=ky_end - ky, taps_x=kx_end - kx,
-                offsets=_offsets(x, ky_end - ky, kernel_w, product.depth) if stem else NONE,
-            )  # fmt: skip
-            if product.is_stem and not stem:
-                found += _tiles_and_pixels(region, most)
+    for rows in _border_runs(problem, 0):
+        for columns in _border_runs(problem, 1):
+            rectangle = _rectangle(problem, tuning, rows, columns)
+            if problem.is_stem(tuning) and not rectangle.stem_offsets.size:
+                found += _tiles_and_pixels(rectangle, mr)
             else:
-                found.append((region, _tile_rows(most, y.shape[0], region["lines"], region["length"], threads)))
-    return y.shape[0], found
+                tile = _even_mr(tuning, mr, y.images * rectangle.runs, rectangle.length, threads)
+                found.append(rectangle._replace(mr=tile))
+    return y.images, found
 
 
-def _tiles_and_pixels(region: dict, most: int) -> list[tuple[dict, int]]:
-    """[(part of a region, rows of its tiles)]: full tiles and then single pixels, rather than a kernel to compile for
-    each number of pixels that may be left."""
-    whole, rest = region["length"] - region["length"] % most, region["length"] % most
-    after = dict(region, length=rest, x_offset=region["x_offset"] + whole * region["x_step"],
-                 y_offset=region["y_offset"] + whole * region["y_step"])  # fmt: skip
-    return [part for part in ((dict(region, length=whole), most), (after, 1)) if part[0]["length"]]
+def _border_runs(problem: ConvProblem, axis: int) -> list[tuple[int, ...]]:
+    """Runs of rows (axis 0) or columns (axis 1) of the output that see the same taps."""
+    size, count = problem.x.size[axis], problem.y.size[axis]
+    first = problem.first_row if axis == 0 else 0
+    return border_runs(
+        size, first, first + count, window=problem.window[axis], stride=problem.stride, padding=problem.padding
+    )
 
 
-def _tile_rows(most: int, images: int, lines: int, length: int, threads: int) -> int:
-    """Rows of the tiles that a line of pixels is cut into: as even as they come, and a share for every thread.
+def _rectangle(problem: ConvProblem, tuning: Tuning, rows: tuple[int, ...], columns: tuple[int, ...]) -> Rectangle:
+    """The outputs in a run of rows and a run of columns; runs of pixels go along the longer side."""
+    x, y, stride, padding = problem.x, problem.y, problem.stride, problem.padding
+    (top, bottom, ky, ky_end), (left, right, kx, kx_end) = rows, columns
+    down = bottom - top, stride * x.row_stride, y.row_stride
+    along = right - left, stride * x.pixel_stride, y.pixel_stride
+    # The stem's micro-kernel knows how far the pixels of an image row are apart, so it walks along rows.
+    stem = problem.is_stem(tuning) and kx_end - kx == problem.window[1]
+    outer, inner = (down, along) if stem or along[0] >= down[0] else (along, down)
+    (runs, x_run_stride, y_run_stride), (length, x_pixel_stride, y_pixel_stride) = outer, inner
+    x_row, x_column = top * stride - padding + ky, left * stride - padding + kx
+    return Rectangle(
+        runs, length, x_run_stride, y_run_stride, x_pixel_stride, y_pixel_stride,
+        x_offset=x_row * x.row_stride + x_column * x.pixel_stride,
+        y_offset=(top - problem.first_row) * y.row_stride + left * y.pixel_stride,
+        first_tap=ky * problem.window[1] + kx, taps_y=ky_end - ky, taps_x=kx_end - kx,
+        stem_offsets=_stem_offsets(problem, ky_end - ky) if stem else NO_OFFSETS,
+    )  # fmt: skip
 
-    Tiles smaller by up to a fifth are better than one of another size at the end, which is one more kernel to compile.
+
+def _stem_offsets(problem: ConvProblem, taps_y: int) -> np.ndarray:
+    """Bytes from the element of x that an output pixel's first tap takes to all that meet in it, in order."""
+    x = problem.x
+    ky, kx, k = np.indices((taps_y, problem.window[1], problem.k)).reshape(3, -1)
+    return ky * x.row_stride + kx * x.pixel_stride + k * x.channel_stride
+
+
+def _tiles_and_pixels(rectangle: Rectangle, mr: int) -> list[Rectangle]:
+    """Full tiles and then single pixels, rather than a kernel to compile for each number of pixels left over.
+
+    The border columns of a stem are too little work for kernels of their own.
     """
-    tiles, share = -(-length // most), 1
-    if images * lines == 1 and tiles < 8 * threads:
+    whole = rectangle.length - rectangle.length % mr
+    rest = rectangle._replace(
+        length=rectangle.length - whole, mr=1, x_offset=rectangle.x_offset + whole * rectangle.x_pixel_stride,
+        y_offset=rectangle.y_offset + whole * rectangle.y_pixel_stride,
+    )  # fmt: skip
+    return [part for part in (rectangle._replace(length=whole, mr=mr), rest) if part.length]
+
+
+def _even_mr(tuning: Tuning, mr: int, runs: int, length: int, threads: int) -> int:
+    """Pixels of the tiles that a run is cut into: as even as they come, and of a single run a share for every thread.
+
+    Somewhat smaller tiles are better than one of another size at the end, which is one more kernel to compile.
+    """
+    tiles, share = -(-length // mr), 1
+    if runs == 1 and tiles < tuning.tiles_a_thread * threads:
         share = threads
         tiles = min(-(-tiles // share) * share, length)
-    rows = -(-length // tiles)
-    even = (fewer for fewer in range(rows, -(-4 * rows // 5) - 1, -1) if length % (fewer * share) == 0)
-    return next(even, rows)
+    pixels = -(-length // tiles)
+    smallest = math.ceil(tuning.even_tiles * pixels)
+    even = (fewer for fewer in range(pixels, smallest - 1, -1) if length % (fewer * share) == 0)
+    return next(even, pixels)

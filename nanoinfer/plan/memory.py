@@ -1,11 +1,21 @@
-"""Lifetimes to offsets: one arena for all activations of a plan. Integers in, integers out."""
+"""Which memory each value has: lifetimes, read off the order of nodes, to offsets in one arena.
+
+`assign_offsets` is a pure function of sizes and lifetimes; `lay_out` reads these off a graph.
+"""
 
 from __future__ import annotations
 
-from ..lowering.layout import ALIGNMENT
+from dataclasses import dataclass
+
+from ..graph import Graph
+from ..lowering import LOWERINGS, Shapes
+from ..lowering.layout import ALIGNMENT, nhwc
+from ..machine import Machine
+
+THREADS = "thread workspaces"  # with a space: the name of no value
 
 
-def place(sizes: dict[str, int], lifetimes: dict[str, tuple[int, int]]) -> tuple[dict[str, int], int]:
+def assign_offsets(sizes: dict[str, int], lifetimes: dict[str, tuple[int, int]]) -> tuple[dict[str, int], int]:
     """({buffer: offset}, total bytes): no two buffers whose lifetimes meet overlap; offsets are 128-byte multiples.
 
     A lifetime is (first step, last step), both included. Largest first, among these the longest-lived first, each
@@ -23,6 +33,89 @@ def place(sizes: dict[str, int], lifetimes: dict[str, tuple[int, int]]) -> tuple
         for start, end in busy:
             if offset + sizes[name] <= start:
                 break
-            offset = max(offset, -(-end // ALIGNMENT) * ALIGNMENT)
+            offset = max(offset, aligned(end))
         offsets[name] = offset
     return offsets, max((offsets[name] + sizes[name] for name in sizes), default=0)
+
+
+def aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One shard's part of the arena: offsets and sizes in bytes."""
+
+    offsets: dict[str, int]  # of values
+    workspaces: dict[str, int]  # offsets of memory that nodes need beside their outputs, by output
+    thread_workspace: int  # offset of the first thread's workspace
+    thread_workspace_bytes: int  # of each thread
+    threads: int  # that share the part
+    bytes: int  # of all
+
+    @property
+    def activation_bytes(self) -> int:
+        """All but the workspaces of threads."""
+        return self.bytes - self.threads * self.thread_workspace_bytes
+
+
+def lay_out(graph: Graph, shapes: Shapes, machine: Machine, threads: int, in_place: bool) -> Memory:
+    """Memory for every value that is no view of another; the input has none if it is read `in_place`."""
+    lifetimes, sizes = _values(graph, shapes, machine, in_place)
+    workspaces, thread_bytes = {}, 0
+    for number, node in enumerate(graph.nodes):
+        lowering = LOWERINGS[node.op]
+        if lowering.workspace and (size := lowering.workspace(node, shapes, machine)):
+            workspaces[f"{node.output} workspace"] = size
+            lifetimes[f"{node.output} workspace"] = number, number
+        if lowering.thread_workspace:
+            thread_bytes = max(thread_bytes, lowering.thread_workspace(node, shapes, machine))
+    buffers = sizes | workspaces
+    if threads > 1:
+        _delay_reuse(buffers, lifetimes, machine)
+    # A thread's workspace stays where it is from the first step to the last: what the thread wrote there is in its own
+    # cache, while memory that another thread wrote last has to be fetched from that one's.
+    thread_bytes = aligned(thread_bytes)
+    lifetimes[THREADS] = -1, len(graph.nodes)
+    offsets, total = assign_offsets({**buffers, THREADS: threads * thread_bytes}, lifetimes)
+    return Memory(
+        {name: offsets[name] for name in sizes},
+        {name.removesuffix(" workspace"): offsets[name] for name in workspaces},
+        offsets[THREADS],
+        thread_bytes,
+        threads,
+        aligned(total),
+    )
+
+
+def _values(graph: Graph, shapes: Shapes, machine: Machine, in_place: bool) -> tuple[dict, dict[str, int]]:
+    """({value: lifetime}, {value: bytes}) of all values that own memory; a view lives in its owner's."""
+    owner = {graph.input: graph.input}
+    lifetimes = {graph.input: (-1, -1)}
+    sizes = {} if in_place else {graph.input: nhwc(shapes[graph.input], machine).bytes}
+    for number, node in enumerate(graph.nodes):
+        for name in node.inputs:
+            first, _ = lifetimes[owner[name]]
+            lifetimes[owner[name]] = first, number
+        if LOWERINGS[node.op].view:
+            owner[node.output] = owner[node.inputs[0]]
+        else:
+            owner[node.output] = node.output
+            lifetimes[node.output] = number, number
+            sizes[node.output] = nhwc(shapes[node.output], machine).bytes
+    for name in graph.outputs:
+        first, _ = lifetimes[owner[name]]
+        lifetimes[owner[name]] = first, len(graph.nodes)
+    return lifetimes, sizes
+
+
+def _delay_reuse(sizes: dict[str, int], lifetimes: dict[str, tuple[int, int]], machine: Machine) -> None:
+    """Let small memory rest for some nodes after its last use.
+
+    Another thread has just read it, so that whoever writes it next would have to fetch it from that thread's cache.
+    """
+    tuning = machine.tuning
+    for name, size in sizes.items():
+        if size <= tuning.reuse_delay_below * machine.l2_bytes:
+            first, last = lifetimes[name]
+            lifetimes[name] = first, last + tuning.reuse_delay

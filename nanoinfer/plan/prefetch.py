@@ -1,83 +1,93 @@
-"""What is used once comes from beyond L2, and had better be asked for while something else computes.
+"""Software prefetch: which step prefetches what.
 
-A network's head and its squeeze-and-excite layers are as fast as their weights arrive, while the convolutions before
-them compute and hardly read. So those ask for the weights that come later, a cache line with each step of a tile,
-wherever a tile has no lines left to ask for of the next panel, be it its own or the next product's first. Within bands
-they first ask for activations too large for L2: the lines that the next product reads or, no less important, writes.
+Classifier heads and squeeze-and-excite layers touch each weight once and run at memory bandwidth, while convolutions
+are compute-bound and leave that bandwidth idle. So the former's weights are prefetched during the latter, a cache line
+with each step over k of a tile, wherever a tile has no lines left to prefetch of the next micro-panel, be it its own
+product's or the next product's first. Within fused blocks, the rows that the next product reads or writes come before
+weights if they lie beyond L2.
 """
 
 from __future__ import annotations
 
 from ..kernels.simd import CACHE_LINE
-from ..lowering.step import Step
+from ..lowering import Step
 
-GAP = 16 << 10  # bytes between two weights (other constants) that are asked for with them
+Ranges = list[tuple[int, int]]  # (address, bytes)
 
 
-def look_ahead(steps: list[Step], threads: int) -> None:
-    """Fill the fields of convolutions that say what to ask for, from the last step to the first.
+def schedule_prefetch(steps: list[Step], threads: int, gap: int) -> None:
+    """Fill the prefetch fields of all products, in one backward pass.
 
-    `after` is where the next one begins to read its weights; `later` is memory that waits, of which each takes what is
-    nearest to its own time, as much as it has room for.
+    `next_panel` is where the product that follows begins to read its weights. `lookahead` is memory of a later step
+    that is pending: each product takes the range that is nearest to its own time, as much as its budget allows. Two
+    weights with at most `gap` bytes between them are one range.
     """
-    waiting: list[tuple[int, int]] = []  # (address, bytes) of weights that no step has asked for
-    # The first panel of the convolution that comes next: (the first thread's, about how far the next thread's is)
-    panel = (0, 0)
+    pending: Ranges = []  # weights that no step prefetches yet
+    # The first micro-panel of the product that follows: (the first thread's, about how far the next thread's is).
+    panel = 0, 0
     for step in reversed(steps):
-        panels = []
-        for thread, own in enumerate(step.fields.get("programs", ())):
-            lines: list[tuple[int, int]] = []  # that the next step of the bands reads and writes; they come first
-            next_panel = panel[0] + thread * panel[1], 0
-            for inner in reversed(own):
-                _ask(inner, _room(inner, 1), 1, lines or waiting)
-                lines += inner.streams
-                next_panel = _first_panel(inner, next_panel, 1)
-            panels.append(next_panel[0])
-        if panels:
-            panel = panels[0], (panels[-1] - panels[0]) // max(1, len(panels) - 1)
-        panel = _first_panel(step, panel, threads)
-        room = _room(step, threads)
-        _ask(step, room, threads, waiting)
-        if step.kernel == ("convolution",) and step.fields["w_panel"] and not room:
-            address, size = step.fields["w"], step.fields["panels"] * step.fields["w_panel"]
-            if waiting and 0 <= waiting[-1][0] - (address + size) <= GAP:
-                after, more = waiting.pop()
-                size = after + more - address
-            waiting.append((address, size))
+        if step.programs:
+            panel = _schedule_programs(step, panel, pending)
+        panel = _link_panels(step, panel, threads)
+        budget = _budget(step, threads)
+        _look_ahead(step, budget, threads, pending)
+        if step.has_weights and not budget:
+            _push(pending, step.call.w, step.call.panels * step.call.panel_stride, gap)
 
 
-def _first_panel(step: Step, following: tuple[int, int], threads: int) -> tuple[int, int]:
-    """Have a convolution ask for the first panel of the one that follows it; returns its own."""
-    fields = step.fields
-    if step.kernel != ("convolution",) or not fields["w_panel"]:
+def _schedule_programs(step: Step, following: tuple[int, int], pending: Ranges) -> tuple[int, int]:
+    """The same for the programs of threads; returns the first micro-panel of these, as `following`."""
+    panels = []
+    for thread, program in enumerate(step.programs):
+        rows: Ranges = []  # that the next step of the fused block reads and writes; they come first
+        panel = following[0] + thread * following[1], 0
+        for inner in reversed(program):
+            _look_ahead(inner, _budget(inner, 1), 1, rows or pending)
+            rows += inner.prefetch_ranges
+            panel = _link_panels(inner, panel, 1)
+        panels.append(panel[0])
+    return panels[0], (panels[-1] - panels[0]) // max(1, len(panels) - 1)
+
+
+def _link_panels(step: Step, following: tuple[int, int], threads: int) -> tuple[int, int]:
+    """Have a product prefetch the first micro-panel of the one that follows it; returns its own first one."""
+    if not step.has_weights:
         return following
     if following[0]:
-        fields.update(after=following[0], after_thread=following[1])
-    share = -(-fields["panels"] // threads) * fields["w_panel"]
-    return fields["w"], share if fields["split_panels"] else 0
+        step.call = step.call._replace(next_panel=following[0], next_panel_thread_stride=following[1])
+    share = -(-step.call.panels // threads) * step.call.panel_stride
+    return step.call.w, share if step.call.parallel_n else 0
 
 
-def _ask(step: Step, room: int, threads: int, waiting: list[tuple[int, int]]) -> None:
-    if room and waiting:
-        address, size = waiting.pop()
-        each = min(room, -(-size // (threads * CACHE_LINE)) * CACHE_LINE)
-        step.fields.update(later=address, later_bytes=each)
+def _look_ahead(step: Step, budget: int, threads: int, pending: Ranges) -> None:
+    """Have a product prefetch a part of what is pending: at most `budget` bytes by each thread."""
+    if budget and pending:
+        address, size = pending.pop()
+        each = min(budget, -(-size // (threads * CACHE_LINE)) * CACHE_LINE)
+        step.call = step.call._replace(lookahead=address, lookahead_bytes=each)
         if each * threads < size:
-            waiting.append((address + each * threads, size - each * threads))
+            pending.append((address + each * threads, size - each * threads))
 
 
-def _room(step: Step, threads: int) -> int:
-    """Bytes that a thread asks for in a step if each step of its tiles asks for a line, besides the next panels."""
-    fields, room = step.fields, 0
-    if step.kernel != ("convolution",) or not fields["w_panel"]:
+def _push(pending: Ranges, address: int, size: int, gap: int) -> None:
+    """Add a range, as one with the last if they lie close together in this order."""
+    if pending and 0 <= pending[-1][0] - (address + size) <= gap:
+        after, more = pending.pop()
+        size = after + more - address
+    pending.append((address, size))
+
+
+def _budget(step: Step, threads: int) -> int:
+    """Bytes that a thread can prefetch in a step: a cache line a step over k, less those of the next micro-panels."""
+    if not step.has_weights:
         return 0
-    for region in fields["regions"]:
-        tiles = fields["images"] * region["lines"] * region["line_tiles"]
-        panels = fields["panels"]
-        if fields["split_panels"]:
+    call, budget = step.call, 0
+    for region, *_ in step.regions:
+        tiles, panels = call.images * region.runs * region.run_tiles, call.panels
+        if call.parallel_n:
             panels //= threads
         else:
             tiles //= threads
-        chunks = -(-tiles // fields["chunk"])
-        room += panels * max(0, tiles - chunks * region["next_tiles"]) * region["w_tile"]
-    return room
+        blocks = -(-tiles // call.block_tiles)
+        budget += panels * max(0, tiles - blocks * region.panel_prefetch_tiles) * region.prefetch_bytes
+    return budget

@@ -1,0 +1,80 @@
+"""Depthwise convolution, and convolution with narrow groups: a kernel of its own, since taps share what they load."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..graph import Node
+from ..kernels.depthwise import GROUPS, Depthwise, Instruction, xor_permuted
+from ..kernels.simd.activation import code, variant
+from .layout import TensorView, padded
+from .loop_nest import bias_key
+from .packed import PackKey, PackRequest
+from .step import Context, Step, splits_channels
+
+
+def applies(node: Node, weight_shape: tuple[int, ...]) -> bool:
+    """Whether the kernel takes a convolution: several groups of 1, 2, 4 or 8 channels to as many.
+
+    The machine's lanes have no say, since bits must not depend on them. Where they are fewer than a group's channels,
+    LLVM makes several registers of what the kernel calls one vector.
+    """
+    groups, (out, k, *_) = node.attributes["groups"], weight_shape
+    return groups > 1 and k in GROUPS and out == groups * k
+
+
+def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int = 0) -> Step:
+    """The one step of a convolution, with bias, residual and activation.
+
+    With `buffer_rows`, x is a circular line buffer of that many rows, and y are rows of the output from `first_row` on.
+    """
+    (x, *others), y, tuning = context.inputs(node), context.output(node), context.machine.tuning
+    weight, residual = context.tensor(node, "weight"), others[0] if others else None
+    _, group, size, _ = weight.shape
+    lanes = max(context.machine.lanes, group)
+    stride, padding, activation = (
+        node.attributes["stride"],
+        node.attributes["padding"],
+        node.attributes.get("activation"),
+    )
+    (height, width), (out_height, out_width) = x.size, y.size
+    rows, panels = y.images * out_height, padded(y.channels, lanes) // lanes
+    key = PackKey(node.tensors["weight"], "xor", len(weight), lanes)
+    band_rows = rows
+    if not buffer_rows and not splits_channels(y):
+        band_rows = _band_rows(rows, stride * x.row_stride, panels, context)
+    call = Instruction(
+        x=x.address, x_image_stride=x.image_stride, x_row_stride=x.row_stride, x_pixel_stride=x.pixel_stride,
+        w=context.staging.weight(PackRequest(key, weight.shape, lambda: xor_permuted(weight))),
+        bias=context.channel_vector(bias_key(node), _bias(node, context, y)),
+        zeros=context.staging.constant(("zeros", lanes), lambda: np.zeros(lanes, np.float32)),
+        y=y.address, y_image_stride=y.image_stride, y_row_stride=y.row_stride, y_pixel_stride=y.pixel_stride,
+        residual_offset=residual.address - y.address if residual else 0, images=y.images, height=height, width=width,
+        out_height=out_height, out_width=out_width, first_row=first_row, buffer_rows=buffer_rows or height,
+        band_rows=band_rows, panels=panels, activation=code(activation),
+    )  # fmt: skip
+    largest = tuning.depthwise_mr.get(size * group, tuning.depthwise_mr_otherwise)
+    mr = -(-out_width // -(-out_width // largest))
+    whole_row = width if mr == out_width else 0
+    spec = Depthwise(size, stride, padding, mr, lanes, variant(activation), group, whole_row)
+    return Step(spec, call, node, 2 * y.images * y.pixels * y.channels * size * size * group)
+
+
+def _bias(node: Node, context: Context, y: TensorView) -> np.ndarray:
+    bias = context.tensor(node, "bias")
+    return np.zeros(y.channels) if bias is None else bias
+
+
+def _band_rows(rows: int, row_bytes: int, panels: int, context: Context) -> int:
+    """Rows that all vectors of channels pass over before the next band of rows begins.
+
+    They are few enough to stay in cache, and an equal part of every thread's share. They are all rows where each
+    thread's part stays in cache anyway and there are vectors enough to split: at the end of a run of rows, the hardware
+    would prefetch those that another thread is writing, once for every vector.
+    """
+    threads, tuning = context.threads, context.machine.tuning
+    share, most = -(-rows // threads), max(1, tuning.block_bytes // row_bytes)
+    longest = -(-panels // threads) * threads
+    if share <= most and longest <= tuning.idle_share * panels:
+        return rows
+    return max(band for band in range(1, min(share, most) + 1) if share % band == 0)

@@ -1,0 +1,92 @@
+"""Every constant that decides how a network is planned, in one table for each kind of machine.
+
+Names follow BLIS: M are pixels, N output channels, K input channels; `mr` pixels and `nr` vectors of output channels
+are the shape of a register tile. Shares are fractions of a cache's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """What decides bits. It has one value for all machines, since the same bits are promised everywhere."""
+
+    # Input channels in one chain of multiply-adds. Where an output is a single pixel (a network's head, the gates of
+    # squeeze-and-excite), torch multiplies a matrix by a vector, with many short sums; there accuracy costs nothing.
+    k_block: int = 256
+    k_block_of_one_pixel: int = 64
+    # Strassen's scheme: narrower or smaller products would gain less than the sums and more weights cost.
+    strassen_channels: int = 256  # fewest input and output channels
+    strassen_pixels: int = 48  # fewest pixels of an image
+    strassen_channel_unit: int = 64  # channels are multiples: their halves are whole micro-panels on every machine
+    strassen_neighbours_from: int = 128  # pixels of an image from which on a pair is two neighbours
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How networks are planned. Each default was measured on an AMD EPYC of the Zen 4 generation (AVX-512, 32 vector
+    registers, 1 MiB of L2 a core, 2 virtual cores), float32, on the networks of the README."""
+
+    # Register tiles. Most pixels of a tile, by its vectors: accumulators, a vector of weights for each of nr and one
+    # broadcast have to fit the registers. Seven, not eight, of three vectors: that divides images of 14 and 28 rows, so
+    # there is one kernel fewer to compile.
+    matmul_mr: Mapping[int, int] = field(default_factory=lambda: {1: 14, 2: 14, 3: 7, 4: 6, 5: 5})
+    pool_mr: Mapping[int, int] = field(default_factory=lambda: {1: 8, 2: 8})
+    # By the weights of a row of taps, window * group: accumulators, these weights, a pixel and its shuffled copy have
+    # to fit. `depthwise_mr_otherwise` for all others.
+    depthwise_mr: Mapping[int, int] = field(default_factory=lambda: {3: 14, 5: 14, 6: 14, 7: 7, 12: 7})
+    depthwise_mr_otherwise: int = 4
+    attention_tile: tuple[int, int] = (6, 4)  # (mr, nr)
+    peak_chains: int = 24  # accumulators of the kernel that measures the peak
+
+    # Cutting an output. A head (one pixel, many channels) is as fast as its weights arrive: four streams of sums hide
+    # more of the latency of a multiply-add than two.
+    head_vectors: int = 48  # vectors of channels from which on micro-panels of a single pixel have four of them
+    stem_channels: int = 4  # most input channels of a stem, which has a micro-kernel of its own,
+    stem_steps: int = 256  # and most elements of the input that meet in a pixel of its output
+    even_tiles: float = 0.8  # tiles of a run may be smaller than the largest by this factor, if all are equal then
+    tiles_a_thread: int = 8  # of a single run with fewer, every thread has the same share
+    idle_share: float = 1.125  # depthwise threads split channels if the longest share is at most this times the mean
+    block_bytes: int = 256 << 10  # of input pixels in an L2 block; of a band of rows in depthwise convolution
+
+    # Prefetch.
+    prefetch_output_above: float = 0.25  # of L2: larger outputs are evicted before they are written again
+    prefetch_rows_above: float = 0.5  # of the threads' L2: larger inputs and outputs of fused blocks lie in L3
+    lookahead_gap: int = 16 << 10  # bytes between two weights that are prefetched as one range
+
+    # Depth-first fusion. A block is fused if a thread's share of an image's intermediate activations exceeds
+    # min_intermediate_bytes / images + weight_reread_cost * the block's weights, which every image reads again.
+    min_intermediate_bytes: float = 128 << 10
+    weight_reread_cost: float = 0.22
+    line_buffer_share: float = 0.3  # of L2, for line buffer and row band together
+
+    # Strassen's scheme.
+    strassen_workspace_bytes: int = 1280 << 10  # a thread's sums: so many that weights are not read too often
+    strassen_unit: int = 14  # pairs that stay together where threads share them: a tile of 32 registers
+
+    # Memory.
+    alias_stride: int = 2048  # pixels at multiples of it alias in L1 (64 sets x 8 ways): a cache line is added
+    reuse_delay: int = 2  # nodes for which small memory that threads share rests after its last use
+    reuse_delay_below: float = 0.5  # of L2: larger values are evicted before they are overwritten
+    activation_share: float = 0.3  # of L3, for the activations of a micro-batch; the rest is for weights, and others
+    pack_bytes: int = 8 << 20  # weights that are read and written between two releases of their source
+
+    numerics: Numerics = Numerics()
+
+
+AVX512 = Tuning()
+# 16 registers. Register tiles are those that fit; all else is not yet measured there, and as on AVX-512.
+SIXTEEN_REGISTERS = replace(
+    AVX512,
+    matmul_mr={1: 12, 2: 6, 3: 4, 4: 2},
+    pool_mr={1: 8, 2: 6},
+    depthwise_mr={3: 8, 5: 8, 6: 6, 7: 8},
+    attention_tile=(6, 2),
+    peak_chains=12,
+)
+
+# By vector registers: AVX-512 and NEON have 32, AVX2 and SSE 16.
+TUNINGS: dict[int, Tuning] = {32: AVX512, 16: SIXTEEN_REGISTERS}
