@@ -1,4 +1,4 @@
-"""What the README states: its example runs, its numbers are those of the package."""
+"""The README: its example runs, and its numbers are those of the package."""
 
 import json
 import re
@@ -15,14 +15,14 @@ def readme():
     return (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readmes_example_runs(capsys):
+def test_readme_example_runs(capsys):
     (code,) = re.findall(r"```python\n(.*?)```", readme(), re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 11 and lines[-1] == "(2, 1000)"
 
 
-def test_the_readmes_numbers_are_right():
+def test_readme_numbers_match_the_package():
     measured = json.loads((ROOT / "nanoinfer" / "data" / "digits.json").read_text())
     text = " ".join(readme().split())
     assert f"{measured['correct']} of the {measured['total']} scans" in text

@@ -1,13 +1,12 @@
-"""The torch reference models: the right networks, filled with values that leave no fault a place to hide."""
+"""The torch reference models: the right networks, whose random values let every fault show in the logits."""
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from bench.references import reference, state_arrays
 
-from bench.references import reference, state_arrays  # noqa: E402  (imports torch)
-
-MISSION = {  # parameters with 1,000 classes, as the model cards and the walkthrough count them
+PARAMETERS = {  # of networks with 1,000 classes, as the model cards and the walkthrough count them
     "mobilenetv2_140": 6_108_776,
     "mobilenetv3_small_100": 2_542_856,
     "resnext50_32x4d": 25_028_904,
@@ -16,21 +15,21 @@ MISSION = {  # parameters with 1,000 classes, as the model cards and the walkthr
 }
 
 
-def count(module):
+def count_parameters(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize("name", MISSION)
-def test_randomised_reference(name):
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_random_values_of_a_reference_neither_vanish_nor_overflow(name):
     module = reference(name, seed=3)
     assert not module.training
-    assert count(module) == MISSION[name]
+    assert count_parameters(module) == PARAMETERS[name]
     for key, array in state_arrays(module).items():
         assert array.dtype == np.float32, key
         assert np.isfinite(array).all(), key
         assert np.ptp(array) > 0, f"{key} is constant"
 
-    extremes = []  # largest magnitude behind every layer
+    extremes = []  # the largest magnitude that each layer returns
     for layer in module.modules():
         if not any(layer.children()):
             layer.register_forward_hook(lambda _, __, y: extremes.append(y.abs().max().item()) if y.numel() else None)
@@ -62,14 +61,14 @@ def test_seed_decides_every_value(name):
         assert not np.array_equal(first[key], other[key]), key
 
 
-def test_torchvision_mobilenet_v2():
-    assert count(reference("mobilenet_v2")) == 3_504_872
+def test_width_and_classes_of_torchvision_mobilenet_v2():
+    assert count_parameters(reference("mobilenet_v2")) == 3_504_872
     narrow = reference("mobilenet_v2", width_mult=0.5, num_classes=10)
     assert narrow.classifier[1].out_features == 10
     assert narrow.features[0][0].out_channels == 16
 
 
-def test_article_names():
+def test_tensor_names_of_the_article_network():
     names = list(state_arrays(reference("mobilenetv2_article")))
     norm = ["weight", "bias", "running_mean", "running_var"]
     assert names[:5] == ["first_conv.conv.weight"] + [f"first_conv.bn.{key}" for key in norm]
@@ -85,7 +84,7 @@ def test_article_names():
     assert len(names) == 2 * 5 + 17 * 15 + 2
 
 
-def test_article_channels_are_truncated():
+def test_channels_of_the_article_network_are_truncated():
     shapes = {key: array.shape for key, array in state_arrays(reference("mobilenetv2_article", width=0.35)).items()}
     assert shapes["first_conv.conv.weight"] == (11, 3, 3, 3)  # 11.2
     assert shapes["inv_residual0.pwconv0.weight"] == (11, 11, 1, 1)  # t = 1 keeps its convolution
@@ -95,7 +94,7 @@ def test_article_channels_are_truncated():
     assert shapes["fc.weight"] == (1000, 448)
 
 
-def test_article_residuals():
+def test_residual_blocks_of_the_article_network():
     expected = [
         f"inv_residual{stage}.{i}" for stage, n in ((1, 2), (2, 3), (3, 4), (4, 3), (5, 3)) for i in range(1, n)
     ]
@@ -104,21 +103,6 @@ def test_article_residuals():
         assert [name for name, layer in module.named_modules() if getattr(layer, "residual", False)] == expected
 
 
-def test_digit_images():
-    pytest.importorskip("sklearn")
-    from bench.train_digits import image_array, scan_image
-
-    scan = np.zeros((8, 8), np.uint8)
-    scan[:2] = np.arange(16).reshape(2, 8)
-    scan[2] = 16
-    image = scan_image(scan)
-    assert image.mode == "L" and image.size == (8, 8)
-    np.testing.assert_array_equal(image, [[round(int(value) * 255 / 16) for value in row] for row in scan])
-    assert image_array(image).shape == (3, 96, 96) and image_array(image).dtype == np.float32
-    for value, expected in ((0, -1), (16, 1)):
-        assert (image_array(scan_image(np.full((8, 8), value, np.uint8))) == expected).all()
-
-
-def test_unknown_name():
+def test_unknown_reference_is_refused():
     with pytest.raises(ValueError, match="alexnet"):
         reference("alexnet")

@@ -1,16 +1,18 @@
-"""bench.kernels: rows come from plans, a wrong result is an error; none of the times are judged."""
+"""bench.kernels: rows come from plans, and a wrong result is an error. No times are judged."""
 
 import json
 
 import numpy as np
 import pytest
+import torch
 
 from bench import kernels, steps
+from bench.operators import Operator
 from bench.steps import Bench
 from nanoinfer import create_model, runtime
 from nanoinfer.graph import passes
 from nanoinfer.graph.ops import OPS
-from nanoinfer.lowering import fusion as bands
+from nanoinfer.lowering import fusion
 from nanoinfer.plan.program import tile_name
 
 SMALL_VIT = dict(image_size=64, patch_size=8, num_layers=2, hidden_dim=128, mlp_dim=256, num_heads=2)
@@ -18,12 +20,12 @@ FAST = ("--rounds", "1", "--threads", "2")
 
 
 @pytest.fixture(autouse=True)
-def short(monkeypatch):
+def short_measurements(monkeypatch):
     monkeypatch.setattr(steps, "SECONDS", 1e-5)
 
 
-def test_rows_are_those_of_the_plan(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(bands, "WORTHWHILE", np.inf)
+def test_rows_match_the_steps_of_the_plan(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fusion, "WORTHWHILE", np.inf)
     path = tmp_path / "rows.json"
     assert kernels.main(["--models", "digits", *FAST, "--json", str(path)]) == 0
     rows = json.loads(path.read_text())
@@ -42,8 +44,8 @@ def test_rows_are_those_of_the_plan(tmp_path, capsys, monkeypatch):
         assert row["limit"] in ("compute", "L2", "L3", "memory") and row["percent"] > 0
 
 
-def test_bands_have_rows_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(bands, "WORTHWHILE", 0.0)
+def test_fused_blocks_have_rows_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(fusion, "WORTHWHILE", 0.0)
     path = tmp_path / "rows.json"
     assert kernels.main(["--models", "digits", *FAST, "--json", str(path)]) == 0
     rows = json.loads(path.read_text())
@@ -53,7 +55,7 @@ def test_bands_have_rows_of_their_own(tmp_path, monkeypatch):
     assert all(row["passed"] for row in rows) and any(row["kernel"].startswith("depthwise") for row in rows)
 
 
-def test_a_row_appears_once(capsys):
+def test_equal_layers_share_one_row(capsys):
     assert kernels.main(["--models", "digits", "digits", *FAST, "--filter", "depthwise 3x3"]) == 0
     lines = capsys.readouterr().out.splitlines()[2:]
     keys = [line[:105] for line in lines]
@@ -61,7 +63,7 @@ def test_a_row_appears_once(capsys):
 
 
 @pytest.mark.parametrize("fault", [lambda y: y * 1.001, lambda y: y + np.nan], ids=["differs", "nan"])
-def test_a_wrong_result_is_an_error(fault, monkeypatch, capsys):
+def test_wrong_result_is_an_error(fault, monkeypatch, capsys):
     plain = OPS["linear"].reference
     monkeypatch.setitem(OPS, "linear", type(OPS["linear"])(OPS["linear"].shape, lambda *a: fault(plain(*a))))
     assert kernels.main(["--models", "digits", *FAST, "--filter", "fc"]) == 1
@@ -69,7 +71,7 @@ def test_a_wrong_result_is_an_error(fault, monkeypatch, capsys):
     assert "WRONG" in output.out and output.err.startswith("bench.kernels: wrong result: ")
 
 
-def test_a_step_can_be_run_again_alone():
+def test_one_step_run_alone_repeats_its_output():
     model = create_model("digits", "random:1", threads=2)
     graph, tensors = passes.optimise(model.graph, model.tensors)
     bench = Bench(graph, tensors, (2, 3, 32, 32), 2)
@@ -81,25 +83,22 @@ def test_a_step_can_be_run_again_alone():
         np.testing.assert_array_equal(bench.program.give(node.output), before)
 
 
-def test_no_row_spoils_another():
-    # Weights that gates have scaled, scaled again when a product is timed, lie where a later layer's output is by then.
+def test_timing_one_row_keeps_the_inputs_of_the_others():
+    # A timed product scales its weights by the gate again, in memory that holds a later layer's output by then.
     model = create_model("mobilenetv3_small_100", "random", threads=2)
     sources = [("mobilenetv3", *passes.optimise(model.graph, model.tensors), (1, 3, 64, 64))]
     rows = list(kernels.results([sources], 2, 1, "", {}))
     assert len(rows) > 40 and all(row.passed for row in rows)
 
 
-def test_products(monkeypatch, capsys):
+def test_gemm_rows(monkeypatch, capsys):
     monkeypatch.setattr(kernels.products, "__defaults__", (((49, 24, 40),),))
     assert kernels.main(["--gemm", *FAST]) == 0
     (line,) = capsys.readouterr().out.splitlines()[2:]
     assert "1x49x24 -> 1x49x40" in line
 
 
-def test_peers_compute_the_same():
-    torch = pytest.importorskip("torch")
-    from bench.operators import Operator
-
+def test_torch_operators_compute_the_same():
     for name, size, arguments in (("mobilenetv3_small_050", 64, {}), ("resnet18", 64, {}), ("vit_b_32", 64, SMALL_VIT)):
         model = create_model(name, "random", threads=2, **arguments)
         graph, tensors = passes.optimise(model.graph, model.tensors)
@@ -115,7 +114,6 @@ def test_peers_compute_the_same():
             assert np.abs(y - expected).max() <= 1e-5 * np.abs(expected).max(), (name, node.op)
 
 
-def test_against_torch(capsys):
-    pytest.importorskip("torch")
+def test_against_torch_adds_a_column(capsys):
     assert kernels.main(["--models", "digits", *FAST, "--filter", "fc", "--against", "torch"]) == 0
     assert capsys.readouterr().out.splitlines()[1].endswith("torch")

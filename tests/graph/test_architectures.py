@@ -1,24 +1,22 @@
-"""Every architecture against torch's own: parameters, and in float64 the value that each module returns."""
+"""Every architecture against torch's own: tensors, and in float64 the value that each module returns."""
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from bench import references
-from nanoinfer import create_model
 from nanoinfer.architectures import MODELS, list_models
-from nanoinfer.errors import InputError
 from nanoinfer.graph import ops
+from tests.helpers import ARTICLE_WIDTHS, TABLES
+from tests.networks import hooked
 
-TABLES = json.loads((Path(__file__).parent / "data" / "parameters.json").read_text())
-ARTICLE_WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.4)
+PUBLISHED = json.loads((TABLES / "parameters.json").read_text())
 WIDTH_MULTS = (0.25, 0.5, 1.0, 1.4)
 
-NETWORKS = [
+FAMILIES = [  # (name, arguments, height and width): a network of every family, over the arguments that change it
     ("mobilenetv2_140", {}, (64, 96)),
     ("mobilenetv3_small_100", {}, (64, 96)),
     ("resnext50_32x4d", {}, (64, 96)),
@@ -51,7 +49,7 @@ LARGE_MEMBERS = [
     ("vit_l_32", {"image_size": 96}, (96, 96)),
     ("vit_b_32", {}, (224, 224)),
 ]
-ALL = [*NETWORKS, *MEMBERS, *LARGE_MEMBERS]
+ALL = [*FAMILIES, *MEMBERS, *LARGE_MEMBERS]
 
 
 def identity(case):
@@ -60,28 +58,10 @@ def identity(case):
 
 
 def torch_model(name, arguments):
-    """The library's module of that name in eval mode, without values of its own yet."""
+    """The library's module of that name in eval mode, with the library's own initial values."""
     if name == "digits":
         return references.reference("mobilenetv2_article", **{"width": 0.35, "num_classes": 10, **arguments})
     return references.reference(name, **arguments)
-
-
-def hooked(module, x):
-    """{module name: what a forward hook on it sees}; the last run counts where a module runs several times."""
-    seen, handles = {}, []
-    for name, part in module.named_modules():
-        if name:
-
-            def keep(_, inputs, output, name=name):
-                output = output[0] if isinstance(output, tuple) else output  # attention: (values, weights)
-                seen[name] = output.numpy().copy()  # operators in place may change it afterwards
-
-            handles.append(part.register_forward_hook(keep))
-    with torch.no_grad():
-        logits = module(torch.from_numpy(x)).numpy()
-    for handle in handles:
-        handle.remove()
-    return seen, logits
 
 
 def assert_close(actual, expected, message):
@@ -90,11 +70,12 @@ def assert_close(actual, expected, message):
 
 
 def check_evaluation(name, arguments, size):
+    """The graph, evaluated in NumPy in float64, against what the torch module and all its submodules return."""
     graph = MODELS[name].graph(**arguments)
     module = references.randomise(torch_model(name, arguments), seed=5)
     tensors = references.state_arrays(module)
     x = np.random.default_rng(6).standard_normal((2, 3, *size))
-    x[1] *= 20  # far into the bounds of relu6, hard_sigmoid and hard_swish
+    x[1] *= 20  # beyond the bounds of relu6, hard_sigmoid and hard_swish
 
     values = ops.evaluate(graph, tensors, x)
     seen, logits = hooked(module.double(), x)
@@ -110,19 +91,19 @@ def check_evaluation(name, arguments, size):
             assert_close(values[graph.features], module.forward_features(torch.from_numpy(x)).numpy(), "features")
 
 
-@pytest.mark.parametrize("case", [*NETWORKS, *MEMBERS], ids=identity)
-def test_every_module_agrees_with_torch_in_float64(case):
+@pytest.mark.parametrize("case", [*FAMILIES, *MEMBERS], ids=identity)
+def test_every_module_matches_torch_in_float64(case):
     check_evaluation(*case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", LARGE_MEMBERS, ids=identity)
-def test_every_module_of_large_members_agrees_with_torch_in_float64(case):
+def test_every_module_of_large_members_matches_torch_in_float64(case):
     check_evaluation(*case)
 
 
 @pytest.mark.parametrize("case", ALL, ids=identity)
-def test_names_shapes_and_order_are_those_of_torch(case):
+def test_tensor_names_shapes_and_order_match_torch(case):
     name, arguments, _ = case
     graph = MODELS[name].graph(**arguments)
     with torch.device("meta"):  # shapes without memory
@@ -136,28 +117,28 @@ def test_names_shapes_and_order_are_those_of_torch(case):
     assert used == {*graph.parameters, *graph.buffers}
 
 
-@pytest.mark.parametrize("name", TABLES["parameters"])
-def test_parameters_are_those_of_the_published_tables(name):
+@pytest.mark.parametrize("name", PUBLISHED["parameters"])
+def test_parameters_match_the_published_tables(name):
     graph = MODELS[name].graph()
-    assert [[key, list(shape)] for key, shape in graph.parameters.items()] == TABLES["parameters"][name]
+    assert [[key, list(shape)] for key, shape in graph.parameters.items()] == PUBLISHED["parameters"][name]
 
 
-def test_layers_are_those_that_the_walkthrough_prints():
+def test_parameters_of_every_layer_match_the_walkthrough():
     graph = MODELS["mobilenetv2_article"].graph()
     layers = {}
     for name, shape in graph.parameters.items():
         layer = name.rpartition(".")[0]
         layers[layer] = layers.get(layer, 0) + math.prod(shape)
-    assert list(layers.values()) == [count for _, count in TABLES["layers"]["mobilenetv2_article"]]
+    assert list(layers.values()) == [count for _, count in PUBLISHED["layers"]["mobilenetv2_article"]]
 
 
-@pytest.mark.parametrize("name", TABLES["totals"])
-def test_totals(name):
-    assert sum(map(math.prod, MODELS[name].graph().parameters.values())) == TABLES["totals"][name]
+@pytest.mark.parametrize("name", PUBLISHED["totals"])
+def test_parameter_counts_match_the_published_totals(name):
+    assert sum(map(math.prod, MODELS[name].graph().parameters.values())) == PUBLISHED["totals"][name]
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_is_complete(name):
+def test_registered_model_is_complete(name):
     model = MODELS[name]
     assert model.name == name
     assert "num_classes" in model.arguments
@@ -184,12 +165,12 @@ def test_every_model_is_compared_with_torch():
         ("mobilenetv2_article", (1, 1280, 7, 7)),
     ],
 )
-def test_features(name, shape):
+def test_feature_shape(name, shape):
     graph = MODELS[name].graph()
     assert ops.infer_shapes(graph, (1, 3, 224, 224))[graph.features] == shape
 
 
-def test_list_models():
+def test_list_architectures_by_pattern():
     assert list_models() == list(MODELS)
     assert list_models("vit_?_32") == ["vit_b_32", "vit_l_32"]
     assert list_models("no such model") == []
@@ -206,19 +187,12 @@ def test_list_models():
         ("resnet50", {"layers": (1, 1)}, "layers=.* blocks for each of 4 stages"),
     ],
 )
-def test_wrong_arguments(name, arguments, message):
+def test_wrong_architecture_arguments(name, arguments, message):
     with pytest.raises(ValueError, match=message):
         MODELS[name].graph(**arguments)
 
 
 @pytest.mark.parametrize("size", [(256, 256), (32, 1568), (192, 224)])
-def test_vit_takes_no_other_image_size(size):
+def test_vit_shape_inference_refuses_another_image_size(size):
     with pytest.raises(ValueError, match="do not fit 7 x 7 position embeddings"):
         ops.infer_shapes(MODELS["vit_b_32"].graph(), (1, 3, *size))
-
-
-def test_what_no_kernel_takes_is_not_blamed_on_the_input():
-    small = dict(image_size=64, patch_size=8, num_layers=1, hidden_dim=128, mlp_dim=128, num_heads=64)
-    model = create_model("vit_b_32", "random", **small)
-    with pytest.raises(InputError, match="cannot run on this machine: attention heads of 2 channels"):
-        model(np.zeros((1, 3, 64, 64), np.float32))

@@ -1,0 +1,18 @@
+"""Fixtures of several folders."""
+
+import pytest
+
+from tests.helpers import NETWORKS
+
+
+@pytest.fixture(scope="session", params=NETWORKS)
+def small_network(request, tmp_path_factory):
+    """A `tests.networks.Network` of the published depth and width that takes small images.
+
+    Of session scope, so that pytest runs all tests of one network together: each network is made once, and one is in
+    memory at a time.
+    """
+    from tests.networks import SEEDS, Network  # imports torch, which other tests can do without
+
+    arguments, size = NETWORKS[request.param]
+    return Network(request.param, SEEDS[0], tmp_path_factory.mktemp("weights"), size, **arguments)

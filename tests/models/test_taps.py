@@ -1,0 +1,57 @@
+"""Taps against torch's forward hooks; features and head against the whole network."""
+
+import numpy as np
+
+from tests.networks import hooked
+
+
+def check_taps(taps, seen32, seen64):
+    """Check every tap against its layer in float64.
+
+    The bound is 16 float32 roundings of the layer's largest value, or twice the error of torch in float32.
+    """
+    for name, value in taps.items():
+        expected = seen64[name]
+        assert value.dtype == np.float32 and value.shape == expected.shape, name
+        bound = max(2 * np.abs(seen32[name] - expected).max(), 16 * 2.0**-24 * np.abs(expected).max())
+        error = np.abs(value - expected).max()
+        assert error <= bound, f"{name}: error {error:.3e}, allowed {bound:.3e}"
+
+
+def test_taps_match_torch_forward_hooks(small_network):
+    model, x = small_network.model, small_network.input(2)
+    seen32, _ = hooked(small_network.module, x)
+    seen64, _ = hooked(small_network.double, x.astype(np.float64))
+    names = list(model.graph.modules)
+    assert set(names) == set(seen64)
+
+    y, taps = model(x, taps=names)
+    assert list(taps) == names
+    check_taps(taps, seen32, seen64)
+    y32, y64 = small_network.torch_outputs(x)
+    small_network.check_error(y, y32, y64, "beside all taps")
+
+    # Few taps leave most of the network fused.
+    y, taps = model(x, taps=names[3::11])
+    check_taps(taps, seen32, seen64)
+    small_network.check_error(y, y32, y64, "beside few taps")
+
+    y, taps = model(x, taps=names[-1])  # the last module returns the logits: no fused operators are split for it
+    np.testing.assert_array_equal(y, model(x))
+    np.testing.assert_array_equal(taps[names[-1]], y)
+
+
+def test_head_of_features_gives_the_logits(small_network):
+    model, x = small_network.model, small_network.input(3)
+    features, y = model.forward_features(x), model(x)
+    logits = model.forward_head(features)
+    if features.ndim == 3:  # for the logits alone, the last block computes one token, in sums of another order
+        np.testing.assert_allclose(logits, y, rtol=0, atol=1e-5 * np.abs(y).max())
+    else:
+        np.testing.assert_array_equal(logits, y)
+    np.testing.assert_array_equal(model.forward_head(np.asfortranarray(features)), logits)
+    if hasattr(small_network.module, "forward_features"):  # timm
+        y32, y64 = small_network.torch_outputs(x, lambda module, x: module.forward_features(x))
+        small_network.check_error(features, y32, y64, "features")
+        y32, y64 = small_network.torch_outputs(features, lambda module, x: module.forward_head(x))
+        small_network.check_error(model.forward_head(features), y32, y64, "head")
