@@ -5,13 +5,13 @@
 
 Rows come from the networks' own plans. A plan is made in which every value is an output, so that no memory is used
 twice and each step can be run again alone: a program of this one step, repeated to about a millisecond, is timed.
-Convolutions that go in bands have rows of their own; those of the bands follow, from a plan of which only the values
-within bands are no outputs.
+Convolutions that are fused have rows of their own; the fused blocks follow, from a plan in which only the values within
+blocks are no outputs.
 A round times every step of a network (the last of a few calls), each followed by the machine's peak and its bandwidth
 on the same threads: a slow phase of the machine hits them alike, and costs each step a few rounds rather than one step
 all of them. Of the two shares of the limit, the first holds the best of each against each other; the median is that of
-the rounds, each by its own limits. Each result is compared with the meaning of its operator in float64; a wrong one
-ends with exit code 1.
+the rounds, each by its own limits. Each result is compared with the reference of its operator in float64, within
+the tolerance of its kernel; a wrong one ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from nanoinfer import create_model
 from nanoinfer.architectures import MODELS as ARCHITECTURES
 from nanoinfer.cli.commands import positive
 from nanoinfer.graph import Builder, Graph, passes
-from nanoinfer.plan.program import make_program
+from nanoinfer.machine import Machine, host
+from nanoinfer.plan import make_plan
 from nanoinfer.reports.measure import kind
 
 from .models import MODELS
-from .steps import Bench, Machine, Row
+from .steps import Bench, Limits, Row
 
 # (rows, depth, columns): pixels or tokens, input and output channels of pointwise convolutions and linear layers.
 GEMM = (
@@ -41,7 +42,6 @@ GEMM = (
     (50, 768, 3072), (50, 3072, 768), (400, 768, 3072), (3136, 256, 128), (784, 256, 512), (196, 1024, 512),
     (49, 2048, 1024),
 )  # fmt: skip
-TOLERANCE = 1e-5  # largest error, relative to the output's largest value
 
 
 @dataclass
@@ -89,20 +89,30 @@ def products(shapes=GEMM) -> Iterator[tuple[str, Graph, dict, tuple[int, ...]]]:
         yield "gemm", graph, tensors, (1, rows, depth)
 
 
-def results(groups, threads: int, rounds: int, text: str, peers: dict[str, Callable]) -> Iterator[Result]:
+def results(
+    groups, limits: Limits, rounds: int, *, text: str = "", peers: dict[str, Callable] | None = None,
+    machine: Machine | None = None,
+) -> Iterator[Result]:  # fmt: skip
     """A Result for every distinct kernel and shape of the networks; `text` has to occur in kernel, kind or layer.
 
     A round goes through all networks of a group; their memory goes with the group.
     """
-    machine, seen = Machine(threads), set()
+    seen = set()
     for group in groups:
-        yield from _timed(group, machine, seen, rounds, text, peers)
+        rows = list(_rows(group, limits, seen, text, peers or {}, machine))
+        for _ in range(rounds):
+            for row, *_ in rows:
+                row.round()
+        for row, about, known in rows:
+            yield Result(*about, **row.result(), **known)
 
 
-def _timed(group, machine: Machine, seen: set, rounds: int, text: str, peers: dict[str, Callable]) -> Iterator[Result]:
-    rows = []
+def _rows(
+    group, limits: Limits, seen: set, text: str, peers: dict[str, Callable], machine: Machine | None
+) -> Iterator[tuple[Row, tuple, dict]]:
+    """(row, what it is about, what is known of it without time) of all that is wanted and not `seen` yet."""
     for network, graph, tensors, shape in group:
-        for bench, node, numbers in _nodes(graph, tensors, shape, machine.threads):
+        for bench, node, numbers in _nodes(graph, tensors, shape, limits.threads, machine):
             key, kernel = bench.key(node, numbers), bench.kernel(numbers)
             what = kind(bench.program.steps[numbers[0]], tensors)
             if key in seen or not any(text in part for part in (kernel, what, node.output)):
@@ -111,27 +121,23 @@ def _timed(group, machine: Machine, seen: set, rounds: int, text: str, peers: di
             bench.run()
             error = bench.error(node)
             others = {name: peer(node, bench.tensors, bench.inputs(node)) for name, peer in peers.items()}
-            about = (network, node.output, kernel, bench.shapes(node), machine.threads, shape[0])
-            known = dict(error=error, passed=bool(error <= TOLERANCE), peers=others)
-            rows.append((Row(bench, machine, numbers), about, known))
-    for _ in range(rounds):
-        for row, *_ in rows:
-            row.round()
-    for row, about, known in rows:
-        yield Result(*about, **row.result(), **known)
+            about = (network, node.output, kernel, bench.shapes(node), limits.threads, shape[0])
+            known = dict(error=error, passed=bool(error <= bench.tolerance(numbers)), peers=others)
+            yield Row(bench, limits, numbers), about, known
 
 
-def _nodes(graph: Graph, tensors: dict, shape: tuple[int, ...], threads: int):
-    """(bench, node, rows of its steps): every node by itself, then those that the network's own plan has in bands."""
-    bench = Bench(graph, tensors, shape, threads)
+def _nodes(graph: Graph, tensors: dict, shape: tuple[int, ...], threads: int, machine: Machine | None):
+    """(bench, node, rows of its steps): every node by itself, then those that the network's own plan fuses."""
+    machine = machine or host()
+    bench = Bench(graph, tensors, shape, threads=threads, machine=machine)
     yield from ((bench, *found) for found in bench.nodes())
-    steps = make_program(graph, tensors, shape, threads, bench.packed).steps
-    bands = [step.node for step in steps if step.node.op == "bands"]
-    if bands:
-        bench = Bench(
-            graph, tensors, shape, threads, {part.output for node in bands for part in node.attributes["parts"][:-1]}
-        )
-        yield from ((bench, *found) for found in bench.nodes() if found[0].op == "bands")
+    fused = [
+        n for n in make_plan(graph, tensors, shape, threads=threads, machine=machine).graph.nodes if n.op == "fused"
+    ]
+    if fused:
+        inner = {part.output for node in fused for part in node.attributes["parts"][:-1]}
+        bench = Bench(graph, tensors, shape, threads=threads, machine=machine, inner=inner)
+        yield from ((bench, *found) for found in bench.nodes() if found[0].op == "fused")
 
 
 def show(result: Result, header: bool) -> None:
@@ -151,7 +157,7 @@ def show(result: Result, header: bool) -> None:
     )
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, machine: Machine | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.kernels", description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS, choices=ARCHITECTURES, metavar="MODEL")
     parser.add_argument("--batch-sizes", nargs="+", type=positive, default=[1], metavar="N")
@@ -174,7 +180,10 @@ def main(argv: list[str] | None = None) -> int:
                     peers = {name: PEERS[name](threads) for name in options.against}
                 except ImportError as error:
                     parser.error(f"{error.name} is not installed: pip install nanoinfer[bench]")
-            for number, result in enumerate(results(groups, threads, options.rounds, options.filter, peers)):
+            found = results(
+                groups, Limits(threads), options.rounds, text=options.filter, peers=peers, machine=machine
+            )  # fmt: skip
+            for number, result in enumerate(found):
                 show(result, number == 0)
                 rows.append(result)
             if options.gemm:

@@ -54,7 +54,7 @@ class Operator(nn.Module):
 
 
 class Chain(nn.Module):
-    """The convolutions that a node of bands stands for: the first one's inputs, then what else the last one reads."""
+    """The convolutions of a fused node: its inputs are those of the first, then what else the last one reads."""
 
     def __init__(self, node: Node, tensors: dict[str, np.ndarray]):
         super().__init__()
@@ -70,7 +70,7 @@ class Chain(nn.Module):
 
 
 def module_of(node: Node, tensors: dict[str, np.ndarray]) -> nn.Module:
-    return Chain(node, tensors) if node.op == "bands" else Operator(node, tensors)
+    return Chain(node, tensors) if node.op == "fused" else Operator(node, tensors)
 
 
 def _tokens(m, x, rest, a):

@@ -21,7 +21,7 @@ from .errors import InputError, did_you_mean
 from .graph import Graph, passes
 from .lowering import Unsupported
 from .lowering.packed import PackedWeights
-from .machine import host
+from .machine import Machine, host
 from .plan import Plan, Program, make_plan, make_program
 from .progress import progress_bar
 from .weights import release
@@ -111,10 +111,12 @@ class Model:
         graph: Graph,
         tensors: dict[str, np.ndarray],
         threads: int,
+        *,
+        machine: Machine | None = None,
         pass_count: int | None = None,
     ):
         self.architecture, self.graph, self.tensors, self.threads = architecture, graph, tensors, threads
-        self.pass_count = pass_count
+        self.machine, self.pass_count = machine or host(), pass_count
         self.classes = tensors[graph.producers()[graph.outputs[0]].tensors["weight"]].shape[0]
         self._lock, self._busy = threading.RLock(), False
         self._graphs: OrderedDict[Section, tuple[Graph, dict[str, np.ndarray]]] = OrderedDict()
@@ -129,14 +131,25 @@ class Model:
 
     def __reduce__(self):
         """Programs and packed weights are made again where a copy is used."""
-        return Model, (self.architecture, self.graph, self.tensors, self.threads, self.pass_count)
+        return _copy, (self.architecture, self.graph, self.tensors, self.threads, self.pass_count)
 
     def __repr__(self) -> str:
         return f"<nanoinfer {self.name}, {self.classes} classes, {self.threads} threads>"
 
     def with_passes(self, count: int | None) -> Model:
         """The same network and weights with only the first `count` graph passes; 0 runs every operator as it stands."""
-        return Model(self.architecture, self.graph, self.tensors, self.threads, count)
+        return self._with(pass_count=count)
+
+    def planned_for(self, machine: Machine) -> Model:
+        """The same network and weights, planned for another machine than the host, such as one with other caches.
+
+        Its vectors may be wider than the host's: LLVM then makes several registers of one.
+        """
+        return self._with(machine=machine)
+
+    def _with(self, **changes) -> Model:
+        options = {"machine": self.machine, "pass_count": self.pass_count, **changes}
+        return Model(self.architecture, self.graph, self.tensors, self.threads, **options)
 
     def __call__(self, x: np.ndarray, taps: Iterable[str] = ()):
         """Logits (N, classes) of x, float32 (N, 3, H, W) as torch takes it.
@@ -259,7 +272,7 @@ class Model:
         def make():
             graph, tensors = self._optimised(section)
             with self._refusals(shape):
-                return make_plan(graph, tensors, shape, threads=self.threads, machine=host())
+                return make_plan(graph, tensors, shape, threads=self.threads, machine=self.machine)
 
         return _kept(self._plans, (shape, section), PLANS_KEPT, make)
 
@@ -299,6 +312,11 @@ class Model:
         if x.size == 0:
             raise InputError(f"the input has shape {x.shape} and holds nothing; pass at least one image")
         return np.ascontiguousarray(x)
+
+
+def _copy(architecture, graph, tensors, threads, pass_count) -> Model:
+    """A pickled model, planned for the machine where it is loaded."""
+    return Model(architecture, graph, tensors, threads, pass_count=pass_count)
 
 
 def _kept(table: OrderedDict, key, limit: int, make: Callable):

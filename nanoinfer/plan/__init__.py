@@ -74,7 +74,8 @@ def make_plan(graph: Graph, tensors: Tensors, input_shape: tuple[int, ...], *, t
     shapes = ops.infer_shapes(graph, (images // shards, *size), known)
     in_place = _reads_input_in_place(graph, shapes, machine)
     graph = fusion.fuse(graph, shapes, tensors, machine, threads // shards)
-    layout = memory.lay_out(graph, shapes, machine, threads // shards, in_place)
+    needs = memory.buffers(graph, shapes, machine, threads // shards, in_place)
+    layout = memory.lay_out(needs, threads // shards)
     return Plan(graph, input_shape, shapes, shards, threads // shards, in_place, layout, machine)
 
 

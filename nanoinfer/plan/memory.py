@@ -1,6 +1,6 @@
 """Which memory each value has: lifetimes, read off the order of nodes, to offsets in one arena.
 
-`assign_offsets` is a pure function of sizes and lifetimes; `lay_out` reads these off a graph.
+`buffers` reads sizes and lifetimes off a graph, `assign_offsets` is a pure function of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ..lowering import LOWERINGS, Shapes
 from ..lowering.layout import ALIGNMENT, nhwc
 from ..machine import Machine
 
-THREADS = "thread workspaces"  # with a space: the name of no value
+THREADS = "thread workspaces"  # among the buffers
 
 
 def assign_offsets(sizes: dict[str, int], lifetimes: dict[str, tuple[int, int]]) -> tuple[dict[str, int], int]:
@@ -59,33 +59,53 @@ class Memory:
         return self.bytes - self.threads * self.thread_workspace_bytes
 
 
-def lay_out(graph: Graph, shapes: Shapes, machine: Machine, threads: int, in_place: bool) -> Memory:
-    """Memory for every value that is no view of another; the input has none if it is read `in_place`."""
-    lifetimes, sizes = _values(graph, shapes, machine, in_place)
+@dataclass(frozen=True)
+class Buffers:
+    """What a shard needs memory for: sizes in bytes, and lifetimes as (first, last) number of a node."""
+
+    values: dict[str, int]
+    workspaces: dict[str, int]  # by the output of their node
+    thread_workspace: int  # of each thread
+    lifetimes: dict[str, tuple[int, int]]  # of all, a workspace under "OUTPUT workspace"
+
+
+def buffers(graph: Graph, shapes: Shapes, machine: Machine, threads: int, in_place: bool) -> Buffers:
+    """One for each value that is no view of another; the network's input has none if it is read `in_place`."""
+    lifetimes, values = _values(graph, shapes, machine, in_place)
     workspaces, thread_bytes = {}, 0
     for number, node in enumerate(graph.nodes):
         lowering = LOWERINGS[node.op]
         if lowering.workspace and (size := lowering.workspace(node, shapes, machine)):
-            workspaces[f"{node.output} workspace"] = size
-            lifetimes[f"{node.output} workspace"] = number, number
+            workspaces[node.output] = size
+            lifetimes[_workspace(node.output)] = number, number
         if lowering.thread_workspace:
             thread_bytes = max(thread_bytes, lowering.thread_workspace(node, shapes, machine))
-    buffers = sizes | workspaces
     if threads > 1:
-        _delay_reuse(buffers, lifetimes, machine)
+        _delay_reuse(values | {_workspace(name): size for name, size in workspaces.items()}, lifetimes, machine)
     # A thread's workspace stays where it is from the first step to the last: what the thread wrote there is in its own
     # cache, while memory that another thread wrote last has to be fetched from that one's.
-    thread_bytes = aligned(thread_bytes)
     lifetimes[THREADS] = -1, len(graph.nodes)
-    offsets, total = assign_offsets({**buffers, THREADS: threads * thread_bytes}, lifetimes)
+    return Buffers(values, workspaces, aligned(thread_bytes), lifetimes)
+
+
+def lay_out(needs: Buffers, threads: int, guard: int = 0) -> Memory:
+    """Offsets for all buffers, with `guard` bytes that nobody owns on both sides of each."""
+    sizes = needs.values | {_workspace(name): size for name, size in needs.workspaces.items()}
+    sizes[THREADS] = threads * needs.thread_workspace
+    offsets, total = assign_offsets({name: size + 2 * guard for name, size in sizes.items()}, needs.lifetimes)
     return Memory(
-        {name: offsets[name] for name in sizes},
-        {name.removesuffix(" workspace"): offsets[name] for name in workspaces},
-        offsets[THREADS],
-        thread_bytes,
+        {name: offsets[name] + guard for name in needs.values},
+        {name: offsets[_workspace(name)] + guard for name in needs.workspaces},
+        offsets[THREADS] + guard,
+        needs.thread_workspace,
         threads,
         aligned(total),
     )
+
+
+def _workspace(output: str) -> str:
+    """The name of a node's workspace among the buffers; it has a space, so it is the name of no value."""
+    return f"{output} workspace"
 
 
 def _values(graph: Graph, shapes: Shapes, machine: Machine, in_place: bool) -> tuple[dict, dict[str, int]]:

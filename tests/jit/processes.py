@@ -11,23 +11,25 @@ LINEAR_GELU = """
 import hashlib, json, sys, warnings
 import numpy as np
 from nanoinfer import runtime
-from nanoinfer.plan import program as plan
 from nanoinfer.graph import Builder
-from nanoinfer.lowering.layout import Packed
+from nanoinfer.lowering.packed import PackedWeights
+from nanoinfer.machine import host
+from nanoinfer.plan import make_plan, make_program
 
 {before}
 builder = Builder(40)
 value = builder.activation(builder.linear(builder.input, "c", 50), "gelu", "a")
-generator, packed = np.random.default_rng(0), Packed()
+generator = np.random.default_rng(0)
 tensors = {{name: generator.standard_normal(shape, np.float32) for name, shape in builder.parameters.items()}}
 x = generator.standard_normal((6, 40), np.float32)
 with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
-    program = plan.make_program(builder.finish(value, value), tensors, x.shape, 1, packed)
-    program.take(x)
+    plan = make_plan(builder.finish(value, value), tensors, x.shape, threads=1, machine=host())
+    program = make_program(plan, tensors, PackedWeights())
+    program.bind_input(x)
     runtime.team(1).run(program.table)
 print(json.dumps(dict(
-    bits=hashlib.sha256(program.give("a").tobytes()).hexdigest(), compiled="numba" in sys.modules,
+    bits=hashlib.sha256(program.read_output("a").tobytes()).hexdigest(), compiled="numba" in sys.modules,
     warnings=[[item.category.__name__, str(item.message)] for item in seen],
 )))
 """

@@ -14,7 +14,7 @@ from tests.jit.processes import start
 def test_settings_for_compilation_are_restored(monkeypatch):
     monkeypatch.setattr(config, "DISABLE_JIT", True)
     before = gc.get_threshold()
-    with pytest.raises(KeyboardInterrupt), compiler.undisturbed():
+    with pytest.raises(KeyboardInterrupt), compiler.compile_settings():
         assert not config.DISABLE_JIT and gc.get_threshold()[0] >= 10_000
         raise KeyboardInterrupt
     assert config.DISABLE_JIT and gc.get_threshold() == before
@@ -42,12 +42,13 @@ def test_another_thread_may_compile_at_the_same_time(tmp_path):
     code = """
 import threading, time, numba
 from nanoinfer.kernels.jit import compiler, library
+from nanoinfer.kernels.packing import Packing
 def meanwhile(flags=compiler.Flags):
     other.start()
     time.sleep(0.5)
     return flags()
 other, compiler.Flags = threading.Thread(target=lambda: numba.njit("i8(i8)")(lambda x: x + 1)), meanwhile
-library._compile([("packing",)])
+library._compile([Packing()])
 other.join()
 """
     process = start(code, tmp_path)

@@ -5,6 +5,7 @@ import struct
 import sys
 
 import pytest
+from nanoinfer.kernels.elementwise import Elementwise
 from nanoinfer.kernels.jit import elf, library
 
 from tests.jit.processes import run_linear_gelu
@@ -25,8 +26,8 @@ def test_llvm_loads_the_same_cached_kernels(filled):
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="ELF for x86-64")
 def test_elf_loader_refuses_broken_and_unknown_objects():
-    variant = ("elementwise", 16, "gelu")
-    symbol, code = library._compile([variant])[variant]
+    spec = Elementwise(16, "gelu")
+    symbol, code = library._compile([spec])[spec]
     assert len(elf.load([(symbol, code)])) == 1
     for broken in (b"", b"MZ", code[:70], code[:18] + b"\xb7" + code[19:], code[: len(code) // 2]):
         assert elf.load([(symbol, broken)]) is None

@@ -9,8 +9,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from nanoinfer.kernels import kernel_name
+from nanoinfer.kernels.depthwise import Depthwise
 from nanoinfer.kernels.jit import cache as kernel_cache
-from nanoinfer.kernels.jit import library
+from nanoinfer.kernels.matmul import Matmul
+from nanoinfer.kernels.pooling import MaxPool
 
 from tests.jit.processes import LINEAR_GELU, PREDICT, kernel_files, output_of, run_linear_gelu, start
 
@@ -28,7 +31,7 @@ def test_second_process_compiles_nothing(filled):
     (folder,) = cache.iterdir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     names = {path.name for path in folder.iterdir()} - {path.name for path in kernel_files(cache)}
-    assert len(kernel_files(cache)) >= 3 and names == {"target"}  # no temporary file is left
+    assert len(kernel_files(cache)) >= 3 and names == {"vectors"}  # no temporary file is left
     second = run_linear_gelu(cache)
     assert second == {**first, "compiled": False}
 
@@ -96,7 +99,7 @@ def test_cache_folder_that_others_can_write_to_is_refused(copied, inner):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files")
 def test_full_disk_gives_one_warning(filled, tmp_path):
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))"
     assert_one_warning(run_linear_gelu(tmp_path / "cache", limit), filled[1]["bits"])
     assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
@@ -138,10 +141,12 @@ def test_cache_key_depends_on_sources_and_cpu(tmp_path, monkeypatch):
 
 def test_kernel_names_of_variants_differ():
     for first, second in (
-        (("depthwise", 3, 1, 1, 7, 8, "hard", 4), ("depthwise", 3, 1, 1, 7, 8, "hard", 8)),
-        (("a", 1, 12), ("a", 11, 2)),
+        (Depthwise(3, 1, 1, 7, 8, "piecewise", 4), Depthwise(3, 1, 1, 7, 8, "piecewise", 8)),
+        (Matmul(1, 12, 16, "piecewise"), Matmul(11, 2, 16, "piecewise")),
+        (Matmul(4, 2, 16, "piecewise", "taps"), Matmul(4, 2, 16, "piecewise", "partial")),
+        (MaxPool(4, 2, 16), Matmul(4, 2, 16, "piecewise")),
     ):
-        assert library.kernel_name(first) != library.kernel_name(second)
+        assert kernel_name(first) != kernel_name(second)
 
 
 @pytest.mark.parametrize("version_file", [None, "# This file helps to compute a version number in source trees"])

@@ -31,7 +31,7 @@ def test_batch_shards_match_single_thread(threads):
     x = random_images(2 * threads + 1, (64, 48), seed=8)
     tap = "blocks.1.1"
     for count in range(1, len(x) + 1):
-        assert team.program((count, 3, 64, 48)).ways == (threads if count % threads == 0 else 1)
+        assert team.program((count, 3, 64, 48)).shards == (threads if count % threads == 0 else 1)
         (y, taps), (expected, seen) = team(x[:count], taps=tap), alone(x[:count], taps=tap)
         np.testing.assert_array_equal(y, expected)
         np.testing.assert_array_equal(taps[tap], seen[tap])

@@ -14,8 +14,9 @@ import torch
 import nanoinfer
 from nanoinfer import runtime
 from nanoinfer.graph import Builder
-from nanoinfer.lowering.layout import Packed
-from nanoinfer.plan.program import make_program
+from nanoinfer.lowering.packed import PackedWeights
+from nanoinfer.machine import host
+from nanoinfer.plan import make_plan, make_program
 from tests.helpers import random_images
 
 SECONDS = 60  # until a call counts as hanging
@@ -148,16 +149,17 @@ def test_bits_do_not_depend_on_the_callers_floating_point_mode(threads):
     y = net.linear(net.input, "c", 48)
     tensors = {"c.weight": np.eye(48, dtype=np.float32), "c.bias": np.zeros(48, np.float32)}
     x = np.full((4, 48), 1e-40, np.float32)
-    program = make_program(net.finish(y, y), tensors, x.shape, threads, Packed())
+    plan = make_plan(net.finish(y, y), tensors, x.shape, threads=threads, machine=host())
+    program = make_program(plan, tensors, PackedWeights())
     if not torch.set_flush_denormal(True):
         pytest.skip("this CPU cannot flush denormals")
     try:
-        program.take(x)
+        program.bind_input(x)
         runtime.team(threads).run(program.table)
         assert float(np.float32(1e-40)) == 0.0  # the caller's mode is still set
     finally:
         torch.set_flush_denormal(False)
-    np.testing.assert_array_equal(program.give(y.name), x)
+    np.testing.assert_array_equal(program.read_output(y.name), x)
 
 
 def test_call_from_within_a_call_is_refused():

@@ -1,5 +1,7 @@
 """The memory planner: buffers that live at the same time never overlap, and the arena is not much above the peak."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,8 +9,9 @@ from hypothesis import strategies as st
 
 from nanoinfer.architectures import MODELS
 from nanoinfer.graph import ops, passes
-from nanoinfer.machine import target
-from nanoinfer.plan import arena, memory
+from nanoinfer.lowering.layout import ALIGNMENT
+from nanoinfer.plan import memory
+from tests.guarded import HOST
 
 
 @st.composite
@@ -20,7 +23,7 @@ def buffers(draw, most=25):
 
 
 def aligned(size):
-    return -(-size // memory.ALIGNMENT) * memory.ALIGNMENT
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def peak(sizes, lifetimes):
@@ -32,11 +35,11 @@ def peak(sizes, lifetimes):
 
 @settings(max_examples=300, deadline=None)
 @given(buffers())
-def test_placement(case):
+def test_offsets_never_overlap_while_alive(case):
     sizes, lifetimes = case
-    offsets, total = memory.place(sizes, lifetimes)
+    offsets, total = memory.assign_offsets(sizes, lifetimes)
     assert offsets.keys() == sizes.keys()
-    assert all(offset >= 0 and offset % memory.ALIGNMENT == 0 for offset in offsets.values())
+    assert all(offset >= 0 and offset % ALIGNMENT == 0 for offset in offsets.values())
     assert all(offsets[name] + sizes[name] <= total for name in sizes)
     for one in sizes:
         for other in sizes:
@@ -46,7 +49,7 @@ def test_placement(case):
     steps = range(20)
     live = max(sum(sizes[n] for n, (first, last) in lifetimes.items() if first <= step <= last) for step in steps)
     assert live <= total <= sum(aligned(size) for size in sizes.values())
-    assert (offsets, total) == memory.place(sizes, lifetimes)
+    assert (offsets, total) == memory.assign_offsets(sizes, lifetimes)
 
 
 def chain(sizes):
@@ -56,66 +59,70 @@ def chain(sizes):
 
 @settings(max_examples=200, deadline=None)
 @given(st.sets(st.integers(1, 40), min_size=1, max_size=20), st.booleans())
-def test_chain_that_only_grows_or_shrinks_needs_the_peak(lines, falling):
-    sizes, lifetimes = chain([memory.ALIGNMENT * n for n in sorted(lines, reverse=falling)])
-    assert memory.place(sizes, lifetimes)[1] == peak(sizes, lifetimes)
+def test_growing_or_shrinking_chain_needs_its_peak(blocks, falling):
+    sizes, lifetimes = chain([ALIGNMENT * n for n in sorted(blocks, reverse=falling)])
+    assert memory.assign_offsets(sizes, lifetimes)[1] == peak(sizes, lifetimes)
 
 
 @pytest.mark.parametrize("size", [1, 128, 1000])
 def test_chain_of_equal_buffers_needs_two(size):
     sizes, lifetimes = chain([size] * 9)
-    assert memory.place(sizes, lifetimes)[1] == aligned(size) + size
+    assert memory.assign_offsets(sizes, lifetimes)[1] == aligned(size) + size
 
 
-def test_residual_keeps_its_place():
+def test_residual_lives_across_its_branch():
     """The shortcut lives across a branch whose values come and go beside it."""
     sizes = {"x": 1024, "wide": 4096, "narrow": 512, "sum": 1024}
     lifetimes = {"x": (0, 3), "wide": (1, 2), "narrow": (2, 3), "sum": (3, 4)}
-    assert memory.place(sizes, lifetimes)[1] == 1024 + 4096 + 512
+    assert memory.assign_offsets(sizes, lifetimes)[1] == 1024 + 4096 + 512
 
 
-def test_nothing_to_place():
-    assert memory.place({}, {}) == ({}, 0)
+def test_no_buffers():
+    assert memory.assign_offsets({}, {}) == ({}, 0)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_small_memory_that_threads_share_rests_before_it_is_used_again(threads, monkeypatch):
-    monkeypatch.setattr(arena, "cache_sizes", lambda: (32 << 10, 1 << 20, 32 << 20))
-    graph = MODELS["mobilenetv3_small_100"].graph()
-    shapes = {**graph.parameters, **graph.buffers}
-    tensors = {key: np.broadcast_to(np.float32(1), shape) for key, shape in shapes.items()}
-    graph, tensors = passes.optimise(graph, tensors)
-    values = ops.infer_shapes(graph, (1, 3, 224, 224), {key: tensor.shape for key, tensor in tensors.items()})
-    offsets = arena.lay_out(graph, values, target.host(), threads, True).offsets
-    ends = {name: offset + 4 * int(np.prod(values[name])) for name, offset in offsets.items()}
-    written = {node.output: number for number, node in enumerate(graph.nodes)}
-    read = {name: number for number, node in enumerate(graph.nodes) for name in node.inputs}
-    soonest = min(
-        written[other] - read[name]
-        for name in offsets
-        for other in offsets
-        if ends[name] - offsets[name] <= arena.SMALL * 2**20
-        and written[other] > read.get(name, len(written))
-        and offsets[name] < ends[other]
-        and offsets[other] < ends[name]
-    )
-    assert soonest == (1 if threads == 1 else 1 + arena.REST)
-
-
-@pytest.mark.parametrize("name", ["mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d", "vit_b_32"])
-def test_arena_of_a_network_is_close_to_its_peak(name, monkeypatch):
-    seen = []
-
-    def watched(sizes, lifetimes, place=memory.place):
-        seen.append((sizes, lifetimes, place(sizes, lifetimes)))
-        return seen[-1][2]
-
-    monkeypatch.setattr(memory, "place", watched)
+def needs_of(name, machine, threads):
+    """(optimised graph, shapes, buffers) of a network at 224 x 224."""
     graph = MODELS[name].graph()
     shapes = {**graph.parameters, **graph.buffers}
     tensors = {key: np.broadcast_to(np.float32(1), shape) for key, shape in shapes.items()}
     graph, tensors = passes.optimise(graph, tensors)
     values = ops.infer_shapes(graph, (1, 3, 224, 224), {key: tensor.shape for key, tensor in tensors.items()})
-    arena.lay_out(graph, values, target.host(), 2, True)
-    sizes, lifetimes, (_, total) = seen[0]
-    assert peak(sizes, lifetimes) <= aligned(total) <= 1.1 * peak(sizes, lifetimes)
+    return graph, values, memory.buffers(graph, values, machine, threads, True)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_small_shared_memory_rests_before_reuse(threads):
+    machine = replace(HOST, l2_bytes=1 << 20)
+    graph, values, needs = needs_of("mobilenetv3_small_100", machine, threads)
+    offsets = memory.lay_out(needs, threads).offsets
+    ends = {name: offset + 4 * int(np.prod(values[name])) for name, offset in offsets.items()}
+    written = {node.output: number for number, node in enumerate(graph.nodes)}
+    read = {name: number for number, node in enumerate(graph.nodes) for name in node.inputs}
+    tuning = machine.tuning
+    soonest = min(
+        written[other] - read[name]
+        for name in offsets
+        for other in offsets
+        if ends[name] - offsets[name] <= tuning.reuse_delay_below * machine.l2_bytes
+        and written[other] > read.get(name, len(written))
+        and offsets[name] < ends[other]
+        and offsets[other] < ends[name]
+    )
+    assert soonest == (1 if threads == 1 else 1 + tuning.reuse_delay)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d", "vit_b_32"])
+def test_arena_close_to_peak(name):
+    *_, needs = needs_of(name, HOST, 2)
+    sizes = {**needs.values, **{f"{output} workspace": size for output, size in needs.workspaces.items()}}
+    sizes[memory.THREADS] = 2 * needs.thread_workspace
+    most = peak(sizes, needs.lifetimes)
+    assert most <= memory.lay_out(needs, 2).bytes <= 1.1 * most
+
+
+def test_guard_bytes_lie_around_every_buffer():
+    *_, needs = needs_of("mobilenetv3_small_100", HOST, 2)
+    plain, guarded = memory.lay_out(needs, 2), memory.lay_out(needs, 2, guard=256)
+    assert guarded.bytes > plain.bytes and guarded.offsets.keys() == plain.offsets.keys()
+    assert min(guarded.offsets.values()) >= 256

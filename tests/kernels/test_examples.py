@@ -1,0 +1,65 @@
+"""Every kernel that KERNELS gives an example, against its reference there: a kernel is tested by being registered."""
+
+import numpy as np
+import pytest
+from nanoinfer.kernels import KERNELS, convolution, kernel_name
+from nanoinfer.kernels.jit import library
+
+from tests.guarded import assert_guards_untouched, guarded, guarded_empty
+
+MEASURED_OR_CONTROL = {"convolution", "peak", "read", "thread_program", "leader", "worker"}  # tested by hand
+
+
+def address(value):
+    return value.ctypes.data if isinstance(value, np.ndarray) else int(value)
+
+
+def encode(record, fields):
+    """A record's words by name, 0 for those that are not given."""
+    return np.array([address(fields.get(name, 0)) for name in record._fields], np.int64)
+
+
+@pytest.mark.parametrize("lanes", [16, 8, 4])
+@pytest.mark.parametrize("name", [name for name, kernel in KERNELS.items() if kernel.example])
+def test_kernel_matches_its_reference(name, lanes):
+    kernel, calls = KERNELS[name], []
+
+    def check(spec, expected, **fields):
+        assert isinstance(spec, kernel.spec)
+        calls.append(spec)
+        floats = {key: guarded(v) for key, v in fields.items() if isinstance(v, np.ndarray) and v.dtype == np.float32}
+        for threads in (1, 3) if kernel.instruction else (1,):
+            y = guarded_empty(expected.size).reshape(expected.shape)
+            run(spec, {**fields, **floats, "y": y}, threads)
+            assert_near(y, expected, kernel.tolerance)
+            assert_guards_untouched(y)
+        for key, array in floats.items():
+            if key != "workspace":
+                np.testing.assert_array_equal(array, fields[key], f"{kernel_name(spec)} wrote to {key}")
+
+    def run(spec, fields, threads):
+        native = library.function(spec)
+        if kernel.instruction:
+            assert fields.keys() <= set(kernel.instruction._fields)
+            row = np.concatenate([[0], encode(kernel.instruction, fields)])
+            for thread in range(threads):
+                native(row.ctypes.data, thread, threads)
+        else:
+            assert fields.keys() <= {*convolution.Tile._fields, *convolution.TileRun._fields}
+            tile, call = encode(convolution.Tile, fields), encode(convolution.TileRun, fields)
+            native(tile.ctypes.data, call.ctypes.data)
+
+    kernel.example(lanes, np.random.default_rng(0), check)
+    assert calls
+
+
+def assert_near(y, expected, tolerance):
+    if tolerance == 0:
+        np.testing.assert_array_equal(y, expected)
+    else:
+        assert np.abs(y - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def test_every_kernel_has_a_reference_or_a_test_by_hand():
+    assert {name for name, kernel in KERNELS.items() if not kernel.example} == MEASURED_OR_CONTROL
+    assert all(kernel.reference for kernel in KERNELS.values() if kernel.example)
