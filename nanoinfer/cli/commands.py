@@ -1,33 +1,22 @@
-"""The command line: nanoinfer predict, models, convert, warmup.
-
-The commands that look inside a network are in cli_reports.py and cli_profile.py.
-
-Each command imports what it needs when it runs, so that `nanoinfer models` loads no kernels and no command that prints
-JSON loads the table printer. A wrong use or a bad input is one line on standard error and exit code 2.
-"""
+"""The commands predict, models, convert and warmup: functions of the parsed arguments that return the exit code."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import os
-import re
-import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from .. import __version__
-from ..errors import InputError, printable
-from . import profile as cli_profile
-from . import reports as cli_reports
+from ..errors import InputError, did_you_mean, printable
+from ..reports.report import Column, Table
+from . import fail
+from .predictions import PRINTERS, Prediction
 
-MOST = 1_000_000_000  # of anything that is counted
 DEFAULT_MODEL = "digits"  # the one network whose weights and sample images ship with the package
-
 WARMUP_MODELS = (
     "digits",
     "mobilenetv2_article",
@@ -37,99 +26,7 @@ WARMUP_MODELS = (
     "resnext50_32x4d",
     "vit_b_32",
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code. --help and --version leave with SystemExit, as argparse does."""
-    for name in ("stdout", "stderr"):  # a stream that the caller has closed is None
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))
-    warnings.showwarning = lambda message, *_, **__: print(f"nanoinfer: warning: {message}", file=sys.stderr)
-    if hasattr(sys.stdout, "reconfigure"):  # a file name or label that the console cannot show must not end the run
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        arguments = _parser().parse_args(argv)
-        code = arguments.run(arguments)
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader (head, less) has seen enough; nothing may be written at exit either
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except InputError as error:
-        return _fail(str(error))
-    except MemoryError as error:
-        return _fail(f"{error or 'not enough memory'}; choose a smaller size")
-    except OSError as error:
-        name = f"{printable(error.filename)}: " if error.filename else ""
-        return _fail(f"{name}{error.strerror or error}; check the path, its permissions and the disk")
-
-
-def _fail(message: str) -> int:
-    with suppress(OSError):  # where neither stream can be written, the exit code still tells
-        sys.stdout.flush()
-        print(f"nanoinfer: {message}", file=sys.stderr)
-    return 2
-
-
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **options):
-        super().__init__(allow_abbrev=False, **options)  # "--top" must not change its meaning with the next option
-
-    def error(self, message: str):
-        raise InputError(f"{message}; see '{self.prog} --help'")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="nanoinfer", description="CPU inference for vision networks.")
-    parser.add_argument("--version", action="version", version=f"nanoinfer {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    command = commands.add_parser("predict", help="classify images", description="Classify images.")
-    command.add_argument("images", nargs="*", metavar="IMAGE", help="image files; without any, the ten sample digits")
-    command.add_argument("-m", "--model", help=f"see 'nanoinfer models' (default: {DEFAULT_MODEL})")
-    command.add_argument("--weights", metavar="W", help=".safetensors or .pth file, hub:OWNER/NAME or random[:SEED]")
-    command.add_argument("--num-classes", type=positive, metavar="C", help="of fine-tuned weights")
-    command.add_argument("--topk", type=positive, metavar="K", help="labels for each image (default: 5)")
-    command.add_argument("--threads", type=positive, metavar="N", help="default: every core this process may use")
-    command.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
-    command.set_defaults(run=predict)
-
-    command = commands.add_parser("models", help="list the networks", description="List the networks.")
-    command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'mobilenet*'")
-    command.set_defaults(run=models)
-
-    cli_reports.add_commands(commands, positive)
-    cli_profile.add_command(commands, positive)
-
-    text = "Copy the tensors of a .pth file to a .safetensors file, without torch."
-    command = commands.add_parser("convert", help=".pth to .safetensors", description=text)
-    command.add_argument("source", metavar="IN.pth")
-    command.add_argument("target", metavar="OUT.safetensors")
-    command.set_defaults(run=convert)
-
-    text = "Compile the kernels that networks need, so that the next start is a warm one."
-    command = commands.add_parser("warmup", help="compile kernels ahead of time", description=text)
-    command.add_argument("models", nargs="*", metavar="MODEL", help=f"default: {', '.join(WARMUP_MODELS)}")
-    command.set_defaults(run=warmup)
-    return parser
-
-
-def positive(text: str) -> int:
-    """A whole number above 0, as an argument."""
-    if not re.fullmatch("[0-9]{1,18}", text) or not 0 < int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{printable(text)!r} is not a whole number above 0 and up to {MOST:,}")
-    return int(text)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One classified image: (label, index, probability) in falling order, and the time of the network alone."""
-
-    file: str
-    top: list[tuple[str, int, float]]
-    milliseconds: float
+PROGRESS_ABOVE = 10  # images; fewer are done before a progress bar is of use
 
 
 def predict(arguments: argparse.Namespace) -> int:
@@ -139,32 +36,34 @@ def predict(arguments: argparse.Namespace) -> int:
         raise InputError(f"no image given: nanoinfer predict photo.jpg -m {name}")
     if not images:
         images, topk = _samples(), arguments.topk or 1
-    from .. import console as report
+    from ..console import progress_bar
     from ..model import create_model
-    from ..progress import progress_bar
 
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # what is wrong with a file is said in one line, or is harmless
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # a file's faults are said in one line, or are harmless
     model = create_model(name, arguments.weights, threads=arguments.threads, num_classes=arguments.num_classes)
-    bad = []
+    bad: list[str] = []
     with progress_bar("classifying") as progress:
-        report.PRINTERS[arguments.format](_predictions(model, images, topk, bad, progress))
+        PRINTERS[arguments.format](_predictions(model, images, topk, bad, progress))
     for message in bad:
-        _fail(message)
+        fail(message)
     return 2 if bad else 0
 
 
 def _samples() -> list[str]:
     """The sample digits, as paths from the current folder where they lie below it."""
-    folder = Path(__file__).parents[1] / "data" / "digits"
+    from ..data import FOLDER
+
+    folder = FOLDER / "digits"
     with suppress(OSError, ValueError):  # elsewhere, or in a folder that is gone
         folder = folder.relative_to(Path.cwd())
     return [str(path) for path in sorted(folder.glob("*.png"))]
 
 
 def _predictions(model, images: list[str], topk: int, bad: list[str], progress=None) -> Iterator[Prediction]:
+    """One Prediction per image, as soon as it is made; messages about images that have none go into `bad`."""
     warm = False
     for done, file in enumerate(images):
-        if progress and len(images) > 10:
+        if progress and len(images) > PROGRESS_ABOVE:
             progress(done, len(images))
         try:
             x = model.preprocess([file])
@@ -183,19 +82,30 @@ def _predictions(model, images: list[str], topk: int, bad: list[str], progress=N
         yield Prediction(file, model.top(logits, min(topk, logits.shape[1]))[0], milliseconds)
 
 
+MODEL_COLUMNS = (
+    Column("name", "name"),
+    Column("parameters", "parameters", "{:,}", right=True, read=lambda item: _parameter_count(item.graph())),
+    Column("input", "input", right=True, read=lambda item: " x ".join(map(str, (3, *item.preprocessing.crop)))),
+    Column("description", "description"),
+)
+
+
 def models(arguments: argparse.Namespace) -> int:
     """Print the networks that match a pattern."""
-    from .. import console as report
     from ..architectures import MODELS, list_models
+    from ..console import print_table
 
-    names = list_models(arguments.pattern)
+    pattern, names = arguments.pattern, list_models(arguments.pattern)
     if not names:
-        from difflib import get_close_matches
-
-        nearest = get_close_matches(arguments.pattern.strip("*"), list(MODELS), 5, 0.4) or list(MODELS)
-        raise InputError(f"no model matches {arguments.pattern!r}; nearest: {', '.join(nearest)}")
-    report.models_table([MODELS[name] for name in names])
+        hint = did_you_mean(pattern.strip("*"), MODELS, otherwise=f"there are {', '.join(MODELS)}", count=5)
+        raise InputError(f"no model matches {pattern!r}; {hint}")
+    table = Table("", None, MODEL_COLUMNS, [MODELS[name] for name in names])
+    print_table(table.shown, table.cells())
     return 0
+
+
+def _parameter_count(graph) -> int:
+    return sum(math.prod(shape) for shape in graph.parameters.values())
 
 
 def convert(arguments: argparse.Namespace) -> int:

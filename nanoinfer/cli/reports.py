@@ -1,79 +1,39 @@
-"""The commands that look inside: nanoinfer inspect, summary, compare."""
+"""The commands inspect, summary, compare and profile: each makes a report, prints it and writes the files asked for."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from difflib import get_close_matches
+import json
+import math
+import os
+from pathlib import Path
 
-from ..errors import InputError
-from ..reports.report import FORMATS
-
-
-def add_commands(commands, positive: Callable[[str], int]) -> None:
-    """Add the parsers of these commands to a set of subparsers; `positive` reads a whole number above 0."""
-    text = "Count the parameters of a network or of a weight file by form: vectors, matrices, tensors."
-    command = commands.add_parser("inspect", help="parameters by name, shape and form", description=text)
-    command.add_argument("source", metavar="MODEL|FILE", help="a network, or a .safetensors or .pth file")
-    command.add_argument("--plot", metavar="PIE.png", help="draw the shares as pies (needs matplotlib)")
-    _add_format(command)
-    command.set_defaults(run=inspect)
-
-    text = "List a network's modules with output shapes, parameters, kernels and multiply-adds, as torchinfo does."
-    command = commands.add_parser("summary", help="modules, shapes, parameters, mult-adds", description=text)
-    command.add_argument("model", metavar="MODEL", help="see 'nanoinfer models'")
-    size = {"nargs": 4, "type": positive, "default": (1, 3, 224, 224), "metavar": ("N", "C", "H", "W")}
-    command.add_argument("--input-size", help="default: 1 3 224 224", **size)
-    command.add_argument("--depth", type=positive, metavar="D", help="show modules down to this depth (default: all)")
-    command.add_argument("--trace", action="store_true", help="only the shapes after each stage, in order of execution")
-    _add_format(command)
-    command.set_defaults(run=summary)
-
-    text = (
-        "Compare each layer with timm's or torchvision's network of that name, or with a dump of named activations; "
-        "exits with 1 if a layer differs."
-    )
-    command = commands.add_parser("compare", help="layer by layer against torch", description=text)
-    command.add_argument("model", metavar="MODEL", help="see 'nanoinfer models'")
-    command.add_argument("--weights", metavar="W", help=".safetensors or .pth file, hub:OWNER/NAME or random[:SEED]")
-    command.add_argument("--dump", metavar="D.npz", help="activations, as docs/compare.md shows how to write them")
-    text = "an image file or random[:SEED] (default: random; with --dump, the dump's own input)"
-    command.add_argument("--input", metavar="IMAGE|random", help=text)
-    command.add_argument("--threads", type=positive, metavar="N", help="default: every core this process may use")
-    _add_format(command)
-    command.set_defaults(run=compare)
-
-
-def _add_format(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+from ..errors import InputError, printable
+from ..reports.report import Report, Table
 
 
 def inspect(arguments: argparse.Namespace) -> int:
     """Print the parameters of a network or a file, and draw them if asked."""
     from ..reports.inspect import inspect
 
-    value = inspect(arguments.source)
+    report = inspect(arguments.source)
     if arguments.plot is not None:
-        value.plot(arguments.plot)
-    _print(value, arguments.format)
+        report.plot(arguments.plot)
+    _print(report, arguments.format)
     return 0
 
 
 def summary(arguments: argparse.Namespace) -> int:
     """Print the modules of a network, or its shape trace; no weights are needed."""
-    from ..architectures import MODELS
+    from ..architectures import find_model
     from ..reports.summary import summarise
 
-    name = arguments.model
-    if name not in MODELS:
-        nearest = get_close_matches(name, list(MODELS), 3, 0.4)
-        hint = f"did you mean {', '.join(nearest)}?" if nearest else "'nanoinfer models' lists them"
-        raise InputError(f"no model is called {name!r}; {hint}")
-    value = summarise(name, MODELS[name].graph(), arguments.input_size, arguments.depth)
+    graph = find_model(arguments.model).graph()
+    report = summarise(arguments.model, graph, arguments.input_size, arguments.depth)
     if arguments.trace and arguments.format == "table":
-        print(value.trace)
+        print(report.trace)
     else:
-        _print(value.trace if arguments.trace else value, arguments.format)
+        _print(report.trace if arguments.trace else report, arguments.format)
     return 0
 
 
@@ -88,38 +48,113 @@ def compare(arguments: argparse.Namespace) -> int:
     from ..reports.torch_reference import read_dump, reference_module
 
     if arguments.dump:
-        value = compare(model, read_dump(arguments.dump))
+        report = compare(model, read_dump(arguments.dump))
     else:
         x = _input(model, arguments.input or "random")
-        value = compare(model, reference_module(model), x)
-    _print(value, arguments.format)
-    return 0 if value.agrees else 1
+        report = compare(model, reference_module(model), x)
+    _print(report, arguments.format)
+    return 0 if report.agrees else 1
 
 
 def _input(model, source: str):
-    """What the network reads: an image as predict prepares it, or reproducible noise."""
-    if source.split(":")[0] != "random":
-        return model.preprocess([source])
+    """The network's input (1, 3, H, W): an image as predict prepares it, or reproducible noise."""
     import numpy as np
 
-    from ..checkpoint import seed_of
+    from ..checkpoint import is_random, seed_of
 
+    if not is_random(source):
+        return model.preprocess([source])
     shape = (1, 3, *model.architecture.preprocessing.crop)
     return np.random.default_rng(seed_of(source, "--input")).standard_normal(shape, np.float32)
 
 
-def _print(value, kind: str) -> None:
-    if kind != "table":
-        print(getattr(value, f"to_{kind}")())
-        return
-    from .. import console as report
+def profile(arguments: argparse.Namespace) -> int:
+    """Profile one network; print the report and write the files that are asked for."""
+    import numpy as np
 
-    for line in value.heading():
-        print(line)
-    if value.heading():
-        print()
-    report.print_table(value.columns, value.cells())
-    if value.footing():
-        print()
-    for line in value.footing():
-        print(line)
+    from ..model import create_model
+
+    for path in (arguments.trace, arguments.plot, arguments.html):
+        if path is not None and not os.path.isdir(os.path.dirname(path) or "."):
+            raise InputError(f"{printable(path)}: no such folder; make it first")
+    before = None if arguments.compare is None else _read(arguments.compare)
+    model = create_model(arguments.model, arguments.weights, threads=arguments.threads)
+    shape = _input_shape(arguments, model.architecture.preprocessing.crop)
+    x = np.random.default_rng(0).standard_normal(shape, np.float32)
+    report = model.profile(x, arguments.repeat)
+    reports = [report] if before is None else [report, _changes(before, report, arguments.compare)]
+    if arguments.format in ("json", "csv"):
+        reports = reports[-1:]  # machines read one document: the comparison, if there is one
+    for item in reports:
+        _print(item, arguments.format)
+    _write_files(report, arguments)
+    return 0
+
+
+def _input_shape(arguments: argparse.Namespace, crop: tuple[int, int]) -> tuple[int, ...]:
+    """(N, C, H, W) from --input-size and --batch-size."""
+    size = tuple(arguments.input_size or crop)
+    if len(size) == 4 and arguments.batch_size not in (None, size[0]):
+        raise InputError(f"--batch-size {arguments.batch_size} is not that of --input-size; give one of them")
+    if len(size) not in (2, 4):
+        raise InputError("--input-size takes the four numbers N C H W, such as 1 3 224 224, or two, H W")
+    shape = size if len(size) == 4 else (arguments.batch_size or 1, 3, *size)
+    if math.prod(shape) > 1 << 40:
+        raise InputError(f"an input of {'x'.join(map(str, shape))} is more than memory holds; choose a smaller one")
+    return shape
+
+
+def _changes(before: dict, report, path: str) -> Report:
+    from ..reports.profile_changes import changes_since
+
+    try:
+        return changes_since(before, report)
+    except InputError as error:
+        raise InputError(f"{printable(path)}: {error}") from None
+
+
+def _write_files(report, arguments: argparse.Namespace) -> None:
+    """The pictures of a profile: --trace, --plot and --html."""
+    from ..reports.chrome_trace import chrome_trace
+    from ..reports.plots import plot_roofline
+    from ..reports.profile_html import page
+
+    if arguments.trace is not None:
+        _write(arguments.trace, json.dumps(chrome_trace(report)))
+    if arguments.plot is not None:
+        plot_roofline(report, arguments.plot)
+    if arguments.html is not None:
+        _write(arguments.html, page(report))
+
+
+def _read(path: str) -> dict:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise InputError(
+            f"{printable(path)}: not JSON; write a profile with: nanoinfer profile MODEL --format json > before.json"
+        ) from None
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{printable(path)}: cannot be written ({error.strerror}); choose another place") from None
+
+
+def _print(report: Report, form: str) -> None:
+    """A report on standard output, in one of FORMATS."""
+    if form != "table":
+        print(getattr(report, f"to_{form}")())
+        return
+    from ..console import print_table
+
+    for number, part in enumerate(report.parts()):
+        if number:
+            print()
+        if isinstance(part, Table):
+            print(f"{part.title}\n\n" if part.title else "", end="")
+            print_table(part.shown, part.cells())
+        else:
+            print(*part, sep="\n")

@@ -1,14 +1,15 @@
 """compare: every layer of a network against torch's, and the first one that differs.
 
 The rule. The error of a layer is max|nanoinfer - torch| over max|torch|. Two correct programs round differently, and
-each layer hands on, and may amplify, what came before; so a layer is judged by its own inputs. It may have an error of
+each layer passes on, and may amplify, the errors of the layers before it; so a layer is judged by its own inputs. It
+may have an error of
 
     64 ulp * sqrt(n) + 8 * (error of its worst input)
 
 where 1 ulp is 2**-23, and n the longest chain of operators since layers that were compared (1 if every layer is).
 An input's error counts in absolute terms where the layer scales down: a mean that is small next to the values that it
-averages has no better digits than they have. A layer beyond that, whose inputs were all within theirs, is where the
-networks begin to differ; layers that it feeds are not judged again.
+averages has no better digits than they have. The networks begin to differ at a layer with a larger error whose inputs
+were all within theirs; layers that it feeds are not judged again.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import InputError
 from ..graph import Graph
-from ..weights import InputError
-from .report import Report
+from .report import Column, Report, Table
 
 ROUNDING = 64 * 2.0**-23
 GROWTH = 8
@@ -32,7 +34,7 @@ OUTPUT = "output"  # the network's own row, and its name in a dump
 class Layer:
     """One run of a module in both networks; errors are relative to the largest value that the reference has there.
 
-    `module` is the one whose operator it is: a batch norm with an activation inside is seen at a child of its. `status`
+    `module` is the one whose operator it is: a batch norm with an activation inside is seen at its child. `status`
     is "agrees", "differs" (from here on) or "follows" (fed by a layer that differs).
     """
 
@@ -49,19 +51,32 @@ class Layer:
     status: str
 
 
+COLUMNS = (
+    Column("Layer", "name"),
+    Column(None, "module"),
+    Column("Operator", "operator"),
+    Column("Shape", "shape", lambda layer: str(list(layer.shape))),
+    Column(None, "reference_shape"),
+    Column("Max error", "max_error", "{:.1e}", right=True),
+    Column("Relative", "relative_error", "{:.1e}", right=True),
+    Column("Allowed", "allowed", "{:.0e}", right=True),
+    Column(None, "inputs_error"),
+    Column("Cosine", "cosine", "{:.7f}", right=True),
+    Column("Status", "status"),
+)
+
+
 @dataclass(frozen=True)
 class Comparison(Report):
     """The layers that two networks share, in order of execution.
 
-    `missing` are modules that the reference lacks, `unknown` those that only it has. Neither is judged.
+    `missing` are modules that the reference lacks, `unknown` those that only the reference has. Neither is judged.
     """
 
     model: str
     layers: tuple[Layer, ...]
     missing: tuple[str, ...]
     unknown: tuple[str, ...]
-
-    columns = ("Layer", "Operator", "Shape", ">Max error", ">Relative", ">Allowed", ">Cosine", "Status")
 
     @property
     def agrees(self) -> bool:
@@ -90,31 +105,18 @@ class Comparison(Report):
             what = f"error {layer.relative_error:.1e} where {layer.allowed:.0e} is allowed"
         return f"{layer.module}: {layer.operator} differs from here on ({what}); {inputs}"
 
-    def cells(self) -> list[tuple[str, ...]]:
-        return [
-            (
-                layer.name,
-                layer.operator,
-                str(list(layer.shape)),
-                f"{layer.max_error:.1e}",
-                f"{layer.relative_error:.1e}",
-                f"{layer.allowed:.0e}",
-                f"{layer.cosine:.7f}",
-                layer.status,
-            )
-            for layer in self.layers
-        ]
+    def tables(self) -> list[Table]:
+        return [Table("", "layers", COLUMNS, self.layers)]
 
-    def records(self) -> list[dict]:
-        return [
-            {**vars(layer), "shape": list(layer.shape), "reference_shape": list(layer.reference_shape)}
-            for layer in self.layers
-        ]
-
-    def to_dict(self) -> dict:
-        first = self.first.name if self.first else None
-        head = {"model": self.model, "agrees": self.agrees, "verdict": self.verdict, "first": first}
-        return {**head, "missing": list(self.missing), "unknown": list(self.unknown), "layers": self.records()}
+    def figures(self) -> dict[str, object]:
+        return {
+            "model": self.model,
+            "agrees": self.agrees,
+            "verdict": self.verdict,
+            "first": self.first.name if self.first else None,
+            "missing": list(self.missing),
+            "unknown": list(self.unknown),
+        }
 
     def footing(self) -> list[str]:
         lines = []
@@ -133,6 +135,29 @@ def compare(model, reference, x: np.ndarray | None = None) -> Comparison:
     The last row holds the logits as the program with all its fusions computes them; the others come from a program
     that keeps every layer's output. Raises InputError if the two have no module in common.
     """
+    reference, x = _reference_and_input(model, reference, x)
+    runs = _runs(model.graph)
+    arrays = model._run(x, _Section(model.graph.input, tuple(dict.fromkeys(run.value for run in runs.values()))))
+    if not isinstance(reference, Mapping):
+        from .torch_reference import activations
+
+        reference = activations(reference, x)
+    shared = [name for name in runs if name in reference]
+    if not shared and OUTPUT not in reference:
+        raise InputError(f"{model.name} and its reference have no module name in common; {_some_names(reference)}")
+    judge = _Judge(model.graph)
+    for name in shared:
+        judge.add(name, runs[name], arrays[runs[name].value], reference[name])
+    if OUTPUT in reference:
+        logits = _ModuleRun("fused program", model.graph.outputs[0])
+        judge.add(OUTPUT, logits, model(x), reference[OUTPUT], length=len(model.graph.nodes))
+    missing = tuple(name for name in runs if name not in reference)
+    unknown = tuple(name for name in reference if name not in runs and name != OUTPUT)
+    return Comparison(model.name, tuple(judge.layers), missing, unknown)
+
+
+def _reference_and_input(model, reference, x: np.ndarray | None):
+    """The reference, without the input if it is a dump, and x as a C-contiguous float32 array."""
     if not hasattr(model, "graph") or not (isinstance(reference, Mapping) or hasattr(reference, "named_modules")):
         raise InputError(
             "compare takes a nanoinfer model, then a torch module or a mapping of activations, then an input"
@@ -145,43 +170,44 @@ def compare(model, reference, x: np.ndarray | None = None) -> Comparison:
             raise InputError("the dump holds no array called 'input'")
     elif x is None:
         raise InputError("a comparison with a torch module needs an input x")
-    x = np.ascontiguousarray(x, np.float32)
-    keys = _keys(model.graph)
-    values = {key: value for key, (_, value) in keys.items()}
-    arrays = model._run(x, tuple(dict.fromkeys(values.values())), model.graph.input)
-    if not isinstance(reference, Mapping):
-        from .torch_reference import activations
-
-        reference = activations(reference, x)
-    shared = {key: value for key, value in values.items() if key in reference}
-    if not shared and OUTPUT not in reference:
-        raise InputError(f"{model.name} and its reference have no module name in common; {_some_names(reference)}")
-    judge = _Judge(model.graph)
-    for key, value in shared.items():
-        judge.add(key, keys[key][0], value, arrays[value], reference[key])
-    if OUTPUT in reference:
-        judge.add(OUTPUT, "fused program", model.graph.outputs[0], model(x), reference[OUTPUT], len(model.graph.nodes))
-    missing = tuple(key for key in values if key not in reference)
-    unknown = tuple(key for key in reference if key not in values and key != OUTPUT)
-    return Comparison(model.name, tuple(judge.layers), missing, unknown)
+    return reference, np.ascontiguousarray(x, np.float32)
 
 
-def _keys(graph: Graph) -> dict[str, tuple[str, str]]:
-    """Name of each run of a module -> (what computes it, its value), in order of execution."""
-    producers, keys, runs, made = graph.producers(), {}, {}, set()
+def _some_names(reference: Mapping) -> str:
+    names = [name for name in reference if name != OUTPUT]
+    return f"it has {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "it has none"
+
+
+class _Section(NamedTuple):
+    """The part of a network that a Model runs: `outputs`, from value `source` on."""
+
+    source: str
+    outputs: tuple[str, ...]
+
+
+class _ModuleRun(NamedTuple):
+    """One run of a module: the operator that computes it, and the graph's value that it returns."""
+
+    operator: str
+    value: str
+
+
+def _runs(graph: Graph) -> dict[str, _ModuleRun]:
+    """{name of the run: run} in order of execution; a module's later runs are called "name:2", "name:3"."""
+    producers, runs, counts, seen = graph.producers(), {}, {}, set()
     for name, value in graph.calls:
         if ":" in name:
             continue
-        runs[name] = runs.get(name, 0) + 1
+        counts[name] = counts.get(name, 0) + 1
         node = producers.get(value)
-        if node is not None and value not in made:
+        if node is not None and value not in seen:
             operator = node.attributes["activation"] if node.op == "activation" else node.op
-        else:  # it hands on what another module has made, and goes by its class
-            parent = any(other.startswith(f"{name}.") for other in runs)
+        else:  # the module returns another module's value, so its class stands for its operator
+            parent = any(other.startswith(f"{name}.") for other in counts)
             operator = graph.kinds.get(name, "Sequential" if parent else "Identity")
-        made.add(value)
-        keys[name if runs[name] == 1 else f"{name}:{runs[name]}"] = operator, value
-    return keys
+        seen.add(value)
+        runs[name if counts[name] == 1 else f"{name}:{counts[name]}"] = _ModuleRun(operator, value)
+    return runs
 
 
 class _Judge:
@@ -191,28 +217,40 @@ class _Judge:
         self.producers, self.layers = graph.producers(), []
         self.known: dict[str, tuple[Layer, float]] = {}  # value -> its last layer, and that layer's largest value
 
-    def add(self, name: str, operator: str, value: str, ours: np.ndarray, theirs: np.ndarray, length: int = 0) -> None:
-        """Judge one layer; `length` is for a value computed anew, by a longer chain than since the last layer."""
+    def add(self, name: str, run: _ModuleRun, ours: np.ndarray, theirs: np.ndarray, *, length: int = 0) -> None:
+        """Judge one layer. `length` is the number of operators behind `ours` if they all ran anew for it."""
         theirs = np.asarray(theirs)
-        sources, steps = self._sources(value)
+        difference = _difference(ours, theirs)
+        sources, steps = self._sources(run.value)
         rounding = ROUNDING * math.sqrt(max(steps, length))
-        error, relative, scale, cosine = _difference(ours, theirs)
-        inputs = max((layer.relative_error for layer, _ in sources), default=0.0)
-        grown = max(
-            (layer.relative_error * max(1.0, of / scale if scale else 1.0) for layer, of in sources), default=0.0
-        )
-        allowed = rounding + GROWTH * grown
+        scale = difference.scale
+        grown = (layer.relative_error * max(1.0, of / scale if scale else 1.0) for layer, of in sources)
+        allowed = rounding + GROWTH * max(grown, default=0.0)
         if any(layer.status != "agrees" for layer, _ in sources):
-            status = "agrees" if relative <= rounding else "follows"
+            status = "agrees" if difference.relative <= rounding else "follows"
         else:
-            status = "agrees" if relative <= allowed else "differs"
-        shapes = tuple(ours.shape), tuple(theirs.shape)
+            status = "agrees" if difference.relative <= allowed else "differs"
+        layer = Layer(
+            name=name,
+            module=self._module(name, run.value),
+            operator=run.operator,
+            shape=tuple(ours.shape),
+            reference_shape=tuple(theirs.shape),
+            max_error=difference.error,
+            relative_error=difference.relative,
+            allowed=allowed,
+            inputs_error=max((layer.relative_error for layer, _ in sources), default=0.0),
+            cosine=difference.cosine,
+            status=status,
+        )
+        self.layers.append(layer)
+        self.known[run.value] = layer, scale
+
+    def _module(self, name: str, value: str) -> str:
+        """The module whose operator computes a layer: it may be the parent of the module that returns the value."""
         node = self.producers.get(value)
         owner = node.output.partition(":")[0] if node is not None and value not in self.known else name
-        module = owner if name.startswith(f"{owner}.") else name
-        layer = Layer(name, module, operator, *shapes, error, relative, allowed, inputs, cosine, status)
-        self.layers.append(layer)
-        self.known[value] = layer, scale
+        return owner if name.startswith(f"{owner}.") else name
 
     def _sources(self, value: str) -> tuple[list[tuple[Layer, float]], int]:
         """The compared layers that `value` is computed from, and the longest chain of operators from there."""
@@ -228,28 +266,33 @@ class _Judge:
                 lengths[name] = 1 + max(map(length, self.producers[name].inputs))
             return lengths[name]
 
-        longest = max(length(value), 1)  # 1 for a module that hands on a value: its torch twin may compute
+        longest = max(length(value), 1)  # 1 where the module returns its input: its torch twin may compute
         return list(found.values()), longest
 
 
-def _difference(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float, float]:
-    """(largest error, the same over the largest value, that value, cosine). Equal infinities and NaN are no error."""
+class _Difference(NamedTuple):
+    """Largest absolute error; the same over the reference's largest value; that value; cosine of the two arrays."""
+
+    error: float
+    relative: float
+    scale: float
+    cosine: float
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> _Difference:
+    """Two arrays compared in float64. Equal infinities and NaN are no error; other shapes are an infinite one."""
+    unlike = _Difference(math.inf, math.inf, 0.0, 0.0)
     if ours.shape != theirs.shape:
-        return math.inf, math.inf, 0.0, 0.0
+        return unlike
     a, b = (np.asarray(array, np.float64).ravel() for array in (ours, theirs))
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     finite = np.isfinite(a) & np.isfinite(b)
     if not np.all(finite | same):
-        return math.inf, math.inf, 0.0, 0.0
+        return unlike
     a, b = a[finite], b[finite]
     if not a.size:
-        return 0.0, 0.0, 0.0, 1.0
+        return _Difference(0.0, 0.0, 0.0, 1.0)
     error, scale = float(np.abs(a - b).max()), float(np.abs(b).max())
     norms = math.sqrt((a @ a) * (b @ b))
     cosine = float(a @ b) / norms if norms else float(error == 0)
-    return error, error / scale if scale else (math.inf if error else 0.0), scale, cosine
-
-
-def _some_names(reference: Mapping) -> str:
-    names = [name for name in reference if name != OUTPUT]
-    return f"it has {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "it has none"
+    return _Difference(error, error / scale if scale else (math.inf if error else 0.0), scale, cosine)

@@ -2,7 +2,7 @@
 
 The form of a parameter is the rank of its squeezed shape, that is without axes of length 1: a pointwise convolution
 (64, 32, 1, 1) is a matrix, a depthwise one (64, 1, 3, 3) a tensor of rank 3. Buffers (the running statistics of batch
-norms) are stored beside the parameters but not trained, and count as none.
+norms) are stored beside the parameters but not trained; they are no parameters.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
+from operator import attrgetter
 from typing import NamedTuple
 
 from ..architectures import MODELS
-from ..errors import printable
-from ..weights import InputError, load_weights
-from .plots import new_figure, save_figure
-from .report import Report, markdown_table
+from ..errors import InputError, did_you_mean, printable
+from ..graph import Graph
+from ..weights import load_weights
+from .plots import plot_shares
+from .report import Column, Report, Table, markdown_table
 
-BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # what torch calls them, in a file's names
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # torch's names for them, at the end of a tensor's
 BYTES = 4  # of a parameter in memory: float32
 
 
@@ -55,6 +56,15 @@ class Share(NamedTuple):
     of_parameters: float
 
 
+COLUMNS = (
+    Column("Name", "name", lambda parameter: printable(parameter.name)),
+    Column("Shape", "shape"),
+    Column("Squeezed shape", "squeezed_shape", read=attrgetter("squeezed")),
+    Column("Number of parameters", "parameters", right=True, read=attrgetter("number")),
+    Column("Form", "form"),
+)
+
+
 @dataclass(frozen=True)
 class ParameterReport(Report):
     """The parameters of one network, in torch's order (of one file: in the file's order)."""
@@ -62,8 +72,6 @@ class ParameterReport(Report):
     name: str
     layers: tuple[Parameter, ...]
     buffers: int
-
-    columns = ("Name", "Shape", "Squeezed shape", ">Number of parameters", "Form")
 
     @property
     def parameters(self) -> int:
@@ -86,25 +94,10 @@ class ParameterReport(Report):
             shares.append(Share(form, 100 * len(group) / len(self.layers), 100 * numbers / max(self.parameters, 1)))
         return tuple(shares)
 
-    def cells(self) -> list[tuple[str, ...]]:
-        return [
-            (printable(layer.name), str(layer.shape), str(layer.squeezed), str(layer.number), layer.form)
-            for layer in self.layers
-        ]
+    def tables(self) -> list[Table]:
+        return [Table("", "rows", COLUMNS, self.layers)]
 
-    def records(self) -> list[dict]:
-        return [
-            {
-                "name": layer.name,
-                "shape": list(layer.shape),
-                "squeezed_shape": list(layer.squeezed),
-                "parameters": layer.number,
-                "form": layer.form,
-            }
-            for layer in self.layers
-        ]
-
-    def to_dict(self) -> dict:
+    def figures(self) -> dict[str, object]:
         return {
             "name": self.name,
             "layers": len(self.layers),
@@ -112,7 +105,6 @@ class ParameterReport(Report):
             "mebibytes": self.mebibytes,
             "buffers": self.buffers,
             "shares": [share._asdict() for share in self.shares],
-            "rows": self.records(),
         }
 
     def heading(self) -> list[str]:
@@ -126,7 +118,7 @@ class ParameterReport(Report):
 
     def to_markdown(self) -> str:
         """A page: the counts, the two shares, the rows."""
-        shares = self.shares
+        shares, (table,) = self.shares, self.tables()
         forms = [share.form for share in shares]
         size = f"[ {self.mebibytes:.3f} MiB ]"
         return "\n\n".join(
@@ -140,7 +132,7 @@ class ParameterReport(Report):
                 "**Proportional of parameters by form** (%)",
                 markdown_table(forms, [[f"{share.of_parameters:.2f}" for share in shares]]),
                 "# Layer information",
-                markdown_table([column.lstrip(">") for column in self.columns], self.cells()),
+                markdown_table([column.title for column in table.shown], table.cells()),
             ]
         )
 
@@ -149,28 +141,14 @@ class ParameterReport(Report):
 
         Raises InputError where matplotlib is missing or does not know the format.
         """
-        colours = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#999999")
-        figure = new_figure(9, 4)
-        figure.suptitle(f"{self.name}: {len(self.layers)} layers, {self.parameters:,} parameters")
-        for axes, title, values in zip(
-            figure.subplots(1, 2),
-            ("share of layers", "share of parameters"),
-            zip(*((share.of_layers, share.of_parameters) for share in self.shares), strict=True),
-            strict=True,
-        ):
-            # Percentages stand in the legend: a wedge of 0.02 % has no room for its own.
-            wedges, *_ = axes.pie(values, colors=colours, startangle=90, counterclock=False)
-            labels = [f"{share.form}  {value:.2f}%" for share, value in zip(self.shares, values, strict=True)]
-            axes.legend(wedges, labels, loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False)
-            axes.set_title(title)
-        save_figure(figure, path)
+        plot_shares(self, path)
 
 
 def inspect(source) -> ParameterReport:
     """The parameters of a Model, of an architecture by its name, of a file (.safetensors, .pth) or of a mapping.
 
-    In files and mappings buffers are known by their names; architectures know theirs.
-    Raises InputError for a name that is neither, and for a file that cannot be read.
+    An architecture knows its buffers; in files and mappings they are known by their names.
+    Raises InputError for a name that is neither a model nor a file, and for a file that cannot be read.
     """
     graph = getattr(source, "graph", None)
     if graph is not None:
@@ -178,20 +156,21 @@ def inspect(source) -> ParameterReport:
     if isinstance(source, str) and source in MODELS:
         return _of_graph(source, MODELS[source].graph())
     if isinstance(source, str) and "." not in source and not source.startswith("hub:") and not os.path.exists(source):
-        nearest = get_close_matches(source, list(MODELS), 3, 0.4)
-        hint = f"did you mean {', '.join(nearest)}?" if nearest else "'nanoinfer models' lists the models"
+        hint = did_you_mean(source, MODELS, otherwise="'nanoinfer models' lists the models")
         raise InputError(f"{printable(source)}: neither a model nor a file; {hint}")
     if not isinstance(source, (str, os.PathLike, Mapping)):
         raise InputError(f"inspect takes a model, a model's name, a path or a mapping, not {type(source).__name__}")
-    name = "mapping" if isinstance(source, Mapping) else os.path.basename(os.fsdecode(source))
+    return _of_arrays(source)
+
+
+def _of_graph(name: str, graph: Graph) -> ParameterReport:
+    return ParameterReport(name, tuple(map(Parameter, graph.parameters, graph.parameters.values())), len(graph.buffers))
+
+
+def _of_arrays(source: str | os.PathLike | Mapping) -> ParameterReport:
+    name = printable("mapping" if isinstance(source, Mapping) else os.path.basename(os.fsdecode(source)))
     shapes = {key: tuple(map(int, array.shape)) for key, array in load_weights(source).items()}
     trained = {key: shape for key, shape in shapes.items() if key.rpartition(".")[2] not in BUFFERS}
     if not trained:
-        raise InputError(f"{printable(name)}: holds no parameters")
-    return ParameterReport(
-        printable(name), tuple(map(Parameter, trained, trained.values())), len(shapes) - len(trained)
-    )
-
-
-def _of_graph(name: str, graph) -> ParameterReport:
-    return ParameterReport(name, tuple(map(Parameter, graph.parameters, graph.parameters.values())), len(graph.buffers))
+        raise InputError(f"{name}: holds no parameters")
+    return ParameterReport(name, tuple(map(Parameter, trained, trained.values())), len(shapes) - len(trained))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ..graph import Graph
+from ..graph import Graph, Node
 
-KINDS = {
+KINDS = {  # operator or activation -> torch class
     "conv2d": "Conv2d",
     "batch_norm": "BatchNorm2d",
     "layer_norm": "LayerNorm",
@@ -26,7 +26,7 @@ LISTS = ("ModuleList", "Sequential")
 
 @dataclass
 class Run:
-    """One run of a module, with those of its children; a list that torch never calls has no value."""
+    """One run of a module, with the runs of its children. A list that torch never calls has the value None."""
 
     name: str
     value: str | None
@@ -34,9 +34,9 @@ class Run:
 
 
 def module_tree(graph: Graph) -> Run:
-    """The runs of modules, each below the one that called it, in order."""
+    """The runs of all modules in order, each below the module that called it; the root is the network, named ""."""
     stack: list[Run] = []
-    for name, value in graph.calls:  # in the order in which runs end: a module's children stand right before it
+    for name, value in graph.calls:  # in the order in which runs end, so a module's children stand right before it
         start = len(stack)
         while start and stack[start - 1].name.startswith((f"{name}.", f"{name}:")):
             start -= 1
@@ -58,7 +58,8 @@ def _with_lists(run: Run) -> Run:
     return Run(run.name, run.value, [_with_lists(child) for child in children])
 
 
-def kind_of(run: Run, graph: Graph, producers: dict) -> str:
+def kind_of(run: Run, graph: Graph, producers: dict[str, Node]) -> str:
+    """The torch class of a module: what the graph notes, or else the class that belongs to its operator."""
     if run.name in graph.kinds:
         return graph.kinds[run.name]
     if run.value is None:
@@ -72,9 +73,9 @@ def kind_of(run: Run, graph: Graph, producers: dict) -> str:
 
 
 def points(root: Run, graph: Graph) -> Iterator[tuple[str, str]]:
-    """(name, value) of the trace: top-level modules and steps, of lists the members.
+    """(name, value) of every stage of the trace: top-level modules and steps; lists give way to their members.
 
-    A top-level module that holds a list, as a transformer's encoder does, is opened as well.
+    A top-level module that holds a list, as a transformer's encoder does, gives way to its children.
     """
     producers = graph.producers()
 

@@ -1,14 +1,16 @@
-"""What a profile is: a row for every step, the tables that are made of them, and the run as a whole."""
+"""A profile: a row for every step of a program, the tables that are made of the rows, and the run as a whole."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..machine.roofline import Limits
-from .report import Report, markdown_table, text_table
+from .report import Column, Report, Table
+
+if TYPE_CHECKING:
+    from ..machine.roofline import Roofline
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,33 @@ class Kind:
     wait: float
 
 
+MICROSECONDS = Column("us", "microseconds", "{:.1f}", right=True)
+RATES = (
+    Column("share", "share", "{:.1%}", right=True),
+    Column("GFLOP/s", "gflops", "{:.1f}", right=True),
+    Column("GB/s", "gbs", "{:.1f}", right=True),
+    Column("of limit", "percent", "{:.0f}%", right=True),
+)
+WAIT = Column("wait us", "wait", "{:.1f}", right=True)
+
+COLUMNS = (
+    Column("step", "step", right=True),
+    Column("kernel", "kernel"),
+    Column(None, "kind"),
+    Column("layer", "layer"),
+    Column("shapes", "shapes"),
+    Column(None, "flops"),
+    Column(None, "bytes"),
+    MICROSECONDS,
+    Column("p95", "p95", "{:.1f}", right=True),
+    *RATES,
+    Column("limit", "bound"),
+    Column("imbalance", "imbalance", "{:.2f}", right=True),
+    WAIT,
+)
+KIND_COLUMNS = (Column("kind", "kind"), Column("steps", "steps", right=True), MICROSECONDS, *RATES, WAIT)
+
+
 @dataclass(frozen=True)
 class Profile(Report):
     """A measured program. `print` it for three tables: in run order, the slowest ten, by kind of kernel."""
@@ -67,14 +96,8 @@ class Profile(Report):
     overhead: float  # of the time stamps: median over pairs of runs with and without, minus 1
     gflops: float
     percent_of_peak: float
-    limits: Limits
+    limits: Roofline
     timeline: np.ndarray = field(repr=False, compare=False)  # (threads, steps, 3) microseconds of a typical run
-
-    columns = (
-        ">step", "kernel", "layer", "shapes", ">us", ">p95", ">share", ">GFLOP/s", ">GB/s", ">of limit", "limit",
-        ">imbalance", ">wait us",
-    )  # fmt: skip
-    kind_columns = ("kind", ">steps", ">us", ">share", ">GFLOP/s", ">GB/s", ">of limit", ">wait us")
 
     @property
     def slowest(self) -> list[Row]:
@@ -87,74 +110,56 @@ class Profile(Report):
         groups: dict[str, list[Row]] = {}
         for row in self.rows:
             groups.setdefault(row.kind, []).append(row)
-        table = []
-        for name, rows in groups.items():
-            micros, limit = sum(row.microseconds for row in rows), sum(row.limit for row in rows)
-            flops, moved = sum(row.flops for row in rows), sum(row.bytes for row in rows)
-            share, wait = sum(row.share for row in rows), sum(row.wait for row in rows)
-            rates = (flops / micros / 1e3, moved / micros / 1e3, 100 * limit / micros)
-            table.append(Kind(name, len(rows), micros, share, *rates, wait))
-        return sorted(table, key=lambda group: -group.microseconds)
+        kinds = [_together(kind, rows) for kind, rows in groups.items()]
+        return sorted(kinds, key=lambda kind: -kind.microseconds)
 
-    def cells(self, rows: Iterable[Row] | None = None) -> list[tuple[str, ...]]:
-        return [
-            (
-                str(row.step), row.kernel, row.layer, row.shapes, f"{row.microseconds:.1f}", f"{row.p95:.1f}",
-                f"{row.share:.1%}", f"{row.gflops:.1f}", f"{row.gbs:.1f}", f"{row.percent:.0f}%", row.bound,
-                f"{row.imbalance:.2f}", f"{row.wait:.1f}",
-            )
-            for row in (self.rows if rows is None else rows)
-        ]  # fmt: skip
+    @property
+    def roofs(self) -> tuple[float, list[tuple[str, float]]]:
+        """(peak GFLOP/s, [(level of memory, GB/s)]) for the profile's number of threads, the fastest level first."""
+        at, limits = self.threads - 1, self.limits
+        reads = (("L2", limits.l2_read), ("L3", limits.l3_read), ("memory", limits.memory_read))
+        return limits.gflops[at], [(level, rates[at]) for level, rates in reads]
 
-    def kind_cells(self) -> list[tuple[str, ...]]:
+    def tables(self) -> list[Table]:
         return [
-            (
-                row.kind, str(row.steps), f"{row.microseconds:.1f}", f"{row.share:.1%}", f"{row.gflops:.1f}",
-                f"{row.gbs:.1f}", f"{row.percent:.0f}%", f"{row.wait:.1f}",
-            )
-            for row in self.kinds
-        ]  # fmt: skip
-
-    def tables(self) -> list[tuple[str, tuple[str, ...], list[tuple[str, ...]]]]:
-        """(title, columns, cells) of each of the three."""
-        return [
-            ("In run order", self.columns, self.cells()),
-            ("The slowest ten", self.columns, self.cells(self.slowest)),
-            ("By kind of kernel", self.kind_columns, self.kind_cells()),
+            Table("In run order", "rows", COLUMNS, self.rows),
+            Table("The slowest ten", None, COLUMNS, self.slowest),
+            Table("By kind of kernel", "kinds", KIND_COLUMNS, self.kinds),
         ]
 
-    def records(self) -> list[dict]:
-        return [asdict(row) for row in self.rows]
+    def figures(self) -> dict[str, object]:
+        """All but the rows, and the timeline, which the trace holds."""
+        figures = {name: value for name, value in vars(self).items() if name not in ("rows", "timeline")}
+        return figures | {"input_shape": list(self.input_shape), "limits": asdict(self.limits)}
 
     def heading(self) -> list[str]:
         shape = "x".join(map(str, self.input_shape))
         return [f"{self.model}, {shape}, {_count(self.threads, 'thread')}, {_count(self.repeat, 'run')}"]
 
     def footing(self) -> list[str]:
-        at, limits = self.threads - 1, self.limits
+        peak, bandwidths = self.roofs
         return [
             f"sum of steps {self.total:.1f} us, wall {self.wall:.1f} us (medians); "
             f"within one run steps are {self.agreement:.1%}",
             f"{self.gflops:.1f} GFLOP/s, {self.percent_of_peak:.0f}% of the measured peak",
-            f"limits of {_count(self.threads, 'thread')}: {limits.gflops[at]:.0f} GFLOP/s; GB/s read from "
-            f"L2 {limits.l2_read[at]:.0f}, L3 {limits.l3_read[at]:.0f}, memory {limits.memory_read[at]:.0f}",
-            f"time stamps cost {self.overhead:+.1%} (runs with and without them, by turns)",
+            f"limits of {_count(self.threads, 'thread')}: {peak:.0f} GFLOP/s; GB/s read from "
+            + ", ".join(f"{level} {rate:.0f}" for level, rate in bandwidths),
+            f"time stamps cost {self.overhead:+.1%} (interleaved runs with and without them)",
         ]
 
-    def to_dict(self) -> dict:
-        """All but the timeline, which the trace holds."""
-        fields = {name: value for name, value in vars(self).items() if name != "timeline"}
-        kinds = [asdict(row) for row in self.kinds]
-        return {**fields, "input_shape": list(self.input_shape), "rows": self.records(), "kinds": kinds,
-                "limits": asdict(self.limits)}  # fmt: skip
 
-    def to_markdown(self) -> str:
-        parts = [f"### {title}\n\n{markdown_table(columns, cells)}" for title, columns, cells in self.tables()]
-        return "\n\n".join([*self.heading(), *parts, "  \n".join(self.footing())])
-
-    def __str__(self) -> str:
-        parts = [f"{title}\n\n{text_table(columns, cells)}" for title, columns, cells in self.tables()]
-        return "\n\n".join([*self.heading(), *parts, "\n".join(self.footing())])
+def _together(kind: str, rows: list[Row]) -> Kind:
+    microseconds, limit = sum(row.microseconds for row in rows), sum(row.limit for row in rows)
+    return Kind(
+        kind=kind,
+        steps=len(rows),
+        microseconds=microseconds,
+        share=sum(row.share for row in rows),
+        gflops=sum(row.flops for row in rows) / microseconds / 1e3,
+        gbs=sum(row.bytes for row in rows) / microseconds / 1e3,
+        percent=100 * limit / microseconds,
+        wait=sum(row.wait for row in rows),
+    )
 
 
 def _count(number: int, what: str) -> str:

@@ -1,6 +1,6 @@
 """A profile as one self-contained web page: its tables, the roofline, and a typical run as a timeline.
 
-Pictures are inline SVG, what moves is a little JavaScript; nothing is loaded from anywhere.
+Pictures are inline SVG and a little JavaScript moves them, so the page loads nothing from anywhere.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from html import escape
 
 from .profile import Profile, Row
-from .profile_views import roofs
+from .report import Table
 
 COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#b6992d", "#af7aa1", "#9c755f", "#ff9da7", "#79706e")
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 900, 460, 60, 20, 20, 45  # of the roofline, and its margins
@@ -70,7 +70,7 @@ for (const head of document.querySelectorAll("th")) head.onclick = () => {{
 
 
 def page(profile: Profile) -> str:
-    """The whole page as text."""
+    """The whole page as HTML text."""
     colours = {group.kind: COLOURS[index % len(COLOURS)] for index, group in enumerate(profile.kinds)}
     return PAGE.format(
         title=escape(profile.heading()[0]),
@@ -79,7 +79,7 @@ def page(profile: Profile) -> str:
         threads="".join(f"<div>thread {thread}</div>" for thread in range(profile.threads)),
         timeline=_timeline(profile, colours),
         roofline=_roofline(profile, colours),
-        tables="\n".join(_table(*table) for table in profile.tables()),
+        tables="\n".join(map(_table, profile.tables())),
         lane=LANE,
         gap=GAP,
     )
@@ -92,19 +92,19 @@ def _text(row: Row) -> str:
     )
 
 
-def _table(title: str, columns: tuple[str, ...], cells: list[tuple[str, ...]]) -> str:
-    marks = [' class="right"' if column.startswith(">") else "" for column in columns]
-    heads = "".join(f"<th{m}>{escape(c.lstrip('>'))}</th>" for m, c in zip(marks, columns, strict=True))
-    rows = ("".join(f"<td{m}>{escape(c)}</td>" for m, c in zip(marks, row, strict=True)) for row in cells)
+def _table(table: Table) -> str:
+    marks = [' class="right"' if column.right else "" for column in table.shown]
+    heads = "".join(f"<th{m}>{escape(c.title)}</th>" for m, c in zip(marks, table.shown, strict=True))
+    rows = ("".join(f"<td{m}>{escape(c)}</td>" for m, c in zip(marks, row, strict=True)) for row in table.cells())
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return (
-        f'<h2>{escape(title)}</h2><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
+        f'<h2>{escape(table.title)}</h2><div class="scroll"><table><thead><tr>{heads}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
 def _timeline(profile: Profile, colours: dict[str, str]) -> str:
-    """A lane per thread; the picture is a microsecond to a unit wide and stretched to the page."""
+    """A lane per thread. A microsecond is one unit of the picture's width, which the browser stretches to the page."""
     height, end, parts = profile.threads * (LANE + GAP), float(profile.timeline.max()), []
     for thread, steps in enumerate(profile.timeline.tolist()):
         for row, (start, done, met) in zip(profile.rows, steps, strict=True):
@@ -121,7 +121,7 @@ def _timeline(profile: Profile, colours: dict[str, str]) -> str:
 
 def _roofline(profile: Profile, colours: dict[str, str]) -> str:
     """GFLOP/s over FLOP per byte, both logarithmic, by powers of ten."""
-    peak, bandwidths = roofs(profile)
+    peak, bandwidths = profile.roofs
     intensities = [row.flops / row.bytes for row in profile.rows] + [peak / rate for _, rate in bandwidths]
     x0, x1 = math.floor(math.log10(min(intensities))), math.ceil(math.log10(max(intensities)))
     lowest = min(row.gflops for row in profile.rows)

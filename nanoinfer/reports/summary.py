@@ -4,21 +4,21 @@ Rows, numbering and totals follow torchinfo 1.8 (https://github.com/TylerYep/tor
 laid side by side. Its rules are coarse in places. Multiply-adds are the weights of a leaf module times the pixels of a
 convolution's output, but times nothing else: a linear layer counts once, however many tokens pass it. Activations
 and parameters count in megabytes if they belong to a leaf module with parameters, activations twice (for
-gradients). Attention and timm's BatchNormAct2d have children, so that none of this counts them.
+gradients). Attention and timm's BatchNormAct2d have children, so they count in none of these figures.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from numbers import Integral
 
+from ..errors import InputError
 from ..graph import Graph, ops
-from ..weights import InputError
 from .module_tree import Run, kind_of, module_tree, points
-from .report import Report
+from .report import Column, Report, Table
 
 BYTES = 4  # of a float32
 
@@ -27,7 +27,8 @@ BYTES = 4  # of a float32
 class Row:
     """One run of a module. `index` counts the rows of one depth; None stands for what torchinfo shows as "--".
 
-    `parameters` are those that no row below holds, `all_parameters` include them; `mult_adds` are a leaf's.
+    `parameters` are those that no row below holds; `mult_adds` is 0 unless the module is a leaf. `all_parameters` and
+    `all_mult_adds` include the rows below. A row that is `folded` is printed with these, in place of the rows below.
     """
 
     name: str
@@ -39,8 +40,10 @@ class Row:
     all_parameters: int
     kernel: tuple[int, int] | None
     mult_adds: int
+    all_mult_adds: int
     leaf: bool
     repeated: bool
+    folded: bool = False
 
     @property
     def title(self) -> str:
@@ -49,6 +52,56 @@ class Row:
             return self.kind
         branch = "├─" if self.depth == 1 else "│    " * (self.depth - 1) + "└─"
         return f"{branch}{self.kind}: {self.depth}-{self.index}"
+
+
+def _count_text(row: Row) -> str:
+    count = row.all_parameters if row.folded else row.parameters
+    return "(recursive)" if row.repeated and count else _number(count)
+
+
+def _number(value: int) -> str:
+    return f"{value:,}" if value else "--"
+
+
+def _size(value: tuple[int, ...] | None) -> str:
+    return str(list(value)) if value else "--"
+
+
+COLUMNS = (
+    Column("Layer (type:depth-idx)", None, lambda row: row.title),
+    Column(None, "name"),
+    Column(None, "type", read=lambda row: row.kind),
+    Column(None, "depth"),
+    Column(None, "index"),
+    Column("Output shape", "output_shape", lambda row: _size(row.output_shape)),
+    Column("Param #", "parameters", _count_text, right=True),
+    Column("Kernel", "kernel", lambda row: _size(row.kernel)),
+    Column(
+        "Mult-adds",
+        "mult_adds",
+        lambda row: _number(row.all_mult_adds if row.folded else row.mult_adds),
+        right=True,
+    ),
+)
+
+
+def _mult_adds_line(summary: Summary) -> str:
+    count = summary.total_mult_adds
+    unit, scale = ("T", 1e12) if count >= 1e12 else ("G", 1e9) if count >= 1e9 else ("M", 1e6)
+    return f"Total mult-adds ({unit}): {count / scale:,.2f}"
+
+
+# The figures below the table: the key in JSON, which is the Summary's attribute, and the line for people.
+TOTALS = (
+    Column(None, "total_params", "Total params: {:,}"),
+    Column(None, "trainable_params", "Trainable params: {:,}"),
+    Column(None, "non_trainable_params", "Non-trainable params: {:,}"),
+    Column(None, "total_mult_adds", _mult_adds_line),
+    Column(None, "input_mb", "Input size (MB): {:.2f}"),
+    Column(None, "forward_backward_mb", "Forward/backward pass size (MB): {:.2f}"),
+    Column(None, "params_mb", "Params size (MB): {:.2f}"),
+    Column(None, "total_mb", "Estimated Total Size (MB): {:.2f}"),
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +113,6 @@ class Summary(Report):
     rows: tuple[Row, ...]
     trace: Trace
     depth: int | None = None
-
-    columns = ("Layer (type:depth-idx)", "Output shape", ">Param #", "Kernel", ">Mult-adds")
 
     @property
     def total_params(self) -> int:
@@ -77,7 +128,7 @@ class Summary(Report):
 
     @property
     def total_mult_adds(self) -> int:
-        return sum(row.mult_adds for row in self.rows)
+        return self.rows[0].all_mult_adds
 
     @property
     def input_mb(self) -> float:
@@ -96,66 +147,29 @@ class Summary(Report):
     def total_mb(self) -> float:
         return self.input_mb + self.forward_backward_mb + self.params_mb
 
-    def cells(self) -> list[tuple[str, ...]]:
-        cells = []
-        for at, row in enumerate(self.rows):
-            if self.depth is not None and row.depth > self.depth:
-                continue
-            parameters, mult_adds = row.parameters, row.mult_adds
-            if row.depth == self.depth:  # the last row of its branch answers for those below
-                parameters = row.all_parameters
-                mult_adds += sum(below.mult_adds for below in _below(self.rows, at))
-            count = "(recursive)" if row.repeated and parameters else _number(parameters)
-            shape, kernel = (str(list(size)) if size else "--" for size in (row.output_shape, row.kernel))
-            cells.append((row.title, shape, count, kernel, _number(mult_adds)))
-        return cells
-
-    def records(self) -> list[dict]:
-        return [
-            {
-                "name": row.name,
-                "type": row.kind,
-                "depth": row.depth,
-                "index": row.index,
-                "output_shape": list(row.output_shape) if row.output_shape else None,
-                "parameters": row.parameters,
-                "kernel": list(row.kernel) if row.kernel else None,
-                "mult_adds": row.mult_adds,
-            }
-            for row in self.rows
-            if self.depth is None or row.depth <= self.depth
-        ]
+    def tables(self) -> list[Table]:
+        rows = [row for row in self.rows if self.depth is None or row.depth <= self.depth]
+        return [Table("", "rows", COLUMNS, [replace(row, folded=row.depth == self.depth) for row in rows])]
 
     def totals(self) -> dict[str, object]:
         """The figures below the table."""
-        return {
-            "total_params": self.total_params,
-            "trainable_params": self.trainable_params,
-            "non_trainable_params": self.non_trainable_params,
-            "total_mult_adds": self.total_mult_adds,
-            "input_mb": self.input_mb,
-            "forward_backward_mb": self.forward_backward_mb,
-            "params_mb": self.params_mb,
-            "total_mb": self.total_mb,
-        }
+        return {total.field: total.value(self) for total in TOTALS}
 
-    def to_dict(self) -> dict:
-        head = {"model": self.model, "input_size": list(self.input_size)}
-        return {**head, **self.totals(), "rows": self.records(), "trace": self.trace.records()}
+    def figures(self) -> dict[str, object]:
+        return {"model": self.model, "input_size": list(self.input_size), **self.totals()}
 
     def footing(self) -> list[str]:
-        count = self.total_mult_adds
-        unit, scale = ("T", 1e12) if count >= 1e12 else ("G", 1e9) if count >= 1e9 else ("M", 1e6)
-        return [
-            f"Total params: {self.total_params:,}",
-            f"Trainable params: {self.trainable_params:,}",
-            f"Non-trainable params: {self.non_trainable_params:,}",
-            f"Total mult-adds ({unit}): {count / scale:,.2f}",
-            f"Input size (MB): {self.input_mb:.2f}",
-            f"Forward/backward pass size (MB): {self.forward_backward_mb:.2f}",
-            f"Params size (MB): {self.params_mb:.2f}",
-            f"Estimated Total Size (MB): {self.total_mb:.2f}",
-        ]
+        return [total.text(self) for total in TOTALS]
+
+    def to_dict(self) -> dict:
+        """All that the summary holds, the trace included."""
+        return super().to_dict() | {"trace": self.trace.to_dict()["trace"]}
+
+
+TRACE_COLUMNS = (
+    Column("Stage", "after", lambda stage: f"after {stage[0]}", read=operator.itemgetter(0)),
+    Column("Output shape", "shape", lambda stage: str(list(stage[1])), read=operator.itemgetter(1)),
+)
 
 
 @dataclass(frozen=True)
@@ -165,24 +179,21 @@ class Trace(Report):
     model: str
     stages: tuple[tuple[str, tuple[int, ...]], ...]
 
-    columns = ("Stage", "Output shape")
+    def tables(self) -> list[Table]:
+        return [Table("", "trace", TRACE_COLUMNS, self.stages)]
 
-    def cells(self) -> list[tuple[str, ...]]:
-        return [(f"after {name}", str(list(shape))) for name, shape in self.stages]
-
-    def records(self) -> list[dict]:
-        return [{"after": name, "shape": list(shape)} for name, shape in self.stages]
-
-    def to_dict(self) -> dict:
-        return {"model": self.model, "trace": self.records()}
+    def figures(self) -> dict[str, object]:
+        return {"model": self.model}
 
     def __str__(self) -> str:
         width = max(len(name) for name, _ in self.stages)
         return "\n".join(f"after {name:{width}} : {list(shape)}" for name, shape in self.stages)
 
 
-def summarise(model: str, graph: Graph, input_size=(1, 3, 224, 224), depth: int | None = None) -> Summary:
-    """The summary of a graph. InputError where the network cannot take `input_size`."""
+def summarise(
+    model: str, graph: Graph, input_size: tuple[int, ...] = (1, 3, 224, 224), depth: int | None = None
+) -> Summary:
+    """The summary of a graph for an input (N, 3, H, W). InputError where the network cannot take `input_size`."""
     try:
         input_size = tuple(map(operator.index, input_size))
     except TypeError:
@@ -197,53 +208,60 @@ def summarise(model: str, graph: Graph, input_size=(1, 3, 224, 224), depth: int 
         raise InputError(f"{model} cannot take an input of shape {input_size}: {error}") from None
     root = module_tree(graph)
     trace = Trace(model, tuple((name, shapes[value]) for name, value in points(root, graph)))
-    return Summary(model, input_size, tuple(_rows(root, graph, shapes)), trace, depth)
+    return Summary(model, input_size, tuple(_Rows(graph, shapes).below(root, 0)), trace, depth)
 
 
-def _rows(root: Run, graph: Graph, shapes: dict) -> Iterator[Row]:
-    producers, counts, seen = graph.producers(), {}, set()
-    owners = {name.rpartition(".")[0] for name in graph.parameters}
-    modules = {*owners, *(name for name, _ in graph.calls)}
+class _Rows:
+    """Makes the rows of a module tree, numbered in the order in which they are printed."""
 
-    def walk(run: Run, depth: int) -> Iterator[Row]:
+    def __init__(self, graph: Graph, shapes: Mapping[str, tuple[int, ...]]):
+        self.graph, self.shapes, self.producers = graph, shapes, graph.producers()
+        self.indices: dict[int, int] = {}  # by depth
+        self.seen: set[str] = set()
+        owners = {name.rpartition(".")[0] for name in graph.parameters}
+        self.modules = {*owners, *(name for name, _ in graph.calls)} - {""}
+
+    def below(self, run: Run, depth: int) -> list[Row]:
+        """The row of a run and those of the modules that it calls."""
+        index = self.indices[depth] = self.indices.get(depth, 0) + 1
+        repeated = run.name in self.seen
+        self.seen.add(run.name)
+        children = [child for child in run.children if ":" not in child.name]
+        rows = [row for child in children for row in self.below(child, depth + 1)]
+
         prefix = f"{run.name}." if run.name else ""
-        below = [child for child in run.children if ":" not in child.name]
-        total = _count(graph, prefix)
-        kind, index = kind_of(run, graph, producers), counts.get(depth, 0) + 1
-        leaf = not any(name.startswith(prefix) for name in modules if name)
-        shape = shapes[run.value] if run.value else None
-        node = producers.get(run.value)
-        own = total - sum(_count(graph, f"{name}.") for name in {child.name for child in below})
+        kind = kind_of(run, self.graph, self.producers)
+        shape = self.shapes[run.value] if run.value else None
+        leaf = not any(name.startswith(prefix) for name in self.modules)
+        total = self._parameters(prefix)
+        own = total - sum(self._parameters(f"{name}.") for name in {child.name for child in children})
         mult_adds = own * shape[0] * (math.prod(shape[2:]) if "Conv" in kind else 1) if leaf else 0
-        kernel = None
-        if leaf and node is not None and node.output.partition(":")[0] == run.name:
-            kernel = _kernel(node, graph)
-        counts[depth] = index
-        yield Row(run.name, kind, depth, index, shape, own, total, kernel, mult_adds, leaf, run.name in seen)
-        seen.add(run.name)
-        for child in below:
-            yield from walk(child, depth + 1)
+        row = Row(
+            name=run.name,
+            kind=kind,
+            depth=depth,
+            index=index,
+            output_shape=shape,
+            parameters=own,
+            all_parameters=total,
+            kernel=self._window(run) if leaf else None,
+            mult_adds=mult_adds,
+            all_mult_adds=mult_adds + sum(row.mult_adds for row in rows),
+            leaf=leaf,
+            repeated=repeated,
+        )
+        return [row, *rows]
 
-    return walk(root, 0)
+    def _parameters(self, prefix: str) -> int:
+        shapes = self.graph.parameters.items()
+        return sum(math.prod(shape) for name, shape in shapes if name.startswith(prefix))
 
-
-def _count(graph: Graph, prefix: str) -> int:
-    return sum(math.prod(shape) for name, shape in graph.parameters.items() if name.startswith(prefix))
-
-
-def _kernel(node, graph: Graph) -> tuple[int, int] | None:
-    if node.op == "conv2d":
-        return graph.parameters[node.tensors["weight"]][2:]
-    size = node.attributes.get("window")
-    return (size, size) if size else None
-
-
-def _below(rows: tuple[Row, ...], at: int) -> Iterator[Row]:
-    for row in rows[at + 1 :]:
-        if row.depth <= rows[at].depth:
-            return
-        yield row
-
-
-def _number(value: int) -> str:
-    return f"{value:,}" if value else "--"
+    def _window(self, run: Run) -> tuple[int, int] | None:
+        """Height and width of a leaf module's window; None if its operator has none, or is another module's."""
+        node = self.producers.get(run.value)
+        if node is None or node.output.partition(":")[0] != run.name:
+            return None
+        if node.op == "conv2d":
+            return self.graph.parameters[node.tensors["weight"]][2:]
+        size = node.attributes.get("window")
+        return (size, size) if size else None

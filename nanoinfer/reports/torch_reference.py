@@ -1,20 +1,22 @@
-"""What compare knows of torch. It is imported here alone, and only when a comparison asks for it."""
+"""The reference of a comparison: torch modules and their activations. No other module of the package imports torch."""
 
 from __future__ import annotations
 
 import importlib
+import zipfile
 
 import numpy as np
 
-from ..weights import InputError
+from ..errors import InputError, printable
 
 _operators = []  # torch forgets operators whose Library object is gone
 
 
 def activations(module, x: np.ndarray) -> dict[str, np.ndarray]:
-    """What every module of a torch module returns for x: {"name": array}, later runs "name:2"; its own "output".
+    """The output of every submodule for x (N, 3, H, W): {"name": float32 array}, later runs as "name:2".
 
-    The module runs in eval mode, on its own device and in its own dtype, and is left as it was.
+    The module's own output is called "output". The module runs in eval mode, on its own device and in its own dtype,
+    and gets its mode back.
     """
     torch = _import("torch")
     seen, handles, modes = {}, [], {part: part.training for part in module.modules()}
@@ -27,7 +29,7 @@ def activations(module, x: np.ndarray) -> dict[str, np.ndarray]:
                 run += 1
                 key = f"{name}:{run}"
             if isinstance(output, torch.Tensor):
-                # A copy, here: a later module may write into the same memory (ReLU(inplace=True)).
+                # A copy: a later module may write into the same memory (ReLU(inplace=True)).
                 seen[key] = output.detach().to("cpu", torch.float32, copy=True).numpy()
 
         return hook
@@ -58,7 +60,7 @@ def reference_module(model):
             "nanoinfer.compare(model, module, x)"
         )
     torch = _import("torch")
-    torchvision = import_torchvision()  # timm imports it, and would meet the missing operators
+    torchvision = import_torchvision()  # before timm, which imports it and fails on missing operators
     if library == "timm":
         module = _import("timm").create_model(model.name, pretrained=False, num_classes=model.classes)
     else:
@@ -76,17 +78,13 @@ def reference_module(model):
 
 
 def read_dump(path) -> dict[str, np.ndarray]:
-    """The arrays of an .npz file of named activations. InputError if it is none; pickles are refused."""
-    import zipfile
-
-    from ..errors import printable
-
+    """The arrays of an .npz file of named activations. InputError for any other file, and for pickled objects."""
     try:
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise ValueError("one array without a name")
         with file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}  # what is no array comes as bytes
+            arrays = {name: np.asarray(file[name]) for name in file.files}  # members that are no arrays come as bytes
     except (ValueError, EOFError, zipfile.BadZipFile, KeyError, AttributeError):
         raise InputError(
             f"{printable(path)}: is no .npz file of activations; docs/compare.md shows how to write one"
@@ -107,7 +105,7 @@ def _import(name: str):
 
 
 def import_torchvision():
-    """torchvision, also where its compiled operators cannot load.
+    """The module torchvision, also where its compiled operators cannot load.
 
     Beside a CPU-only torch the wheel's operators are absent, and the import stops while it describes nms and qnms. The
     models need neither, so in that case alone the two are declared (not implemented) and the import is repeated.

@@ -10,11 +10,10 @@ import pytest
 from nanoinfer.weights import save_safetensors
 
 import nanoinfer
-from nanoinfer import InputError
-from nanoinfer.cli import commands as cli
+from nanoinfer import InputError, cli
 from nanoinfer.reports.inspect import Parameter, ParameterReport
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 PAGES = json.loads((DATA / "parameter_pages.json").read_text())
 SHAPES = json.loads((DATA / "parameters.json").read_text())["parameters"]
 
@@ -32,7 +31,7 @@ def tables(page):
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_markdown_has_every_figure_of_the_published_page(name, capsys):
+def test_markdown_matches_published_page(name, capsys):
     facts = PAGES[name]
     assert cli.main(["inspect", name, "--format", "markdown"]) == 0
     page = capsys.readouterr().out
@@ -53,7 +52,7 @@ def test_markdown_has_every_figure_of_the_published_page(name, capsys):
     assert len(expected) == facts["layers"]
 
 
-def test_report_is_a_value():
+def test_report_values():
     report = nanoinfer.inspect("mobilenetv2_140")
     assert isinstance(report, ParameterReport)
     assert (len(report.layers), report.parameters, report.buffers) == (158, 6108776, 104)
@@ -65,7 +64,7 @@ def test_report_is_a_value():
     assert str(report).startswith("mobilenetv2_140: 158 layers, 6,108,776 parameters, 23.303 MiB, 104 buffers\n")
 
 
-def test_submodules_leave_the_functions_alone():
+def test_submodule_imports_keep_package_functions():
     import nanoinfer.reports.compare
     import nanoinfer.reports.inspect  # noqa: F401
 
@@ -82,12 +81,12 @@ def test_submodules_leave_the_functions_alone():
         ((8, 2, 3, 3, 3), (8, 2, 3, 3, 3), "Tensor rank 5"),
     ],
 )
-def test_forms(shape, squeezed, form):
+def test_squeezed_shape_and_form(shape, squeezed, form):
     parameter = Parameter("x", shape)
     assert (parameter.squeezed, parameter.form) == (squeezed, form)
 
 
-def test_a_file_counts_parameters_and_leaves_buffers_out(tmp_path, capsys):
+def test_buffers_in_files_are_not_counted(tmp_path, capsys):
     arrays = {
         "conv.weight": np.zeros((4, 3, 1, 1), np.float32),
         "bn.weight": np.zeros(4, np.float32),
@@ -108,7 +107,7 @@ def test_a_file_counts_parameters_and_leaves_buffers_out(tmp_path, capsys):
         nanoinfer.inspect({"bn.running_mean": np.zeros(4, np.float32)})
 
 
-def test_formats_hold_the_same_rows(capsys):
+def test_formats_have_the_same_rows(capsys):
     printed = {}
     for form in ("table", "json", "csv", "markdown"):
         assert cli.main(["inspect", "digits", "--format", form]) == 0
@@ -120,7 +119,7 @@ def test_formats_hold_the_same_rows(capsys):
     assert "11x3x3x3" in printed["csv"]
 
 
-def test_plot(tmp_path, capsys):
+def test_plot_of_shares(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert cli.main(["inspect", "digits", "--plot", str(tmp_path / "pie.png")]) == 0
     assert (tmp_path / "pie.png").read_bytes().startswith(b"\x89PNG")
@@ -134,6 +133,6 @@ def test_plot(tmp_path, capsys):
 @pytest.mark.parametrize(
     "source, message", [("mobilenetv2_14", "did you mean mobilenetv2_140"), ("no/such.pth", "no such file")]
 )
-def test_what_cannot_be_inspected(source, message, capsys):
+def test_unknown_source_is_refused(source, message, capsys):
     assert cli.main(["inspect", source]) == 2
     assert message in capsys.readouterr().err

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from bench import references
-from nanoinfer import InputError, create_model
+from nanoinfer import InputError, cli, create_model
 from nanoinfer.architectures import MODELS
-from nanoinfer.cli import commands as cli
 from nanoinfer.reports.summary import summarise
 
-FACTS = json.loads((Path(__file__).parent / "data" / "summary_article.json").read_text())
+FACTS = json.loads((Path(__file__).parents[1] / "data" / "summary_article.json").read_text())
 NAMES = (
     "mobilenetv2_140",
     "mobilenetv3_small_100",
@@ -31,7 +30,7 @@ def of(name, *size, **options):
     return summarise(name, MODELS[name].graph(), size or (1, 3, 224, 224), **options)
 
 
-def test_table_of_the_walkthrough():
+def test_article_rows_and_totals():
     summary = create_model("mobilenetv2_article", "random").summary()
     rows = [[row.kind, row.depth, row.index, row.output_shape, row.parameters] for row in summary.rows]
     expected = [[*row[:3], tuple(row[3]) if row[3] else None, row[4]] for row in FACTS["rows"]]
@@ -46,7 +45,7 @@ def test_table_of_the_walkthrough():
     assert "│    │    └─BatchNorm2d: 3-112" in str(summary)
 
 
-def test_trace_of_the_walkthrough(capsys):
+def test_article_shape_trace(capsys):
     assert cli.main(["summary", "mobilenetv2_article", "--trace"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.removeprefix("after ").split(" : ") for line in lines] == [
@@ -54,7 +53,7 @@ def test_trace_of_the_walkthrough(capsys):
     ]
 
 
-def test_trace_opens_lists_and_what_holds_them():
+def test_trace_shows_members_of_lists():
     stages = dict(of("vit_b_32").trace.stages)
     assert stages["conv_proj"] == (1, 768, 7, 7)
     assert stages["encoder.layers #11"] == (1, 50, 768)
@@ -65,7 +64,7 @@ def test_trace_opens_lists_and_what_holds_them():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_and_totals_are_those_of_torchinfo(name):
+def test_rows_and_totals_match_torchinfo(name):
     torchinfo = pytest.importorskip("torchinfo")
     size = (2, 3, 224, 224) if name.startswith("vit") else (2, 3, 96, 64)
     expected = torchinfo.summary(references.reference(name), input_size=size, depth=99, verbose=0)
@@ -97,7 +96,7 @@ def test_rows_and_totals_are_those_of_torchinfo(name):
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_100", "resnet18"])
-def test_depth_adds_up_what_it_hides(name):
+def test_rows_at_depth_limit_include_rows_below(name):
     torchinfo = pytest.importorskip("torchinfo")
     columns = ("output_size", "num_params", "kernel_size", "mult_adds")
     expected = torchinfo.summary(
@@ -106,7 +105,7 @@ def test_depth_adds_up_what_it_hides(name):
     width, lines = expected.formatting.layer_name_width, str(expected).splitlines()[3:]
     rows = lines[: next(at for at, line in enumerate(lines) if line.startswith("==="))]
     rows = [[line[:width].rstrip(), *re.split(r"\s{2,}", line[width:].strip())] for line in rows]
-    ours = [list(row) for row in of(name, 1, 3, 64, 64, depth=2).cells()]
+    ours = [list(row) for row in of(name, 1, 3, 64, 64, depth=2).tables()[0].cells()]
     for row, line in zip(ours, rows, strict=True):
         assert row[:3] == line[:3]
         assert row[4] == line[4]
@@ -123,7 +122,7 @@ def test_every_model_has_a_summary(name):
     assert {row.name for row in summary.rows} >= set(graph.modules)
 
 
-def test_command_line(capsys):
+def test_summary_command_formats(capsys):
     assert cli.main(["summary", "mobilenetv2_article", "--input-size", "1", "3", "224", "224"]) == 0
     out = capsys.readouterr().out
     assert "├─Linear: 1-12" in out and "Total mult-adds (M): 313.65" in out
@@ -138,7 +137,7 @@ def test_command_line(capsys):
     assert "\n| --- | --- | ---: | --- | ---: |\n" in capsys.readouterr().out
 
 
-def test_wrong_use(capsys):
+def test_summary_refuses_bad_input(capsys):
     assert cli.main(["summary", "resnet"]) == 2
     assert "did you mean" in capsys.readouterr().err
     assert cli.main(["summary", "vit_b_32", "--input-size", "1", "3", "64", "64"]) == 2

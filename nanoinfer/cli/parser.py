@@ -1,0 +1,134 @@
+"""The arguments of every command, in the order in which --help lists the commands."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from .. import __version__
+from ..errors import InputError, printable
+from ..reports.report import FORMATS
+from . import commands, reports
+
+MOST = 1_000_000_000  # of anything that is counted
+MODEL_HELP = "see 'nanoinfer models'"
+WEIGHTS_HELP = ".safetensors or .pth file, hub:OWNER/NAME or random[:SEED]"
+THREADS_HELP = "default: every core this process may use"
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, as an argument."""
+    if not re.fullmatch("[0-9]{1,18}", text) or not 0 < int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{printable(text)!r} is not a whole number above 0 and up to {MOST:,}")
+    return int(text)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are InputErrors."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)  # "--top" must not change its meaning with the next option
+
+    def error(self, message: str):
+        raise InputError(f"{message}; see '{self.prog} --help'")
+
+
+def make_parser() -> Parser:
+    """The parser of the whole command line; the command is `run` of the parsed arguments, a function of them."""
+    parser = Parser(prog="nanoinfer", description="CPU inference for vision networks.")
+    parser.add_argument("--version", action="version", version=f"nanoinfer {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_predict, _models, _inspect, _summary, _compare, _profile, _convert, _warmup):
+        add(subparsers)
+    return parser
+
+
+def _predict(subparsers) -> None:
+    command = subparsers.add_parser("predict", help="classify images", description="Classify images.")
+    command.add_argument("images", nargs="*", metavar="IMAGE", help="image files; without any, the ten sample digits")
+    command.add_argument("-m", "--model", help=f"{MODEL_HELP} (default: {commands.DEFAULT_MODEL})")
+    command.add_argument("--weights", metavar="W", help=WEIGHTS_HELP)
+    command.add_argument("--num-classes", type=positive, metavar="C", help="of fine-tuned weights")
+    command.add_argument("--topk", type=positive, metavar="K", help="labels for each image (default: 5)")
+    command.add_argument("--threads", type=positive, metavar="N", help=THREADS_HELP)
+    command.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
+    command.set_defaults(run=commands.predict)
+
+
+def _models(subparsers) -> None:
+    command = subparsers.add_parser("models", help="list the networks", description="List the networks.")
+    command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'mobilenet*'")
+    command.set_defaults(run=commands.models)
+
+
+def _inspect(subparsers) -> None:
+    text = "Count the parameters of a network or of a weight file by form: vectors, matrices, tensors."
+    command = subparsers.add_parser("inspect", help="parameters by name, shape and form", description=text)
+    command.add_argument("source", metavar="MODEL|FILE", help="a network, or a .safetensors or .pth file")
+    command.add_argument("--plot", metavar="PIE.png", help="draw the shares as pies (needs matplotlib)")
+    _add_format(command)
+    command.set_defaults(run=reports.inspect)
+
+
+def _summary(subparsers) -> None:
+    text = "List a network's modules with output shapes, parameters, kernels and multiply-adds, as torchinfo does."
+    command = subparsers.add_parser("summary", help="modules, shapes, parameters, mult-adds", description=text)
+    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    size = {"nargs": 4, "type": positive, "default": (1, 3, 224, 224), "metavar": ("N", "C", "H", "W")}
+    command.add_argument("--input-size", help="default: 1 3 224 224", **size)
+    command.add_argument("--depth", type=positive, metavar="D", help="show modules down to this depth (default: all)")
+    command.add_argument("--trace", action="store_true", help="only the shapes after each stage, in order of execution")
+    _add_format(command)
+    command.set_defaults(run=reports.summary)
+
+
+def _compare(subparsers) -> None:
+    text = (
+        "Compare each layer with timm's or torchvision's network of that name, or with a dump of named activations; "
+        "exits with 1 if a layer differs."
+    )
+    command = subparsers.add_parser("compare", help="layer by layer against torch", description=text)
+    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    command.add_argument("--weights", metavar="W", help=WEIGHTS_HELP)
+    command.add_argument("--dump", metavar="D.npz", help="activations, as docs/compare.md shows how to write them")
+    text = "an image file or random[:SEED] (default: random; with --dump, the dump's own input)"
+    command.add_argument("--input", metavar="IMAGE|random", help=text)
+    command.add_argument("--threads", type=positive, metavar="N", help=THREADS_HELP)
+    _add_format(command)
+    command.set_defaults(run=reports.compare)
+
+
+def _profile(subparsers) -> None:
+    text = "Measure every step of a network: time, rate, and its share of what the machine allows."
+    command = subparsers.add_parser("profile", help="where the time goes, step by step", description=text)
+    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    command.add_argument("--weights", metavar="W", default="random", help="file, hub:OWNER/NAME (default: random)")
+    command.add_argument("--batch-size", type=positive, metavar="N", help="default: 1")
+    command.add_argument("--input-size", type=positive, nargs="+", metavar="N", help="such as 1 3 224 224, or 224 224")
+    command.add_argument("--threads", type=positive, metavar="N", help=THREADS_HELP)
+    command.add_argument("--repeat", type=positive, default=50, metavar="N", help="runs that count (default: 50)")
+    _add_format(command)
+    command.add_argument("--trace", metavar="T.json", help="write a typical run as a Chrome trace, for Perfetto")
+    command.add_argument("--plot", metavar="P.png", help="write the roofline as a picture")
+    command.add_argument("--html", metavar="P.html", help="write tables, roofline and timeline as one web page")
+    command.add_argument("--compare", metavar="BEFORE.json", help="show what changed since --format json wrote this")
+    command.set_defaults(run=reports.profile)
+
+
+def _convert(subparsers) -> None:
+    text = "Copy the tensors of a .pth file to a .safetensors file, without torch."
+    command = subparsers.add_parser("convert", help=".pth to .safetensors", description=text)
+    command.add_argument("source", metavar="IN.pth")
+    command.add_argument("target", metavar="OUT.safetensors")
+    command.set_defaults(run=commands.convert)
+
+
+def _warmup(subparsers) -> None:
+    text = "Compile the kernels that networks need, so that the next start is a warm one."
+    command = subparsers.add_parser("warmup", help="compile kernels ahead of time", description=text)
+    command.add_argument("models", nargs="*", metavar="MODEL", help=f"default: {', '.join(commands.WARMUP_MODELS)}")
+    command.set_defaults(run=commands.warmup)
+
+
+def _add_format(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
