@@ -87,6 +87,7 @@ def load_torch_compile(name: str, folder: Path, batch: int, threads: int) -> Run
 
 ENGINES: dict[str, tuple[str, Callable[[str, Path, int, int], Run]]] = {
     "nanoinfer": ("nanoinfer", load_nanoinfer),
+    "before": ("nanoinfer", load_nanoinfer),  # an earlier version, in a folder of its own
     "onnxruntime": ("onnxruntime", load_onnxruntime),
     "openvino": ("openvino", load_openvino),
     "torch": ("torch", load_torch),

@@ -1,6 +1,6 @@
 """The same network, weights, input and threads through nanoinfer and its peers, side by side.
 
-    python -m bench.models [--models M ...] [--batch-sizes N ...] [--threads T ...] [--peers P ...] [--rounds R]
+    python -m bench.models [--models M ...] [--batch-sizes N ...] [--threads T ...] [--peers P ...] [--before FOLDER]
 
 Every engine runs in a process of its own, by turns: idle thread pools go on spinning, and two of them on the same
 cores would slow each other down. A turn settles for a third of its time, then times calls back to back; a round is one
@@ -13,25 +13,28 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import warnings
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
 from nanoinfer.architectures import MODELS as ARCHITECTURES
-from nanoinfer.cli.commands import positive
+from nanoinfer.cli.parser import positive
 from nanoinfer.runtime import default_threads
 
 from .engines import ENGINES
 
 MODELS = ("mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d", "vit_b_32")
 SEED = 7
+ROOT = Path(__file__).parents[1]
 
 
 def prepare(name: str, folder: Path, batches: list[int], onnx: bool) -> np.ndarray:
@@ -58,15 +61,30 @@ def prepare(name: str, folder: Path, batches: list[int], onnx: bool) -> np.ndarr
         return module.double()(torch.from_numpy(x).double()).numpy()
 
 
+@dataclass(frozen=True)
+class Setting:
+    """One network at one batch size and number of threads; `folder` holds what `prepare` wrote."""
+
+    name: str
+    folder: Path
+    batch: int
+    threads: int
+
+
 class Worker:
     """One engine in a process of its own."""
 
-    def __init__(self, engine: str, folder: Path, batch: int, threads: int):
+    def __init__(self, engine: str, setting: Setting, before: str | None = None):
         self.engine = engine
-        command = [sys.executable, "-m", "bench.engines", engine, str(folder), str(batch), str(threads)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        arguments = (engine, str(setting.folder), str(setting.batch), str(setting.threads))
+        # `python -m` looks for modules in its working folder first: there lies the earlier version, and not this bench.
+        elsewhere = dict(cwd=before, env={**os.environ, "PYTHONPATH": str(ROOT)}) if engine == "before" else {}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "bench.engines", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, **elsewhere,
+        )  # fmt: skip
         self.version = self._answer()["version"]
-        self.logits = np.load(folder / f"{engine}-{batch}-{threads}.npy")
+        self.logits = np.load(setting.folder / f"{engine}-{setting.batch}-{setting.threads}.npy")
         self.rounds: list[list[float]] = []
 
     def _answer(self):
@@ -85,14 +103,16 @@ class Worker:
         self.process.wait()
 
 
-def compare(name, folder, expected, batch, threads, engines, rounds, seconds) -> dict:
+def compare(setting: Setting, expected: np.ndarray, engines: list[str], options: argparse.Namespace) -> dict:
     """One row of the result: all engines on one network, batch size and number of threads."""
-    workers = [Worker(engine, folder, batch, threads) for engine in engines]
-    scale = np.abs(expected[:batch]).max()
-    errors = {worker.engine: float(np.abs(worker.logits - expected[:batch]).max() / scale) for worker in workers}
-    for _ in range(rounds):
+    workers = [Worker(engine, setting, options.before) for engine in engines]
+    expected = expected[: setting.batch]
+    errors = {
+        worker.engine: float(np.abs(worker.logits - expected).max() / np.abs(expected).max()) for worker in workers
+    }
+    for _ in range(options.rounds):
         for worker in workers:
-            worker.turn(seconds)
+            worker.turn(options.seconds)
     results = {}
     for worker in workers:
         worker.stop()
@@ -107,7 +127,7 @@ def compare(name, folder, expected, batch, threads, engines, rounds, seconds) ->
             "error": errors[worker.engine],
             "times_as_long": statistics.median(theirs / mine for theirs, mine in zip(medians, ours, strict=True)),
         }
-    return {"model": name, "batch": batch, "threads": threads, "engines": results}
+    return {"model": setting.name, "batch": setting.batch, "threads": setting.threads, "engines": results}
 
 
 def show(row: dict) -> None:
@@ -161,7 +181,9 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=MODELS, choices=ARCHITECTURES, metavar="MODEL")
     parser.add_argument("--batch-sizes", nargs="+", type=positive, default=[1])
     parser.add_argument("--threads", nargs="+", type=positive, default=[2])
-    parser.add_argument("--peers", nargs="*", default=["onnxruntime", "openvino", "torch"], choices=list(ENGINES)[1:])
+    parser.add_argument("--peers", nargs="*", default=["onnxruntime", "openvino", "torch"], choices=list(ENGINES)[2:])
+    text = "also time an earlier version in FOLDER: pip install --no-deps --target FOLDER CHECKOUT"
+    parser.add_argument("--before", metavar="FOLDER", help=text)
     parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one turn")
     parser.add_argument("--tolerance", type=float, default=1e-3, help="largest error, relative to the largest logit")
@@ -170,6 +192,10 @@ def main() -> int:
     options = parser.parse_args()
 
     engines = ["nanoinfer"]
+    if options.before is not None:
+        if not (Path(options.before) / "nanoinfer" / "__init__.py").exists():
+            parser.error(f"{options.before}: holds no nanoinfer; pip install --no-deps --target FOLDER CHECKOUT")
+        engines.append("before")
     for peer in options.peers:
         try:
             version(ENGINES[peer][0])
@@ -188,7 +214,7 @@ def main() -> int:
             expected = prepare(name, folder, options.batch_sizes, onnx)
             for batch in options.batch_sizes:
                 for threads in options.threads:
-                    row = compare(name, folder, expected, batch, threads, engines, options.rounds, options.seconds)
+                    row = compare(Setting(name, folder, batch, threads), expected, engines, options)
                     rows.append(row)
                     show(row)
                     wrong += [
@@ -200,6 +226,11 @@ def main() -> int:
     if np.isfinite(ratios).all():
         print(f"\nagainst the faster of onnxruntime and openvino: worst {min(ratios):.2f}x, "
               f"geometric mean {statistics.geometric_mean(ratios):.2f}x")  # fmt: skip
+    if options.before is not None:
+        gains = [row["engines"]["before"]["times_as_long"] for row in rows]
+        print(
+            f"before / now: {min(gains):.3f} to {max(gains):.3f}, geometric mean {statistics.geometric_mean(gains):.3f}"
+        )
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     if options.plot:

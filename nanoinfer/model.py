@@ -16,6 +16,7 @@ import numpy as np
 from . import runtime
 from .architectures import Architecture, find_model
 from .checkpoint import tensors_of
+from .console import progress_bar
 from .data import labels
 from .errors import InputError, did_you_mean
 from .graph import Graph, passes
@@ -23,7 +24,6 @@ from .lowering import Unsupported
 from .lowering.packed import PackedWeights
 from .machine import Machine, host
 from .plan import Plan, Program, make_plan, make_program
-from .progress import progress_bar
 from .weights import release
 
 if TYPE_CHECKING:
@@ -163,13 +163,17 @@ class Model:
                 hint = did_you_mean(str(name), self.graph.modules, otherwise="'nanoinfer summary' lists them")
                 raise InputError(f"{self.name} has no module {name!r}; {hint}")
         values = [self.graph.modules[name] for name in taps]
-        arrays = self._run(x, Section(self.graph.input, (self.graph.outputs[0], *dict.fromkeys(values))))
+        arrays = self.values(x, (self.graph.outputs[0], *values))
         logits = arrays[self.graph.outputs[0]]
         return (logits, {name: arrays[value] for name, value in zip(taps, values, strict=True)}) if taps else logits
 
+    def values(self, x: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """{name: array} in torch's layout of any values of the graph, as `print(model.graph)` names them, for x."""
+        return self._run(x, Section(self.graph.input, tuple(dict.fromkeys(names))))
+
     def forward_features(self, x: np.ndarray) -> np.ndarray:
         """What the network's head reads: (N, C, h, w), or tokens (N, T, D) of a transformer."""
-        return self._run(x, Section(self.graph.input, (self.graph.features,)))[self.graph.features]
+        return self.values(x, [self.graph.features])[self.graph.features]
 
     def forward_head(self, features: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of what `forward_features` returned."""

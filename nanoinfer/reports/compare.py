@@ -137,7 +137,7 @@ def compare(model, reference, x: np.ndarray | None = None) -> Comparison:
     """
     reference, x = _reference_and_input(model, reference, x)
     runs = _runs(model.graph)
-    arrays = model._run(x, _Section(model.graph.input, tuple(dict.fromkeys(run.value for run in runs.values()))))
+    arrays = model.values(x, [run.value for run in runs.values()])
     if not isinstance(reference, Mapping):
         from .torch_reference import activations
 
@@ -176,13 +176,6 @@ def _reference_and_input(model, reference, x: np.ndarray | None):
 def _some_names(reference: Mapping) -> str:
     names = [name for name in reference if name != OUTPUT]
     return f"it has {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "it has none"
-
-
-class _Section(NamedTuple):
-    """The part of a network that a Model runs: `outputs`, from value `source` on."""
-
-    source: str
-    outputs: tuple[str, ...]
 
 
 class _ModuleRun(NamedTuple):
