@@ -121,7 +121,7 @@ def build(spec: Depthwise):
     columns = (mr - 1) * stride + size  # of input under a tile
     skipped = (padding, max(0, columns - padding - whole_row)) if whole_row else None
     t, vector = register_tile(mr, 1, spec.lanes), 4 * spec.lanes
-    load_for_all, add, finish = t.load_for_all, t.add, epilogue(t, spec.variant)
+    load_for_all, add, store_result = t.load_for_all, t.add, epilogue(t, spec.variant)
     fma_window, read = t.fma_window(Window(size, stride, padding, spec.group, skipped)), instruction_reader(Instruction)
     w_row_stride = size * spec.group * vector
 
@@ -153,6 +153,6 @@ def build(spec: Depthwise):
                     y = y_row + start * call.y_pixel_stride
                     if call.residual_offset != 0:
                         acc = add(acc, y + call.residual_offset, call.y_pixel_stride)
-                    finish(acc, call.activation, y, call.y_pixel_stride)
+                    store_result(acc, call.activation, y, call.y_pixel_stride)
 
     return depthwise

@@ -75,7 +75,13 @@ def build(spec: Elementwise):
     from .simd.tile import register_tile
 
     t, vector = register_tile(1, 1, spec.lanes), 4 * spec.lanes
-    load, mul, add, finish, read = t.load, t.mul, t.add, epilogue(t, spec.variant), instruction_reader(Instruction)
+    load, mul, add, store_result, read = (
+        t.load,
+        t.mul,
+        t.add,
+        epilogue(t, spec.variant),
+        instruction_reader(Instruction),
+    )
 
     def elementwise(instruction, thread, threads):
         call = read(instruction)
@@ -100,7 +106,7 @@ def build(spec: Elementwise):
                     acc = add(acc, call.shift + at, 0)
                 if call.other != 0:
                     acc = add(acc, other + at, 0)
-                finish(acc, call.activation, y + at, 0)
+                store_result(acc, call.activation, y + at, 0)
 
     return elementwise
 

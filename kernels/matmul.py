@@ -73,7 +73,7 @@ def build(spec: Matmul):
     zeros, load_for_all, fma_outer, add, store, store_sum = (
         t.zeros, t.load_for_all, t.fma_outer, t.add, t.store, t.store_sum,
     )  # fmt: skip
-    prefetch_pixels, prefetch_write, finish = t.prefetch, t.prefetch_write, epilogue(t, spec.variant)
+    prefetch_pixels, prefetch_write, store_result = t.prefetch, t.prefetch_write, epilogue(t, spec.variant)
     read_tile, read_run = reader(Tile), reader(TileRun)
     w_k_stride = 4 * spec.nr * spec.lanes
     # Constants of the closure: LLVM leaves no loop over taps where there is one, and no branch for what is absent.
@@ -124,7 +124,7 @@ def build(spec: Matmul):
                 acc = add(acc, y + tile.partial_offset, tile.y_pixel_stride)
             if tile.residual_offset != 0:
                 acc = add(acc, y + tile.residual_offset, tile.y_pixel_stride)
-            finish(acc, tile.activation, y, tile.y_pixel_stride)
+            store_result(acc, tile.activation, y, tile.y_pixel_stride)
             x += mr * tile.x_pixel_stride
             y += mr * tile.y_pixel_stride
             ahead += (tile.k if single else tile.taps_y * tile.taps_x * tile.k) * CACHE_LINE

@@ -51,7 +51,7 @@ def build(spec: Stem):
     mr, x_pixel_stride = spec.mr, spec.x_pixel_stride
     t = register_tile(mr, spec.nr, spec.lanes)
     load_for_all, fma_outer, prefetch_write = t.load_for_all, t.fma_outer, t.prefetch_write
-    finish, read_tile, read_run = epilogue(t, spec.variant), reader(Tile), reader(TileRun)
+    store_result, read_tile, read_run = epilogue(t, spec.variant), reader(Tile), reader(TileRun)
     w_step_stride = 4 * spec.nr * spec.lanes
 
     def stem(tile_record, run_record):
@@ -65,7 +65,7 @@ def build(spec: Stem):
             for offset in range(tile.stem_offsets, tile.stem_offsets + 8 * tile.stem_steps, 8):
                 acc = fma_outer(acc, x + load_i64(offset), x_pixel_stride, w)
                 w += w_step_stride
-            finish(acc, tile.activation, y, tile.y_pixel_stride)
+            store_result(acc, tile.activation, y, tile.y_pixel_stride)
             x += mr * x_pixel_stride
             y += mr * tile.y_pixel_stride
 

@@ -10,7 +10,7 @@ Read `step` (a Step, and the Context that lowering functions ask), `layout` (whe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..graph import Node
 from . import conv, fusion, simple, strassen
@@ -38,7 +38,7 @@ class Lowering:
 
 
 def _select_token(node: Node, shape: tuple[int, ...], x: TensorView) -> TensorView:
-    return replace(x, shape=shape, address=x.address + node.attributes["index"] * x.pixel_stride)
+    return x._replace(shape=shape, address=x.address + node.attributes["index"] * x.pixel_stride)
 
 
 LOWERINGS: dict[str, Lowering] = {
@@ -54,7 +54,7 @@ LOWERINGS: dict[str, Lowering] = {
     "layer_norm": Lowering(simple.layer_norm, flops=simple.layer_norm_flops),
     "attention": Lowering(simple.attention, None, simple.attention_workspace, simple.attention_flops),
     "global_average_pool": Lowering(simple.global_average_pool, flops=simple.average_flops),
-    "flatten": Lowering(view=lambda node, shape, x: replace(x, shape=shape)),
+    "flatten": Lowering(view=lambda node, shape, x: x._replace(shape=shape)),
     "select_token": Lowering(view=_select_token),
 }
 

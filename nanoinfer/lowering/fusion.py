@@ -11,7 +11,7 @@ without fusion, so it has the same bits.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..graph import Graph, Node
 from ..graph.ops import is_pointwise
@@ -107,8 +107,8 @@ def _buffers(node: Node, shapes: Shapes, machine: Machine) -> tuple[TensorView, 
     window = node.attributes["window"]
 
     def buffers(rows: int) -> tuple[TensorView, TensorView]:
-        lines = nhwc((1, expanded, (rows - 1) * stride + window, in_width), machine)
-        return lines, nhwc((1, channels, rows if project else 0, width), machine, lines.bytes)
+        line_buffer = nhwc((1, expanded, (rows - 1) * stride + window, in_width), machine)
+        return line_buffer, nhwc((1, channels, rows if project else 0, width), machine, line_buffer.bytes)
 
     room, rows = machine.tuning.line_buffer_share * machine.l2_bytes, 1
     while rows < height and sum(view.bytes for view in buffers(rows + 1)) <= room:
@@ -158,14 +158,14 @@ class _Share:
         self.padding = self.middle.attributes["padding"]
         own = context.of_thread(self.thread)
         base = own.thread_workspace
-        self.lines, self.band = (
-            replace(view, address=base + view.address) for view in _buffers(node, context.shapes, context.machine)
+        self.line_buffer, self.band = (
+            view._replace(address=base + view.address) for view in _buffers(node, context.shapes, context.machine)
         )
-        gates = base + self.lines.bytes + self.band.bytes
+        gates = base + self.line_buffer.bytes + self.band.bytes
         workspace = gates + conv.gate_workspace(self.expand, context.shapes, context.machine, images=1)
         self.views = {name: context.views[name].rows(self.image) for name in (*node.inputs, node.output)}
-        self.own = replace(
-            own, views=self.views, workspaces={self.expand.output: gates}, thread_workspace=workspace
+        self.own = own._replace(
+            views=self.views, workspaces={self.expand.output: gates}, thread_workspace=workspace
         )  # fmt: skip
         l2_bytes = context.threads * context.machine.l2_bytes
         limit = context.machine.tuning.prefetch_rows_above * l2_bytes
@@ -173,7 +173,7 @@ class _Share:
 
     def steps(self, rows: range) -> Iterator[Step]:
         """The steps that compute `rows` of the output: for each band first the expanded rows that it still needs."""
-        height, buffer_rows = self.context.shapes[self.expand.output][2], self.lines.size[0]
+        height, buffer_rows = self.context.shapes[self.expand.output][2], self.line_buffer.size[0]
         ready = max(0, rows.start * self.stride - self.padding)  # rows from here on are not expanded yet
         bands, gated = -(-len(rows) // ((buffer_rows - self.window) // self.stride + 1)), False
         for number in range(bands):
@@ -187,11 +187,11 @@ class _Share:
             yield from self._output(first, end)
 
     def _context(self, views: Mapping[str, TensorView]) -> Context:
-        return replace(self.own, views={**self.views, **views})
+        return self.own._replace(views={**self.views, **views})
 
     def _expand(self, first: int, slot: int, count: int, with_gates: bool) -> Iterable[Step]:
         """Expand rows first..first + count into the line buffer from row `slot` on."""
-        context = self._context({self.expand.output: self.lines.rows(0, slot, count)})
+        context = self._context({self.expand.output: self.line_buffer.rows(0, slot, count)})
         steps = conv.in_thread(self.expand, context, first)
         gating = [step for step in steps if isinstance(step.spec, GateWeights)]
         steps = steps[len(gating) :]
@@ -202,12 +202,14 @@ class _Share:
 
     def _output(self, first: int, end: int) -> list[Step]:
         """Rows first..end of the output: depthwise convolution over the line buffer, then the projection."""
-        expanded = replace(self.lines, shape=(*self.lines.shape[:2], *self.context.shapes[self.expand.output][2:]))
+        expanded = self.line_buffer._replace(
+            shape=(*self.line_buffer.shape[:2], *self.context.shapes[self.expand.output][2:])
+        )
         names = (*(name for part in self.project for name in part.inputs[1:]), self.node.output)
         outer = {name: self.views[name].rows(0, first, end - first) for name in names}
         out = self.band.rows(0, 0, end - first) if self.project else outer[self.node.output]
         context = self._context({self.expand.output: expanded, self.middle.output: out})
-        steps = [depthwise.step(self.middle, context, first_row=first, buffer_rows=self.lines.size[0])]
+        steps = [depthwise.step(self.middle, context, first_row=first, buffer_rows=self.line_buffer.size[0])]
         for part in self.project:
             steps += conv.in_thread(part, self._context({self.middle.output: out, **outer}))
         steps[len(self.project)].prefetch_ranges = tuple(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,7 @@ ALIGNMENT = 128  # bytes: two cache lines, since the hardware prefetches in pair
 HUGE_PAGE = 2 << 20
 
 
-@dataclass(frozen=True)
-class TensorView:
+class TensorView(NamedTuple):
     """A value in memory: its shape in torch's order, its address, and strides in bytes.
 
     Tokens (N, T, D) are the pixels of one row; (N, D) is one pixel.
@@ -60,14 +59,14 @@ class TensorView:
 
     def from_channel(self, channel: int) -> TensorView:
         """The same pixels from a later channel on."""
-        return replace(self, address=self.address + 4 * channel)
+        return self._replace(address=self.address + 4 * channel)
 
     def rows(self, image: int, first: int = 0, count: int | None = None) -> TensorView:
         """Some rows of one image, by default all, as an image of their own."""
         count = self.size[0] if count is None else count
         address = self.address + image * self.image_stride + first * self.row_stride
         shape = (1, self.shape[1], count, self.shape[3])
-        return replace(self, shape=shape, address=address, image_stride=count * self.row_stride)
+        return self._replace(shape=shape, address=address, image_stride=count * self.row_stride)
 
 
 def dimensions(shape: tuple[int, ...]) -> TensorView:

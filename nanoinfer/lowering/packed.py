@@ -85,6 +85,7 @@ class Staging:
     def __init__(self, packed: PackedWeights):
         self.packed = packed
         self.fresh: dict[Hashable, np.ndarray] = {}
+        self.addresses: dict[Hashable, int] = {}  # of what this plan has used
         self.requests: list[PackRequest] = []
 
     def constant(self, key: Hashable, make: Callable[[], np.ndarray]) -> int:
@@ -103,7 +104,9 @@ class Staging:
         return self.address(request.key)
 
     def address(self, key: Hashable) -> int:
-        return (self.packed if key in self.packed else self.fresh)[key].ctypes.data
+        if key not in self.addresses:  # NumPy takes a microsecond to tell
+            self.addresses[key] = (self.packed if key in self.packed else self.fresh)[key].ctypes.data
+        return self.addresses[key]
 
     def commit(self) -> None:
         """Share what was staged with all later plans, once every request is packed."""

@@ -75,12 +75,12 @@ def tokens(node: Node, context: Context) -> list[Step]:
     position = context.channel_vector((node.output, "position"), context.tensor(node, "position")[0])
     first = context.channel_vector((node.output, "class"), context.tensor(node, "class_token")[0])
     stride = 4 * padded(y.channels, context.machine.lanes)
-    positions = replace(y, address=position + stride, image_stride=0, pixel_stride=stride)
-    after_first = replace(y, address=y.address + y.pixel_stride)
+    positions = y._replace(address=position + stride, image_stride=0, pixel_stride=stride)
+    after_first = y._replace(address=y.address + y.pixel_stride)
     patches = _elementwise(node, context, x, after_first, other=positions, pixels=x.pixels)
     patches.barrier = False  # the class token goes elsewhere
     class_token = TensorView(y.shape, first, 0, 0, 0)
-    single = _elementwise(node, context, class_token, y, other=replace(positions, address=position), pixels=1)
+    single = _elementwise(node, context, class_token, y, other=positions._replace(address=position), pixels=1)
     patches.flops, single.flops = (2 * y.images * pixels * y.channels for pixels in (x.pixels, 1))
     return [patches, single]
 

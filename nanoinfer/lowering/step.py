@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -75,8 +75,7 @@ class Step:
         return kernel_name(self.main_spec)
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """What a lowering function may ask for."""
 
     machine: Machine
@@ -102,7 +101,7 @@ class Context:
     def of_thread(self, thread: int) -> Context:
         """The same for steps that one thread runs alone."""
         workspace = self.thread_workspace + thread * self.thread_workspace_bytes
-        return replace(self, threads=1, thread_workspace=workspace)
+        return self._replace(threads=1, thread_workspace=workspace)
 
     def channel_vector(self, key: tuple, values: np.ndarray) -> int:
         """Address of one value a channel along the last axis, zeros up to whole vectors."""

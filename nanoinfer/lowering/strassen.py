@@ -139,7 +139,7 @@ def lower(node: Node, context: Context) -> list[Step]:
 def thread_steps(node: Node, context: Context, first_row: int = 0) -> list[Step]:
     """The steps of one thread alone, for all of y: rows of the output from `first_row` on."""
     x, y = context.inputs(node)[0], context.output(node)
-    x = replace(x, address=x.address + first_row * x.row_stride)
+    x = x._replace(address=x.address + first_row * x.row_stride)
     pairing = Pairing(x, y, has_split_pairs(node, context.shapes, context.machine), context.machine)
     return _steps(node, context, pairing, pairing.units, pairing.panels)
 
@@ -208,11 +208,11 @@ def _pass(node: Node, context: Context, pairing: Pairing, units: range, panels: 
     """The sums and the seven products of some units and micro-panels."""
     even, odd = (pairing.pixels(pairing.x, units, at) for at in (0, 1))
     pairs, stride = even.shape[3], 2 * pairing.x.pixel_stride
-    sums = replace(
-        even, address=context.thread_workspace, image_stride=pairs * stride, row_stride=pairs * stride,
+    sums = even._replace(
+        address=context.thread_workspace, image_stride=pairs * stride, row_stride=pairs * stride,
         pixel_stride=stride,
     )  # fmt: skip
-    partials = replace(pairing.pixels(pairing.y, units, 0), address=context.thread_workspace + sums.bytes)
+    partials = pairing.pixels(pairing.y, units, 0)._replace(address=context.thread_workspace + sums.bytes)
     views = _Views(pairing, units, sums, partials)
     k = pairing.x.channels // 2
     call = SumsInstruction(
@@ -247,7 +247,7 @@ class _Views:
     def output(self, pixel: int) -> TensorView:
         view = self.pairing.pixels(self.pairing.y, self.units, pixel)
         if self.pairing.split and pixel == 0:  # the middle one of an odd number of pixels is written as an odd one
-            view = replace(view, shape=(*view.shape[:3], self.pairing.y.pixels // 2))
+            view = view._replace(shape=(*view.shape[:3], self.pairing.y.pixels // 2))
         return view
 
 
