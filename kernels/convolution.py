@@ -126,9 +126,18 @@ class LoopNest:
     """The kernel around all micro-kernels: one for every machine, since whatever varies is in its records."""
 
 
+class BorderRun(NamedTuple):
+    """Outputs along an axis that see the same taps."""
+
+    first: int
+    end: int
+    first_tap: int
+    end_tap: int
+
+
 @lru_cache
-def border_runs(size: int, first: int, end: int, *, window: int, stride: int, padding: int) -> list[tuple[int, ...]]:
-    """(first, end, first tap, end tap) of the runs among outputs first..end along an axis that see the same taps.
+def border_runs(size: int, first: int, end: int, *, window: int, stride: int, padding: int) -> list[BorderRun]:
+    """Outputs first..end along an axis, cut where the set of valid taps changes.
 
     `size` is the input's size along that axis, `window` the number of taps.
     """
@@ -137,9 +146,9 @@ def border_runs(size: int, first: int, end: int, *, window: int, stride: int, pa
         start = position * stride - padding
         taps = max(0, -start), min(window, size - start)
         if runs and runs[-1][2:] == taps:
-            runs[-1] = (runs[-1][0], position + 1, *taps)
+            runs[-1] = runs[-1]._replace(end=position + 1)
         else:
-            runs.append((position, position + 1, *taps))
+            runs.append(BorderRun(position, position + 1, *taps))
     return runs
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..graph import Node
-from ..kernels.convolution import border_runs
+from ..kernels.convolution import BorderRun, border_runs
 from ..machine import Machine, Tuning
 from .layout import TensorView, padded
 
@@ -162,8 +162,8 @@ def rectangles(problem: ConvProblem, tuning: Tuning, nr: int, threads: int) -> t
     return y.images, found
 
 
-def _border_runs(problem: ConvProblem, axis: int) -> list[tuple[int, ...]]:
-    """Runs of rows (axis 0) or columns (axis 1) of the output that see the same taps."""
+def _border_runs(problem: ConvProblem, axis: int) -> list[BorderRun]:
+    """Rows (axis 0) or columns (axis 1) of the output, cut where the set of valid taps changes."""
     size, count = problem.x.size[axis], problem.y.size[axis]
     first = problem.first_row if axis == 0 else 0
     return border_runs(
@@ -171,23 +171,24 @@ def _border_runs(problem: ConvProblem, axis: int) -> list[tuple[int, ...]]:
     )
 
 
-def _rectangle(problem: ConvProblem, tuning: Tuning, rows: tuple[int, ...], columns: tuple[int, ...]) -> Rectangle:
-    """The outputs in a run of rows and a run of columns; runs of pixels go along the longer side."""
+def _rectangle(problem: ConvProblem, tuning: Tuning, rows: BorderRun, columns: BorderRun) -> Rectangle:
+    """The outputs in some rows and columns; runs of pixels go along the longer side."""
     x, y, stride, padding = problem.x, problem.y, problem.stride, problem.padding
-    (top, bottom, ky, ky_end), (left, right, kx, kx_end) = rows, columns
-    down = bottom - top, stride * x.row_stride, y.row_stride
-    along = right - left, stride * x.pixel_stride, y.pixel_stride
+    taps_y, taps_x = rows.end_tap - rows.first_tap, columns.end_tap - columns.first_tap
+    down = rows.end - rows.first, stride * x.row_stride, y.row_stride
+    along = columns.end - columns.first, stride * x.pixel_stride, y.pixel_stride
     # The stem's micro-kernel knows how far the pixels of an image row are apart, so it walks along rows.
-    stem = problem.is_stem(tuning) and kx_end - kx == problem.window[1]
+    stem = problem.is_stem(tuning) and taps_x == problem.window[1]
     outer, inner = (down, along) if stem or along[0] >= down[0] else (along, down)
     (runs, x_run_stride, y_run_stride), (length, x_pixel_stride, y_pixel_stride) = outer, inner
-    x_row, x_column = top * stride - padding + ky, left * stride - padding + kx
+    x_row = rows.first * stride - padding + rows.first_tap
+    x_column = columns.first * stride - padding + columns.first_tap
     return Rectangle(
         runs, length, x_run_stride, y_run_stride, x_pixel_stride, y_pixel_stride,
         x_offset=x_row * x.row_stride + x_column * x.pixel_stride,
-        y_offset=(top - problem.first_row) * y.row_stride + left * y.pixel_stride,
-        first_tap=ky * problem.window[1] + kx, taps_y=ky_end - ky, taps_x=kx_end - kx,
-        stem_offsets=_stem_offsets(problem, ky_end - ky) if stem else NO_OFFSETS,
+        y_offset=(rows.first - problem.first_row) * y.row_stride + columns.first * y.pixel_stride,
+        first_tap=rows.first_tap * problem.window[1] + columns.first_tap, taps_y=taps_y, taps_x=taps_x,
+        stem_offsets=_stem_offsets(problem, taps_y) if stem else NO_OFFSETS,
     )  # fmt: skip
 
 

@@ -9,10 +9,19 @@ weights if they lie beyond L2.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..kernels.simd import CACHE_LINE
 from ..lowering import Step
 
 Ranges = list[tuple[int, int]]  # (address, bytes)
+
+
+class FirstPanel(NamedTuple):
+    """The micro-panel that a thread reads first in a product; addresses are 0 where no product follows."""
+
+    address: int  # the first thread's
+    thread_stride: int  # about how far the next thread's is
 
 
 def schedule_prefetch(steps: list[Step], threads: int, gap: int) -> None:
@@ -23,40 +32,41 @@ def schedule_prefetch(steps: list[Step], threads: int, gap: int) -> None:
     weights with at most `gap` bytes between them are one range.
     """
     pending: Ranges = []  # weights that no step prefetches yet
-    # The first micro-panel of the product that follows: (the first thread's, about how far the next thread's is).
-    panel = 0, 0
+    following = FirstPanel(0, 0)
     for step in reversed(steps):
         if step.programs:
-            panel = _schedule_programs(step, panel, pending)
-        panel = _link_panels(step, panel, threads)
+            following = _schedule_programs(step, following, pending)
+        following = _link_panels(step, following, threads)
         budget = _budget(step, threads)
         _look_ahead(step, budget, threads, pending)
         if step.has_weights and not budget:
             _push(pending, step.call.w, step.call.panels * step.call.panel_stride, gap)
 
 
-def _schedule_programs(step: Step, following: tuple[int, int], pending: Ranges) -> tuple[int, int]:
-    """The same for the programs of threads; returns the first micro-panel of these, as `following`."""
-    panels = []
+def _schedule_programs(step: Step, following: FirstPanel, pending: Ranges) -> FirstPanel:
+    """The same for the programs of threads; returns the first micro-panel of these."""
+    first = []
     for thread, program in enumerate(step.programs):
         rows: Ranges = []  # that the next step of the fused block reads and writes; they come first
-        panel = following[0] + thread * following[1], 0
+        panel = FirstPanel(following.address + thread * following.thread_stride, 0)
         for inner in reversed(program):
             _look_ahead(inner, _budget(inner, 1), 1, rows or pending)
             rows += inner.prefetch_ranges
             panel = _link_panels(inner, panel, 1)
-        panels.append(panel[0])
-    return panels[0], (panels[-1] - panels[0]) // max(1, len(panels) - 1)
+        first.append(panel.address)
+    return FirstPanel(first[0], (first[-1] - first[0]) // max(1, len(first) - 1))
 
 
-def _link_panels(step: Step, following: tuple[int, int], threads: int) -> tuple[int, int]:
+def _link_panels(step: Step, following: FirstPanel, threads: int) -> FirstPanel:
     """Have a product prefetch the first micro-panel of the one that follows it; returns its own first one."""
     if not step.has_weights:
         return following
-    if following[0]:
-        step.call = step.call._replace(next_panel=following[0], next_panel_thread_stride=following[1])
+    if following.address:
+        step.call = step.call._replace(
+            next_panel=following.address, next_panel_thread_stride=following.thread_stride
+        )  # fmt: skip
     share = -(-step.call.panels // threads) * step.call.panel_stride
-    return step.call.w, share if step.call.parallel_n else 0
+    return FirstPanel(step.call.w, share if step.call.parallel_n else 0)
 
 
 def _look_ahead(step: Step, budget: int, threads: int, pending: Ranges) -> None:
