@@ -99,3 +99,6 @@ def test_document_names_files_and_fields_that_exist():
     records = "Instruction|Region|TileLoops|TileCall|Tuning|Numerics|Matmul"
     for record, name in re.findall(rf"`({records})\.(\w+)`", document):
         assert re.search(rf"^class {record}\b(?:(?!^class ).)*?^    {name}:", code, re.MULTILINE | re.DOTALL), name
+    for names, path in re.findall(r"((?:`\w+`(?: and )?)+) in\s+`([\w/]+\.py)`", document):
+        for name in re.findall(r"\w+", names.replace(" and ", " ")):
+            assert re.search(rf"^ *(def )?{name}\b", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE), name
