@@ -8,7 +8,8 @@ of them.
 Each file states the formula, has it in NumPy (`reference`), makes calls to try it with (`example`), and has a `build`
 function that returns the Python function to compile. A *spec* is a frozen dataclass that names one variant: its fields
 are constants of the compiled code, such as the shape of a register tile. An *instruction* is a NamedTuple of int64
-words that one call reads by name.
+words that one call reads by name; a kernel is given the address of its row in a program, where a word for the kernel
+comes first, and `instruction_reader` skips that word.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from . import (
 )
 
 # Arguments of the functions that `build` returns, by who calls them.
-STEP = 3  # (instruction, thread, threads): the interpreter of a program
-TILE = 2  # (tile, run): the convolution's loop nest
+STEP = 3  # (address of its row, thread, threads): the interpreter of a program
+TILE = 2  # (addresses of TileLoops and TileCall): the convolution's loop nest
 LEADER = 6  # the calling thread, through ctypes
 WORKER = 4  # the other threads of a team, through ctypes
 
@@ -44,9 +45,13 @@ class Kernel:
 
     `spec` is the class of its variants and `build(spec)` the Python function of one, which takes `arity` int64.
     `instruction` is what a program's row says to it. `reference` is its definition in NumPy, and
-    `example(lanes, generator, check)` makes small calls of it: check(spec, expected, **fields) with the fields of its
-    records by name, arrays in place of addresses, and without the address of its output, y, whose values and shape are
-    `expected`. `tolerance` is the largest error, relative to the largest value of the output; 0 asks for equal bits.
+    `example(lanes, generator, check)` makes small calls of it, such as
+
+        check(AveragePool(lanes), x.mean(1), x=x, x_image_stride=x.strides[0], ...)
+
+    with the output that is expected and the fields of its records by name. Arrays stand for their addresses, and the
+    output, y, is left out. `tolerance` is the largest error, relative to the largest value of the output; 0 asks for
+    equal bits.
     """
 
     spec: type
@@ -96,7 +101,9 @@ KERNELS: dict[str, Kernel] = {
     ),
     "peak": Kernel(peak.Peak, peak.build_peak, STEP, peak.PeakInstruction),
     "read": Kernel(peak.Read, peak.build_read, STEP, peak.ReadInstruction),
-    "thread_program": Kernel(program.ThreadProgram, program.build_thread_program, STEP, program.ThreadPrograms),
+    "thread_program": Kernel(
+        program.ThreadProgram, program.build_thread_program, STEP, program.ThreadProgramInstruction
+    ),
     "leader": Kernel(program.Leader, program.build_leader, LEADER),
     "worker": Kernel(program.Worker, program.build_worker, WORKER),
 }  # fmt: skip

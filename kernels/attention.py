@@ -97,16 +97,16 @@ def build(spec: Attention):
     sum_lanes, max_lanes, read = one.sum_lanes, one.max_lanes, instruction_reader(Instruction)
     key_tile, vector16, lowest = 4 * spec.nr * spec.lanes, 4 * PARTIALS, np.float32(-np.inf)
 
-    def attention(instruction, thread, threads):
-        call = read(instruction)
+    def attention(row_address, thread, threads):
+        call = read(row_address)
         tokens, depth, token_stride = call.tokens, call.depth, call.token_stride
         scale, score_stride = float_from_bits(call.scale), 4 * call.padded_tokens
         keys = call.workspace + thread * call.workspace_thread_stride
         scores = keys + depth * score_stride
-        units = call.images * call.heads
-        for unit in range(units * thread // threads, units * (thread + 1) // threads):
-            image = unit // call.heads
-            offset = (unit - image * call.heads) * 4 * depth
+        items = call.images * call.heads
+        for item in range(items * thread // threads, items * (thread + 1) // threads):
+            image = item // call.heads
+            offset = (item - image * call.heads) * 4 * depth
             q = call.qkv + image * call.image_stride + offset
             k, v = q + call.heads * 4 * depth, q + 2 * call.heads * 4 * depth
             for j in range(tokens):
@@ -136,9 +136,9 @@ def build(spec: Attention):
                     for at in range(query, query + score_stride, vector16):
                         store16(exp16(plus16(load16(at, 0), -largest)), at, 0)
                         total = add16(total, at, 0)
-                    share = np.float32(1) / sum_lanes(total)
+                    reciprocal = np.float32(1) / sum_lanes(total)
                     for at in range(query, query + score_stride, vector16):
-                        store16(times16(load16(at, 0), share), at, 0)
+                        store16(times16(load16(at, 0), reciprocal), at, 0)
                 # y = weights v
                 y = call.y + image * call.y_image_stride + start * call.y_token_stride + offset
                 for at in range(0, 4 * depth, key_tile):

@@ -22,14 +22,13 @@ come in blocks that fit L2, so that the next micro-panel finds them there. Threa
 product) or micro-panels (N).
 
 *Prefetch.* A micro-kernel prefetches a cache line with each step over k: the first tiles of a micro-panel prefetch the
-next one, which may be the next product's first (`next_panel`); the tiles behind them prefetch weights of a later step
+next one, which may be the next product's first (`next_panel`); the tiles after them prefetch weights of a later step
 (`lookahead`) or, for a product of a single run of pixels, the pixels of the next L2 block.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -49,33 +48,33 @@ class Instruction(NamedTuple):
     images: int
     panels: int  # micro-panels
     panels_per_group: int  # micro-panels that read the same input channels
-    regions: int  # address of the table of regions: for each a Region, then a Tile
+    regions: int  # address of the table of regions: for each a Region, then its TileLoops
     region_count: int
     parallel_n: int  # 1: threads split micro-panels (N); 0: threads split pixels (M)
     block_tiles: int  # tiles of pixels in an L2 block
     lookahead: int  # address of memory that a later step needs, to prefetch meanwhile
-    lookahead_bytes: int  # of these, as many for each thread
-    next_panel: int  # address of the micro-panel that the first thread needs behind its last one here
+    lookahead_bytes: int  # bytes of it that each thread prefetches
+    next_panel: int  # address of the micro-panel that the first thread needs after its last one here
     next_panel_thread_stride: int  # from there to about where the next thread's is
 
 
 class Region(NamedTuple):
     """A rectangle of outputs that see the same taps, as the loop nest walks it. Offsets and strides are in bytes."""
 
-    full_tile: int  # address of the micro-kernel for `mr` pixels
-    edge_tile: int  # address of the one for the pixels left over at the end of a run
+    full_kernel: int  # address of the micro-kernel for a tile of `mr` pixels
+    edge_kernel: int  # address of the one for the pixels left over at the end of a run
     run_tiles: int  # tiles of a run, the edge included
     full_tiles: int  # tiles of a run without the edge
     runs: int
     x_offset: int  # from the image's first pixel to the first that the region reads
     x_run_stride: int
-    x_tile_stride: int  # mr * the tile's x_pixel_stride
+    x_tile_stride: int  # mr * TileLoops.x_pixel_stride
     y_offset: int
     y_run_stride: int
     y_tile_stride: int
     w_offset: int  # of the first valid tap in a micro-panel
     prefetch_bytes: int  # that a tile prefetches: a cache line for each step over k
-    panel_prefetch_tiles: int  # tiles that prefetch the next micro-panel; those behind them look ahead
+    panel_prefetch_tiles: int  # tiles that prefetch the next micro-panel; those after them look ahead
     # Where the next group of micro-panels reads other input channels, tiles prefetch these, of the pixels that a run
     # of tiles is the first to read:
     prefetch_rows: int  # image rows of them; 0 where the next group reads the same channels
@@ -84,8 +83,8 @@ class Region(NamedTuple):
     prefetch_pixel_stride: int
 
 
-class Tile(NamedTuple):
-    """What a micro-kernel reads of a region. Offsets and strides are in bytes."""
+class TileLoops(NamedTuple):
+    """What all tiles of a region have in common, as their micro-kernel reads it. Offsets and strides are in bytes."""
 
     x_pixel_stride: int  # from a pixel of the tile to the next
     y_pixel_stride: int
@@ -109,7 +108,7 @@ class Tile(NamedTuple):
     aux_out_offset: int  # to where that goes; 0: there is none
 
 
-class TileRun(NamedTuple):
+class TileCall(NamedTuple):
     """One call of a micro-kernel: `count` tiles side by side. Addresses."""
 
     x: int  # the first tile's first pixel
@@ -126,43 +125,17 @@ class LoopNest:
     """The kernel around all micro-kernels: one for every machine, since whatever varies is in its records."""
 
 
-class BorderRun(NamedTuple):
-    """Outputs along an axis that see the same taps."""
-
-    first: int
-    end: int
-    first_tap: int
-    end_tap: int
-
-
-@lru_cache
-def border_runs(size: int, first: int, end: int, *, window: int, stride: int, padding: int) -> list[BorderRun]:
-    """Outputs first..end along an axis, cut where the set of valid taps changes.
-
-    `size` is the input's size along that axis, `window` the number of taps.
-    """
-    runs = []
-    for position in range(first, end):
-        start = position * stride - padding
-        taps = max(0, -start), min(window, size - start)
-        if runs and runs[-1][2:] == taps:
-            runs[-1] = runs[-1]._replace(end=position + 1)
-        else:
-            runs.append(BorderRun(position, position + 1, *taps))
-    return runs
-
-
 def build(_: LoopNest):
     """Assumes: a region has at least one run, and a run at least one tile."""
-    from .simd.intrinsics import call_tile, instruction_reader, minimum, prefetch, reader, stack_space, writer
+    from .simd.intrinsics import call_tiles, instruction_reader, minimum, prefetch, reader, stack_space, writer
 
     read_instruction, read_region = instruction_reader(Instruction), reader(Region)
-    new_run, write_run = stack_space(TileRun), writer(TileRun)
-    tile_at = 8 * len(Region._fields)  # from a region's record to its tile's
-    record_bytes = tile_at + 8 * len(Tile._fields)
+    new_tile_call, write_tile_call = stack_space(TileCall), writer(TileCall)
+    loops_offset = 8 * len(Region._fields)  # bytes from a Region to the TileLoops behind it
+    record_bytes = loops_offset + 8 * len(TileLoops._fields)
 
-    def convolution(instruction, thread, threads):
-        call, run = read_instruction(instruction), new_run()
+    def convolution(row_address, thread, threads):
+        call, tile_call = read_instruction(row_address), new_tile_call()
         lookahead = call.lookahead + thread * call.lookahead_bytes
         lookahead_end = lookahead + call.lookahead_bytes
         last_record = call.regions + (call.region_count - 1) * record_bytes
@@ -175,7 +148,7 @@ def build(_: LoopNest):
                 end_panel = (call.panels * (thread + 1) + threads - 1) // threads
             else:
                 first, end = end * thread // threads, end * (thread + 1) // threads
-            # Loop over L2 blocks: tiles first..stop.
+            # Loop over L2 blocks: tiles first..stop, counted over all images and runs.
             while first < end:
                 stop = minimum(first + call.block_tiles, end)
                 x_region = call.x + region.x_offset
@@ -192,21 +165,21 @@ def build(_: LoopNest):
                         done = stop == end and record == last_record
                         after = call.next_panel + thread * call.next_panel_thread_stride
                         next_panel = after if done else call.w + first_panel * call.panel_stride
-                    # Loop over runs of tiles of one micro-kernel.
+                    # Loop over calls of a micro-kernel: tiles side by side in one run.
                     tile = first
                     while tile < stop:
-                        row = tile // region.run_tiles
-                        column = tile - row * region.run_tiles
-                        image = row // region.runs
-                        row -= image * region.runs
+                        run = tile // region.run_tiles
+                        tile_in_run = tile - run * region.run_tiles
+                        image = run // region.runs
+                        run -= image * region.runs
                         x = panel_x + image * call.x_image_stride
-                        x += row * region.x_run_stride + column * region.x_tile_stride
+                        x += run * region.x_run_stride + tile_in_run * region.x_tile_stride
                         w = panel_w + image * call.w_image_stride
                         y = panel_y + image * call.y_image_stride
-                        y += row * region.y_run_stride + column * region.y_tile_stride
-                        count, micro_kernel = minimum(region.full_tiles - column, stop - tile), region.full_tile
+                        y += run * region.y_run_stride + tile_in_run * region.y_tile_stride
+                        count, micro_kernel = minimum(region.full_tiles - tile_in_run, stop - tile), region.full_kernel
                         if count <= 0:
-                            count, micro_kernel = 1, region.edge_tile
+                            count, micro_kernel = 1, region.edge_kernel
                         if tile < first + region.panel_prefetch_tiles:  # 1. the next micro-panel
                             count = minimum(count, first + region.panel_prefetch_tiles - tile)
                             ahead = next_panel + (tile - first) * region.prefetch_bytes
@@ -217,14 +190,14 @@ def build(_: LoopNest):
                         else:  # 3. pixels of the next L2 block
                             ahead, ahead_end = next_block, next_block_end
                             next_block += count * region.prefetch_bytes
-                        for ahead_row in range(region.prefetch_rows):
-                            start = x + region.prefetch_offset + ahead_row * region.prefetch_row_stride
+                        for row in range(region.prefetch_rows):
+                            start = x + region.prefetch_offset + row * region.prefetch_row_stride
                             for pixel in range(
                                 start, start + count * region.x_tile_stride, region.prefetch_pixel_stride
                             ):
                                 prefetch(pixel)
-                        write_run(run, x, w, panel_bias, y, count, ahead, ahead_end)
-                        call_tile(micro_kernel, record + tile_at, run)
+                        write_tile_call(tile_call, x, w, panel_bias, y, count, ahead, ahead_end)
+                        call_tiles(micro_kernel, record + loops_offset, tile_call)
                         tile += count
                 first = stop
 

@@ -63,8 +63,8 @@ class Instruction(NamedTuple):
     out_width: int
     first_row: int  # y begins with this row of the output
     buffer_rows: int  # rows that x has memory for
-    band_rows: int  # rows that all vectors of channels pass over before the next band: few enough to stay in cache
-    panels: int  # vectors of channels
+    block_rows: int  # rows that all vectors of channels pass over before the next block: few enough to stay in cache
+    vectors: int  # of channels
     activation: int  # its code within the kernel's variant
 
 
@@ -103,12 +103,12 @@ def example(lanes: int, generator: np.random.Generator, check) -> None:
             w=packed(xor_permuted(weight), lanes), bias=bias, zeros=np.zeros(lanes, np.float32),
             y_image_stride=out_height * out_width * 4 * channels, y_row_stride=out_width * 4 * channels,
             y_pixel_stride=4 * channels, images=2, height=size[0], width=size[1], out_height=out_height,
-            out_width=out_width, buffer_rows=size[0], band_rows=2, panels=channels // lanes,
+            out_width=out_width, buffer_rows=size[0], block_rows=2, vectors=channels // lanes,
         )  # fmt: skip
 
 
 def build(spec: Depthwise):
-    """Threads split units of one panel (a vector of channels) and one band of rows.
+    """Threads split items of one vector of channels and one block of rows.
 
     The last tile of a row starts early enough to be a full one; the pixels that it computes again come out the same.
     Assumes: the channels of a pixel are contiguous and have room for whole vectors.
@@ -125,20 +125,20 @@ def build(spec: Depthwise):
     fma_window, read = t.fma_window(Window(size, stride, padding, spec.group, skipped)), instruction_reader(Instruction)
     w_row_stride = size * spec.group * vector
 
-    def depthwise(instruction, thread, threads):
-        call = read(instruction)
+    def depthwise(row_address, thread, threads):
+        call = read(row_address)
         rows = call.images * call.out_height
-        units = -(-rows // call.band_rows) * call.panels
-        for unit in range(units * thread // threads, units * (thread + 1) // threads):
-            first, panel = unit // call.panels * call.band_rows, unit % call.panels
-            w = call.w + panel * size * w_row_stride
-            bias = call.bias + panel * vector
-            for image_row in range(first, minimum(first + call.band_rows, rows)):
+        items = -(-rows // call.block_rows) * call.vectors
+        for item in range(items * thread // threads, items * (thread + 1) // threads):
+            first, v = item // call.vectors * call.block_rows, item % call.vectors
+            w = call.w + v * size * w_row_stride
+            bias = call.bias + v * vector
+            for image_row in range(first, minimum(first + call.block_rows, rows)):
                 image = image_row // call.out_height
                 row = image_row - image * call.out_height
                 top = (call.first_row + row) * stride - padding
-                x_image = call.x + image * call.x_image_stride + panel * vector
-                y_row = call.y + image * call.y_image_stride + row * call.y_row_stride + panel * vector
+                x_image = call.x + image * call.x_image_stride + v * vector
+                y_row = call.y + image * call.y_image_stride + row * call.y_row_stride + v * vector
                 first_tap, end_tap = maximum(0, -top), minimum(size, call.height - top)
                 first_slot = (top + first_tap) % call.buffer_rows
                 for tile in range(0, call.out_width, mr):

@@ -83,17 +83,17 @@ def build(spec: Elementwise):
         instruction_reader(Instruction),
     )
 
-    def elementwise(instruction, thread, threads):
-        call = read(instruction)
+    def elementwise(row_address, thread, threads):
+        call = read(row_address)
         first, end = 0, call.images * call.pixels
         first_vector, end_vector = 0, call.vectors
         if call.parallel_channels:
             first_vector, end_vector = end_vector * thread // threads, end_vector * (thread + 1) // threads
         else:
             first, end = end * thread // threads, end * (thread + 1) // threads
-        for unit in range(first, end):
-            image = unit // call.pixels
-            pixel = unit - image * call.pixels
+        for item in range(first, end):
+            image = item // call.pixels
+            pixel = item - image * call.pixels
             x = call.x + image * call.x_image_stride + pixel * call.x_pixel_stride
             factor = call.factor + image * call.factor_image_stride
             other = call.other + image * call.other_image_stride + pixel * call.other_pixel_stride
@@ -162,8 +162,8 @@ def build_sums(spec: StrassenSums):
     t, vector = register_tile(1, 1, spec.lanes), 4 * spec.lanes
     load, add, sub, store, read = t.load, t.add, t.sub, t.store, instruction_reader(SumsInstruction)
 
-    def strassen_sums(instruction, thread, threads):
-        call = read(instruction)
+    def strassen_sums(row_address, thread, threads):
+        call = read(row_address)
         half, pairs = call.half, call.images * call.pairs
         for pair in range(pairs * thread // threads, pairs * (thread + 1) // threads):
             image = pair // call.pairs

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .convolution import Tile, TileRun
+from .convolution import TileCall, TileLoops
 from .packing import reference as packed
 from .simd import CACHE_LINE
 from .simd.activation import epilogue
@@ -74,59 +74,60 @@ def build(spec: Matmul):
         t.zeros, t.load_for_all, t.fma_outer, t.add, t.store, t.store_sum,
     )  # fmt: skip
     prefetch_pixels, prefetch_write, store_result = t.prefetch, t.prefetch_write, epilogue(t, spec.variant)
-    read_tile, read_run = reader(Tile), reader(TileRun)
+    read_loops, read_call = reader(TileLoops), reader(TileCall)
     w_k_stride = 4 * spec.nr * spec.lanes
-    # Constants of the closure: LLVM leaves no loop over taps where there is one, and no branch for what is absent.
+    # Constants: with `single`, both loops over taps run once and LLVM removes them, as it removes the branches of an
+    # epilogue that the form does not have.
     single, partial, prefetches = spec.form != "taps", spec.form == "partial", mr > 1
 
-    def matmul(tile_record, run_record):
-        tile, run = read_tile(tile_record), read_run(run_record)
-        x, y, ahead = run.x, run.y, run.prefetch
-        for _ in range(run.count):
-            acc = load_for_all(run.bias)
-            if tile.output_exceeds_l2 != 0:
-                prefetch_write(y, tile.y_pixel_stride)
-                if tile.residual_offset != 0:
-                    prefetch_pixels(y + tile.residual_offset, tile.y_pixel_stride)
+    def matmul(loops_address, call_address):
+        loops, call = read_loops(loops_address), read_call(call_address)
+        x, y, ahead = call.x, call.y, call.prefetch
+        for _ in range(call.count):
+            acc = load_for_all(call.bias)
+            if loops.output_exceeds_l2 != 0:
+                prefetch_write(y, loops.y_pixel_stride)
+                if loops.residual_offset != 0:
+                    prefetch_pixels(y + loops.residual_offset, loops.y_pixel_stride)
             if partial:
-                prefetch_pixels(y + tile.partial_offset, tile.y_pixel_stride)
-                if tile.aux_out_offset != 0:
-                    prefetch_pixels(y + tile.aux_in_offset, tile.y_pixel_stride)
-            w, next_line = run.w, ahead if ahead < run.prefetch_end else run.w
+                prefetch_pixels(y + loops.partial_offset, loops.y_pixel_stride)
+                if loops.aux_out_offset != 0:
+                    prefetch_pixels(y + loops.aux_in_offset, loops.y_pixel_stride)
+            w, next_line = call.w, ahead if ahead < call.prefetch_end else call.w
             ky = 0
-            while single or ky < tile.taps_y:
+            while single or ky < loops.taps_y:
                 kx = 0
-                while single or kx < tile.taps_x:
-                    a = x if single else x + ky * tile.x_tap_y_stride + kx * tile.x_tap_x_stride
-                    for first in range(0, tile.k, tile.k_block):
-                        if first != 0:
-                            store(acc, y, tile.y_pixel_stride)
+                while single or kx < loops.taps_x:
+                    a = x if single else x + ky * loops.x_tap_y_stride + kx * loops.x_tap_x_stride
+                    for first in range(0, loops.k, loops.k_block):
+                        if first != 0:  # the sum so far waits in y: it would take as many registers as the new chain
+                            store(acc, y, loops.y_pixel_stride)
                             acc = zeros()
-                        for _k in range(minimum(tile.k_block, tile.k - first)):
-                            acc = fma_outer(acc, a, tile.x_pixel_stride, w)
+                        for _k in range(minimum(loops.k_block, loops.k - first)):
+                            acc = fma_outer(acc, a, loops.x_pixel_stride, w)
                             if prefetches:
                                 prefetch(next_line)
                                 next_line += CACHE_LINE
-                            a += tile.x_k_stride
+                            a += loops.x_k_stride
                             w += w_k_stride
                         if first != 0:
-                            acc = add(acc, y, tile.y_pixel_stride)
+                            acc = add(acc, y, loops.y_pixel_stride)
                     kx += 1
                     if single:
                         break
-                w += tile.w_skip
+                w += loops.w_skip
                 ky += 1
                 if single:
                     break
             if partial:
-                if tile.aux_out_offset != 0:
-                    store_sum(acc, y + tile.aux_in_offset, y + tile.aux_out_offset, tile.y_pixel_stride)
-                acc = add(acc, y + tile.partial_offset, tile.y_pixel_stride)
-            if tile.residual_offset != 0:
-                acc = add(acc, y + tile.residual_offset, tile.y_pixel_stride)
-            store_result(acc, tile.activation, y, tile.y_pixel_stride)
-            x += mr * tile.x_pixel_stride
-            y += mr * tile.y_pixel_stride
-            ahead += (tile.k if single else tile.taps_y * tile.taps_x * tile.k) * CACHE_LINE
+                if loops.aux_out_offset != 0:
+                    store_sum(acc, y + loops.aux_in_offset, y + loops.aux_out_offset, loops.y_pixel_stride)
+                acc = add(acc, y + loops.partial_offset, loops.y_pixel_stride)
+            if loops.residual_offset != 0:
+                acc = add(acc, y + loops.residual_offset, loops.y_pixel_stride)
+            store_result(acc, loops.activation, y, loops.y_pixel_stride)
+            x += mr * loops.x_pixel_stride
+            y += mr * loops.y_pixel_stride
+            ahead += (loops.k if single else loops.taps_y * loops.taps_x * loops.k) * CACHE_LINE
 
     return matmul

@@ -61,8 +61,8 @@ def build(_: LayerNorm):
     zeros, load, add, plus, times, mul, store = t.zeros, t.load, t.add, t.plus, t.times, t.mul, t.store
     add_square, sum_lanes, read = t.add_square, t.sum_lanes, instruction_reader(Instruction)
 
-    def layer_norm(instruction, thread, threads):
-        call = read(instruction)
+    def layer_norm(row_address, thread, threads):
+        call = read(row_address)
         reciprocal, eps, size = float_from_bits(call.reciprocal), float_from_bits(call.eps), 4 * call.channels
         for token in range(call.tokens * thread // threads, call.tokens * (thread + 1) // threads):
             x, y = call.x + token * call.x_token_stride, call.y + token * call.y_token_stride

@@ -1,6 +1,6 @@
 """Weights from their checkpoint's order to micro-panels, and micro-panels times the gates of squeeze-and-excite.
 
-    packed[panel][tap][k][lane] = weight[panel * width + lane][k][tap]
+    packed[panel][tap][k][channel] = weight[panel * width + channel][k][tap]
 
 A weight is (output channels, k, taps), and `width` = nr * lanes output channels make a micro-panel. So a micro-kernel
 reads its weights as one stream. Output channels that fill up the last micro-panel are zeros. Packing runs once, before
@@ -35,10 +35,12 @@ class Instruction(NamedTuple):
     width: int  # output channels of a micro-panel
     y: int  # address of the packed weight
     quarters: int  # 0: pack a whole weight; 1: a sum of its quarters, whose first one `channels` and `k` describe
-    coefficient11: int  # of the first quarter
-    coefficient12: int  # of the other output channels
-    coefficient21: int  # of the other input channels
-    coefficient22: int  # of both
+    # The weight (O, K) is b transposed: from quarter b11, b12 lies half of the output channels down, b21 half of the
+    # input channels across.
+    coefficient11: int
+    coefficient12: int
+    coefficient21: int
+    coefficient22: int
 
 
 def coefficient_fields(coefficients: tuple[int, ...]) -> dict[str, int]:
@@ -87,8 +89,8 @@ def build(_: Packing):
 
     read = instruction_reader(Instruction)
 
-    def packing(instruction, thread, threads):
-        call = read(instruction)
+    def packing(row_address, thread, threads):
+        call = read(row_address)
         width, channel_stride = call.width, call.channel_stride
         panels = (call.channels + width - 1) // width
         down, across = call.channels * channel_stride, 4 * call.k * call.taps  # from a quarter to its neighbours
@@ -100,11 +102,11 @@ def build(_: Packing):
                 for k in range(call.k):
                     column = source + 4 * (k * call.taps + tap)
                     if call.quarters == 0:
-                        for lane in range(present):
-                            store_f32(target + 4 * lane, load_f32(column + lane * channel_stride))
+                        for channel in range(present):
+                            store_f32(target + 4 * channel, load_f32(column + channel * channel_stride))
                     else:
-                        for lane in range(present):
-                            b11 = column + lane * channel_stride
+                        for channel in range(present):
+                            b11 = column + channel * channel_stride
                             total = np.float64(0)
                             if call.coefficient11 != 0:
                                 total += call.coefficient11 * np.float64(load_f32(b11))
@@ -114,9 +116,9 @@ def build(_: Packing):
                                 total += call.coefficient21 * np.float64(load_f32(b11 + across))
                             if call.coefficient22 != 0:
                                 total += call.coefficient22 * np.float64(load_f32(b11 + down + across))
-                            store_f32(target + 4 * lane, np.float32(total))
-                    for lane in range(present, width):
-                        store_f32(target + 4 * lane, np.float32(0))
+                            store_f32(target + 4 * channel, np.float32(total))
+                    for channel in range(present, width):
+                        store_f32(target + 4 * channel, np.float32(0))
                     target += 4 * width
 
     return packing
@@ -166,14 +168,14 @@ def build_gate_weights(spec: GateWeights):
     t, vector = register_tile(1, 1, spec.lanes), 4 * spec.lanes
     load, times, store, read = t.load, t.times, t.store, instruction_reader(GateInstruction)
 
-    def gate_weights(instruction, thread, threads):
-        call = read(instruction)
-        row_stride, units = vector * call.vectors, call.images * call.rows
-        for unit in range(units * thread // threads, units * (thread + 1) // threads):
-            image = unit // call.rows
-            row = unit - image * call.rows
+    def gate_weights(row_address, thread, threads):
+        call = read(row_address)
+        row_stride, items = vector * call.vectors, call.images * call.rows
+        for item in range(items * thread // threads, items * (thread + 1) // threads):
+            image = item // call.rows
+            row = item - image * call.rows
             factor = load_f32(call.gate + image * call.gate_image_stride + 4 * (row % call.k))
             for at in range(0, row_stride, vector):
-                store(times(load(call.packed + row * row_stride + at, 0), factor), call.y + unit * row_stride + at, 0)
+                store(times(load(call.packed + row * row_stride + at, 0), factor), call.y + item * row_stride + at, 0)
 
     return gate_weights

@@ -31,8 +31,8 @@ def build_peak(spec: Peak):
     splat, fma_scalars, store, read = t.splat, t.fma_scalars, t.store, instruction_reader(PeakInstruction)
     y_thread_stride = spec.chains * vector
 
-    def peak(instruction, thread, threads):
-        call = read(instruction)
+    def peak(row_address, thread, threads):
+        call = read(row_address)
         acc = splat(PEAK_SUMMAND)
         for _ in range(call.iterations):
             acc = fma_scalars(acc, PEAK_FACTOR, PEAK_SUMMAND)
@@ -62,8 +62,8 @@ def build_read(spec: Read):
     zeros, add, store, read_instruction = t.zeros, t.add, t.store, instruction_reader(ReadInstruction)
     tile_bytes = READ_MR * vector
 
-    def read(instruction, thread, threads):
-        call = read_instruction(instruction)
+    def read(row_address, thread, threads):
+        call = read_instruction(row_address)
         x = call.x + thread * call.size
         acc = zeros()
         for _ in range(call.repeats):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .convolution import Tile, TileRun
+from .convolution import TileCall, TileLoops
 from .program import bits
 from .simd import PARTIALS
 
@@ -46,20 +46,20 @@ def build_max(spec: MaxPool):
     mr = spec.mr
     t = register_tile(mr, spec.nr, spec.lanes)
     splat, maximum, store = t.splat, t.max, t.store
-    read_tile, read_run, lowest = reader(Tile), reader(TileRun), np.float32(-np.inf)
+    read_loops, read_call, lowest = reader(TileLoops), reader(TileCall), np.float32(-np.inf)
 
-    def max_pool(tile_record, run_record):
-        tile, run = read_tile(tile_record), read_run(run_record)
-        x, y = run.x, run.y
-        for _ in range(run.count):
+    def max_pool(loops_address, call_address):
+        loops, call = read_loops(loops_address), read_call(call_address)
+        x, y = call.x, call.y
+        for _ in range(call.count):
             acc = splat(lowest)
-            for ky in range(tile.taps_y):
-                for kx in range(tile.taps_x):
-                    tap = x + ky * tile.x_tap_y_stride + kx * tile.x_tap_x_stride
-                    acc = maximum(acc, tap, tile.x_pixel_stride)
-            store(acc, y, tile.y_pixel_stride)
-            x += mr * tile.x_pixel_stride
-            y += mr * tile.y_pixel_stride
+            for ky in range(loops.taps_y):
+                for kx in range(loops.taps_x):
+                    tap = x + ky * loops.x_tap_y_stride + kx * loops.x_tap_x_stride
+                    acc = maximum(acc, tap, loops.x_pixel_stride)
+            store(acc, y, loops.y_pixel_stride)
+            x += mr * loops.x_pixel_stride
+            y += mr * loops.y_pixel_stride
 
     return max_pool
 
@@ -113,12 +113,12 @@ def build_average(spec: AveragePool):
     zeros, add_pixels, sum_pixels = partials.zeros, partials.add, partials.sum_pixels
     add, times, store, read = single.add, single.times, single.store, instruction_reader(AverageInstruction)
 
-    def average_pool(instruction, thread, threads):
-        call = read(instruction)
-        units = call.images * call.vectors
-        for unit in range(units * thread // threads, units * (thread + 1) // threads):
-            image = unit // call.vectors
-            offset = (unit - image * call.vectors) * vector
+    def average_pool(row_address, thread, threads):
+        call = read(row_address)
+        items = call.images * call.vectors
+        for item in range(items * thread // threads, items * (thread + 1) // threads):
+            image = item // call.vectors
+            offset = (item - image * call.vectors) * vector
             pixel = call.x + image * call.x_image_stride + offset
             acc = zeros()
             for _ in range(call.pixels // PARTIALS):

@@ -1,6 +1,7 @@
 """The program: a table of instructions that all threads of a team interpret, with barriers in between.
 
 A row of the table is WORDS int64: the kernel's address, its instruction, and in the last word 1 if a barrier follows.
+A kernel is given the address of its row, and reads its instruction from word INSTRUCTION on.
 A program is one table for all threads, which share the work of every instruction, or a table for each thread, in which
 it is alone. A team's memory is a few 128-byte lines, so that no thread spins on a line that another counter shares.
 """
@@ -13,6 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 WORDS = 32
+ROW_BYTES = 8 * WORDS
+KERNEL, INSTRUCTION, BARRIER = 0, 1, WORDS - 1  # words of a row
 LINE = 128  # bytes: two cache lines, since the hardware prefetches in pairs
 # Offsets in a team's memory. The workers' own lines, with the number of jobs that each has done, begin at WORKERS.
 ARRIVED, GENERATION, JOB_COUNT, JOB, WORKERS = 0, LINE, 2 * LINE, 3 * LINE, 4 * LINE
@@ -30,10 +33,8 @@ class Job(NamedTuple):
     timestamps: int  # 0, or address of int64 [threads][steps][TIMESTAMPS], in counts of the time stamp counter
 
 
-class ThreadPrograms(NamedTuple):
-    """The instruction of `ThreadProgram`."""
-
-    programs: int  # address of a (table, number of rows) for every thread
+class ThreadProgramInstruction(NamedTuple):
+    programs: int  # address of a pair of int64 for every thread: (address of its table, number of rows)
 
 
 def bits(value: float) -> int:
@@ -83,14 +84,14 @@ def _interpreter():
         mode = float_mode(DEFAULT_MODE)  # a caller that flushes denormals must not change a thread's bits
         stamps = job.timestamps + thread * job.steps * stamp_bytes
         table = job.table + thread * job.thread_stride
-        share, shares = (thread, threads) if job.thread_stride == 0 else (0, 1)
-        for row in range(table, table + job.steps * (8 * WORDS), 8 * WORDS):
+        rank, ranks = (thread, threads) if job.thread_stride == 0 else (0, 1)
+        for row in range(table, table + job.steps * ROW_BYTES, ROW_BYTES):
             if job.timestamps != 0:
                 store_i64(stamps, cycles())
-            call_kernel(load_i64(row), row, share, shares)
+            call_kernel(load_i64(row + 8 * KERNEL), row, rank, ranks)
             if job.timestamps != 0:
                 store_i64(stamps + 8, cycles())
-            if threads > 1 and load_i64(row + 8 * (WORDS - 1)) != 0:
+            if threads > 1 and load_i64(row + 8 * BARRIER) != 0:
                 barrier(team, threads)
             if job.timestamps != 0:
                 store_i64(stamps + 16, cycles())
@@ -111,15 +112,15 @@ class ThreadProgram:
 
 
 def build_thread_program(_: ThreadProgram):
-    from .simd.intrinsics import call_kernel, load_i64, reader
+    from .simd.intrinsics import call_kernel, instruction_reader, load_i64
 
-    read = reader(ThreadPrograms, 1)
+    read = instruction_reader(ThreadProgramInstruction)
 
-    def thread_program(instruction, thread, threads):
-        mine = read(instruction).programs + 16 * thread
-        table = load_i64(mine)
-        for row in range(table, table + load_i64(mine + 8) * (8 * WORDS), 8 * WORDS):
-            call_kernel(load_i64(row), row, 0, 1)
+    def thread_program(row_address, thread, threads):
+        mine = read(row_address).programs + 16 * thread
+        table, rows = load_i64(mine), load_i64(mine + 8)
+        for row in range(table, table + rows * ROW_BYTES, ROW_BYTES):
+            call_kernel(load_i64(row + 8 * KERNEL), row, 0, 1)
 
     return thread_program
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .convolution import Tile, TileRun
+from .convolution import TileCall, TileLoops
 from .matmul import reference
 from .packing import reference as packed
 from .simd.activation import epilogue
@@ -51,22 +51,22 @@ def build(spec: Stem):
     mr, x_pixel_stride = spec.mr, spec.x_pixel_stride
     t = register_tile(mr, spec.nr, spec.lanes)
     load_for_all, fma_outer, prefetch_write = t.load_for_all, t.fma_outer, t.prefetch_write
-    store_result, read_tile, read_run = epilogue(t, spec.variant), reader(Tile), reader(TileRun)
+    store_result, read_loops, read_call = epilogue(t, spec.variant), reader(TileLoops), reader(TileCall)
     w_step_stride = 4 * spec.nr * spec.lanes
 
-    def stem(tile_record, run_record):
-        tile, run = read_tile(tile_record), read_run(run_record)
-        x, y = run.x, run.y
-        for _ in range(run.count):
-            acc = load_for_all(run.bias)
-            if tile.output_exceeds_l2 != 0:
-                prefetch_write(y, tile.y_pixel_stride)
-            w = run.w
-            for offset in range(tile.stem_offsets, tile.stem_offsets + 8 * tile.stem_steps, 8):
-                acc = fma_outer(acc, x + load_i64(offset), x_pixel_stride, w)
+    def stem(loops_address, call_address):
+        loops, call = read_loops(loops_address), read_call(call_address)
+        x, y = call.x, call.y
+        for _ in range(call.count):
+            acc = load_for_all(call.bias)
+            if loops.output_exceeds_l2 != 0:
+                prefetch_write(y, loops.y_pixel_stride)
+            w = call.w
+            for entry in range(loops.stem_offsets, loops.stem_offsets + 8 * loops.stem_steps, 8):
+                acc = fma_outer(acc, x + load_i64(entry), x_pixel_stride, w)
                 w += w_step_stride
-            store_result(acc, tile.activation, y, tile.y_pixel_stride)
+            store_result(acc, loops.activation, y, loops.y_pixel_stride)
             x += mr * x_pixel_stride
-            y += mr * tile.y_pixel_stride
+            y += mr * loops.y_pixel_stride
 
     return stem

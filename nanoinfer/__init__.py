@@ -4,7 +4,8 @@
     model = nanoinfer.create_model("digits")
     model.predict(["seven.png"], topk=3)
 
-Names are imported when they are first used, so that a command pays only for what it needs.
+Names are imported when they are first used, so that a command pays only for what it needs. `nanoinfer.kernels` and
+`nanoinfer.weights` are the folders kernels/ and weights/ beside this one (package_dir in setup.cfg).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def tensors_of(architecture: Architecture, graph: Graph, weights) -> dict[str, n
         return random_tensors(graph, seed_of(source, "weights"))
     if isinstance(source, str) and source.startswith("package:"):
         source = FOLDER / source.removeprefix("package:")
-    return _from_arrays(architecture.name, graph, source)
+    return _load_and_check(architecture.name, graph, source)
 
 
 def is_random(source) -> bool:
@@ -67,7 +67,7 @@ def random_tensors(graph: Graph, seed: int) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _from_arrays(network: str, graph: Graph, source: str | Path | Mapping) -> dict[str, np.ndarray]:
+def _load_and_check(network: str, graph: Graph, source: str | Path | Mapping) -> dict[str, np.ndarray]:
     arrays = load_weights(source)
     arrays = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
     expected = {**graph.parameters, **graph.buffers}

@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from .reports.profile import Profile
     from .reports.summary import Summary
 
-MOST = 100_000  # of what an architecture takes as a number: blocks, channels, pixels
+LARGEST_ARGUMENT = 100_000  # of what an architecture takes as a number: blocks, channels, pixels
 GRAPHS_KEPT = 2  # each may hold folded weights of its own
 PROGRAMS_KEPT, PLANS_KEPT = 8, 32
 
 
 class Section(NamedTuple):
-    """A part of a network: what `outputs` compute from value `source`, which is the input or the features."""
+    """A part of a network: it computes `outputs` from the value `start`, which is the input or the features."""
 
-    source: str
+    start: str
     outputs: tuple[str, ...]
 
 
@@ -85,10 +85,10 @@ def create_model(
         if isinstance(default, bool) or not isinstance(default, Real):
             continue
         kind = Integral if isinstance(default, int) else Real
-        if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= MOST:
+        if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= LARGEST_ARGUMENT:
             whole = "whole " * (kind is Integral)
             raise InputError(
-                f"{argument}={value!r}: give a {whole}number above 0 and up to {MOST:,}, such as {default}"
+                f"{argument}={value!r}: give a {whole}number above 0 and up to {LARGEST_ARGUMENT:,}, such as {default}"
             )
     try:
         graph = architecture.graph(**architecture_arguments)
@@ -117,7 +117,8 @@ class Model:
     ):
         self.architecture, self.graph, self.tensors, self.threads = architecture, graph, tensors, threads
         self.machine, self.pass_count = machine or host(), pass_count
-        self.classes = tensors[graph.producers()[graph.outputs[0]].tensors["weight"]].shape[0]
+        head = graph.producers()[graph.outputs[0]]
+        self.classes = tensors[head.tensors["weight"]].shape[0]
         self._lock, self._busy = threading.RLock(), False
         self._graphs: OrderedDict[Section, tuple[Graph, dict[str, np.ndarray]]] = OrderedDict()
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
@@ -264,10 +265,10 @@ class Model:
         return {name: np.concatenate([result[name] for result in results]) for name in section.outputs}
 
     def _optimised(self, section: Section) -> tuple[Graph, dict[str, np.ndarray]]:
-        """The section's graph and tensors behind all passes."""
+        """The section's graph and tensors after all passes."""
 
         def make():
-            graph = self.graph.with_outputs(section.outputs, section.source)
+            graph = self.graph.with_outputs(section.outputs, section.start)
             return passes.optimise(graph, self.tensors, self.pass_count)
 
         return _kept(self._graphs, section, GRAPHS_KEPT, make)
@@ -286,7 +287,7 @@ class Model:
             with self._refusals(shape), progress_bar(f"compiling kernels for {self.name}") as progress:
                 return make_program(plan, tensors, self._packed, progress=progress)
 
-        with self._lock:
+        with self._lock:  # `program` comes here outside of a call
             return _kept(self._programs, (shape, section), PROGRAMS_KEPT, make)
 
     @contextmanager
@@ -306,7 +307,7 @@ class Model:
             raise InputError(f"the input is a {type(x).__name__}; pass a NumPy array of float32{hint}")
         if x.dtype != np.float32:
             raise InputError(f"the input has dtype {x.dtype}; pass float32: x.astype(numpy.float32)")
-        if section.source == self.graph.input:
+        if section.start == self.graph.input:
             height, width = self.architecture.preprocessing.crop
             if x.ndim != 4:
                 raise InputError(f"the input has shape {x.shape}; pass (N, 3, H, W), such as (1, 3, {height}, {width})")

@@ -192,8 +192,8 @@ def _writable(plan, needs):
         if name != plan.graph.input:
             yield plan.memory.offsets[name], size
     for name, size in needs.workspaces.items():
-        yield plan.memory.workspaces[name], size
-    yield plan.memory.thread_workspace, plan.threads * needs.thread_workspace
+        yield plan.memory.workspace_offsets[name], size
+    yield plan.memory.thread_workspace_offset, plan.threads * needs.thread_workspace_bytes
 
 
 def assert_near(case, bound, machine, threads=1):

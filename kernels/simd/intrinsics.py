@@ -52,9 +52,9 @@ def declare(builder, name: str, result, *arguments):
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
 
 
-def offset_by(builder, base, stride=None, index=1):
+def offset_by(builder, base, stride, index: int):
     """base + index * stride bytes, as an int64."""
-    if stride is None or index == 0:
+    if index == 0:
         return base
     return builder.add(base, builder.mul(stride, ir.Constant(i64, index)))
 
@@ -153,7 +153,7 @@ def reader(record: type[NamedTuple], first: int = 0):
 
 
 def instruction_reader(record: type[NamedTuple]):
-    """An intrinsic: address of a program's row -> its instruction, which follows the kernel's address."""
+    """An intrinsic: address of a program's row -> its instruction, which follows the address of its kernel."""
     return reader(record, 1)
 
 
@@ -258,12 +258,12 @@ def _call(builder, kernel, *arguments):
 
 
 @operation(void, int64, int64, int64, int64)
-def call_kernel(builder, kernel, instruction, thread, threads):
-    """Run the kernel at an address on one thread's share of an instruction."""
-    _call(builder, kernel, instruction, thread, threads)
+def call_kernel(builder, kernel, row, thread, threads):
+    """Run the kernel at an address on one thread's part of an instruction, the row at another address."""
+    _call(builder, kernel, row, thread, threads)
 
 
 @operation(void, int64, int64, int64)
-def call_tile(builder, micro_kernel, tile, run):
-    """Run the micro-kernel at an address on a run of tiles; see convolution.py."""
-    _call(builder, micro_kernel, tile, run)
+def call_tiles(builder, micro_kernel, loops, tile_call):
+    """Run the micro-kernel at an address on tiles side by side; see convolution.py."""
+    _call(builder, micro_kernel, loops, tile_call)

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..graph import Node
+from ..machine import Machine
 from . import conv, fusion, simple, strassen
 from .layout import TensorView
-from .step import Context, Shapes, Step, Unsupported, with_bytes
+from .step import Context, Shapes, Step, Unsupported, add_bytes
 
 __all__ = ["LOWERINGS", "Context", "Lowering", "Shapes", "Step", "Unsupported", "lower"]
 
@@ -24,15 +25,15 @@ __all__ = ["LOWERINGS", "Context", "Lowering", "Shapes", "Step", "Unsupported", 
 class Lowering:
     """How one operator is computed, what memory it needs, and what it costs.
 
-    `lower(node, context)` gives its steps. A view has none: `view(node, shape, x)` is its output, another view of its
-    input's memory. `workspace(node, shapes, machine)` is memory in bytes beside the output, `thread_workspace` the same
-    for each thread. `flops(node, context)` is what it costs, a multiply-add counted twice; where it becomes several
-    steps, each says its own share.
+    `lower(node, context)` gives its steps. An operator that computes nothing has `view` instead: `view(node, shape, x)`
+    is its output, another view of its input's memory. `workspace_bytes(node, shapes, machine)` is memory that it needs
+    beside its output, `thread_workspace_bytes` what each thread needs. `flops(node, context)` is what it costs, a
+    multiply-add counted twice; where it becomes several steps, each says its own part.
     """
 
     lower: Callable[[Node, Context], list[Step]] | None = None
-    workspace: Callable[[Node, Shapes, object], int] | None = None
-    thread_workspace: Callable[[Node, Shapes, object], int] | None = None
+    workspace_bytes: Callable[[Node, Shapes, Machine], int] | None = None
+    thread_workspace_bytes: Callable[[Node, Shapes, Machine], int] | None = None
     flops: Callable[[Node, Context], int] | None = None
     view: Callable[[Node, tuple[int, ...], TensorView], TensorView] | None = None
 
@@ -42,9 +43,12 @@ def _select_token(node: Node, shape: tuple[int, ...], x: TensorView) -> TensorVi
 
 
 LOWERINGS: dict[str, Lowering] = {
-    "conv2d": Lowering(conv.conv2d, conv.gate_workspace, strassen.thread_workspace, conv.flops),
-    "linear": Lowering(conv.linear, None, strassen.thread_workspace, conv.flops),
-    "fused": Lowering(fusion.lower, None, fusion.thread_workspace, fusion.flops),
+    "conv2d": Lowering(
+        conv.conv2d, workspace_bytes=conv.gate_workspace, thread_workspace_bytes=strassen.thread_workspace,
+        flops=conv.flops,
+    ),
+    "linear": Lowering(conv.linear, thread_workspace_bytes=strassen.thread_workspace, flops=conv.flops),
+    "fused": Lowering(fusion.lower, thread_workspace_bytes=fusion.thread_workspace, flops=fusion.flops),
     "max_pool2d": Lowering(conv.max_pool2d, flops=conv.pool_flops),
     "batch_norm": Lowering(simple.batch_norm, flops=simple.elementwise_flops),
     "activation": Lowering(simple.activation, flops=simple.elementwise_flops),
@@ -52,11 +56,13 @@ LOWERINGS: dict[str, Lowering] = {
     "scale": Lowering(simple.scale, flops=simple.elementwise_flops),
     "tokens": Lowering(simple.tokens, flops=simple.elementwise_flops),
     "layer_norm": Lowering(simple.layer_norm, flops=simple.layer_norm_flops),
-    "attention": Lowering(simple.attention, None, simple.attention_workspace, simple.attention_flops),
+    "attention": Lowering(
+        simple.attention, thread_workspace_bytes=simple.attention_workspace, flops=simple.attention_flops
+    ),
     "global_average_pool": Lowering(simple.global_average_pool, flops=simple.average_flops),
     "flatten": Lowering(view=lambda node, shape, x: x._replace(shape=shape)),
     "select_token": Lowering(view=_select_token),
-}
+}  # fmt: skip
 
 
 def lower(node: Node, context: Context) -> list[Step]:
@@ -66,5 +72,7 @@ def lower(node: Node, context: Context) -> list[Step]:
         return []
     steps = lowering.lower(node, context)
     for step in steps:
-        step.flops = step.flops or lowering.flops(node, context)
-    return with_bytes(node, context, steps)
+        if step.flops is None:
+            step.flops = lowering.flops(node, context)
+    add_bytes(node, context, steps)
+    return steps

@@ -11,7 +11,7 @@ import math
 from ..graph import Node
 from ..machine import Machine
 from . import depthwise, loop_nest, simple, strassen
-from .layout import nhwc, padded
+from .layout import nhwc, round_up
 from .step import Context, Shapes, Step, Unsupported
 from .tiling import ConvProblem
 
@@ -22,7 +22,7 @@ def conv2d(node: Node, context: Context) -> list[Step]:
         return strassen.lower(node, context)
     if depthwise.applies(node, context.tensor(node, "weight").shape):
         return [depthwise.step(node, context)]
-    return _dense(node, context)
+    return _in_loop_nest(node, context)
 
 
 def linear(node: Node, context: Context) -> list[Step]:
@@ -47,14 +47,14 @@ def max_pool2d(node: Node, context: Context) -> list[Step]:
     return loop_nest.steps(problem, context)
 
 
-def in_thread(node: Node, context: Context, first_row: int = 0) -> list[Step]:
-    """The steps of one thread alone for a dense convolution, of which y is rows of the output from `first_row` on."""
+def thread_steps(node: Node, context: Context, first_row: int = 0) -> list[Step]:
+    """The steps of one thread alone for a dense convolution, whose y is rows of the output from `first_row` on."""
     if strassen.applies(node, context.shapes, context.machine):
         return strassen.thread_steps(node, context, first_row)
-    return _dense(node, context, first_row)
+    return _in_loop_nest(node, context, first_row)
 
 
-def _dense(node: Node, context: Context, first_row: int = 0) -> list[Step]:
+def _in_loop_nest(node: Node, context: Context, first_row: int = 0) -> list[Step]:
     """A convolution in the loop nest; groups, if there are any, are whole vectors."""
     weight, groups, lanes = context.tensor(node, "weight"), node.attributes["groups"], context.machine.lanes
     out, k, *window = weight.shape
@@ -93,7 +93,7 @@ def gate_workspace(node: Node, shapes: Shapes, machine: Machine, images: int | N
     if not node.attributes.get("gated"):
         return 0
     (n, channels, *_), x = shapes[node.output], shapes[node.inputs[0]]
-    weight = (images or n) * 4 * padded(channels, machine.lanes) * x[1]
+    weight = (images or n) * 4 * round_up(channels, machine.lanes) * x[1]
     return weight if gates_weights(node, shapes) else nhwc(x, machine).bytes
 
 

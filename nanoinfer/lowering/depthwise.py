@@ -7,10 +7,10 @@ import numpy as np
 from ..graph import Node
 from ..kernels.depthwise import GROUPS, Depthwise, Instruction, xor_permuted
 from ..kernels.simd.activation import code, variant
-from .layout import TensorView, padded
+from .layout import TensorView, ceil_div, round_up, splits_channels
 from .loop_nest import bias_key
 from .packed import PackKey, PackRequest
-from .step import Context, Step, splits_channels
+from .step import Context, Step
 
 
 def applies(node: Node, weight_shape: tuple[int, ...]) -> bool:
@@ -37,13 +37,13 @@ def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int =
         node.attributes["padding"],
         node.attributes.get("activation"),
     )
-    (height, width), (out_height, out_width) = x.size, y.size
-    rows, panels = y.images * out_height, padded(y.channels, lanes) // lanes
+    (height, width), (out_height, out_width) = x.height_width, y.height_width
+    rows, vectors = y.images * out_height, round_up(y.channels, lanes) // lanes
     key = PackKey(node.tensors["weight"], "xor", len(weight), lanes)
-    band_rows = rows
+    block_rows = rows
     if not buffer_rows and not splits_channels(y):
-        band_rows = _band_rows(rows, stride * x.row_stride, panels, context)
-    call = Instruction(
+        block_rows = _block_rows(rows, stride * x.row_stride, vectors, context)
+    instruction = Instruction(
         x=x.address, x_image_stride=x.image_stride, x_row_stride=x.row_stride, x_pixel_stride=x.pixel_stride,
         w=context.staging.weight(PackRequest(key, weight.shape, lambda: xor_permuted(weight))),
         bias=context.channel_vector(bias_key(node), _bias(node, context, y)),
@@ -51,13 +51,13 @@ def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int =
         y=y.address, y_image_stride=y.image_stride, y_row_stride=y.row_stride, y_pixel_stride=y.pixel_stride,
         residual_offset=residual.address - y.address if residual else 0, images=y.images, height=height, width=width,
         out_height=out_height, out_width=out_width, first_row=first_row, buffer_rows=buffer_rows or height,
-        band_rows=band_rows, panels=panels, activation=code(activation),
+        block_rows=block_rows, vectors=vectors, activation=code(activation),
     )  # fmt: skip
     largest = tuning.depthwise_mr.get(size * group, tuning.depthwise_mr_otherwise)
-    mr = -(-out_width // -(-out_width // largest))
+    mr = ceil_div(out_width, ceil_div(out_width, largest))
     whole_row = width if mr == out_width else 0
     spec = Depthwise(size, stride, padding, mr, lanes, variant(activation), group, whole_row)
-    return Step(spec, call, node, 2 * y.images * y.pixels * y.channels * size * size * group)
+    return Step(spec, instruction, node, 2 * y.images * y.pixels * y.channels * size * size * group)
 
 
 def _bias(node: Node, context: Context, y: TensorView) -> np.ndarray:
@@ -65,16 +65,16 @@ def _bias(node: Node, context: Context, y: TensorView) -> np.ndarray:
     return np.zeros(y.channels) if bias is None else bias
 
 
-def _band_rows(rows: int, row_bytes: int, panels: int, context: Context) -> int:
-    """Rows that all vectors of channels pass over before the next band of rows begins.
+def _block_rows(rows: int, row_bytes: int, vectors: int, context: Context) -> int:
+    """Rows that all vectors of channels pass over before the next block of rows begins.
 
-    They are few enough to stay in cache, and an equal part of every thread's share. They are all rows where each
+    They are few enough to stay in cache, and an equal part of every thread's rows. They are all rows where each
     thread's part stays in cache anyway and there are vectors enough to split: at the end of a run of rows, the hardware
     would prefetch those that another thread is writing, once for every vector.
     """
     threads, tuning = context.threads, context.machine.tuning
-    share, most = -(-rows // threads), max(1, tuning.block_bytes // row_bytes)
-    longest = -(-panels // threads) * threads
-    if share <= most and longest <= tuning.idle_share * panels:
+    own, most = ceil_div(rows, threads), max(1, tuning.block_bytes // row_bytes)
+    longest = round_up(vectors, threads)
+    if own <= most and longest <= tuning.most_imbalance * vectors:
         return rows
-    return max(band for band in range(1, min(share, most) + 1) if share % band == 0)
+    return max(block for block in range(1, min(own, most) + 1) if own % block == 0)

@@ -10,16 +10,15 @@ without fusion, so it has the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 
 from ..graph import Graph, Node
 from ..graph.ops import is_pointwise
 from ..kernels.packing import GateWeights
-from ..kernels.program import ThreadProgram, ThreadPrograms
+from ..kernels.program import ThreadProgram, ThreadProgramInstruction
 from ..machine import Machine
 from . import conv, depthwise, strassen
-from .layout import TensorView, nhwc
+from .layout import TensorView, ceil_div, nhwc
 from .step import Context, Shapes, Step
 
 
@@ -97,7 +96,7 @@ def _fused(block: tuple[Node, ...], tensors: Mapping) -> Node:
 
 
 def _buffers(node: Node, shapes: Shapes, machine: Machine) -> tuple[TensorView, TensorView]:
-    """(line buffer of expanded rows, band of rows behind the depthwise convolution) of a thread, from address 0 on.
+    """(line buffer of expanded rows, band of rows that the depthwise convolution writes) of a thread, from address 0.
 
     The band has as many rows as keep both within their share of L2.
     """
@@ -137,82 +136,84 @@ def lower(node: Node, context: Context) -> list[Step]:
         program = []
         for image in range(images):
             rows = range(max(0, first - image * height), min(height, end - image * height))
-            program += _Share(node, context, thread, image).steps(rows)
+            program += _ImageRows(node, context, thread, image).steps(rows)
         programs.append(program)
-    return [Step(ThreadProgram(), ThreadPrograms(0), node, programs=tuple(programs))]
+    return [Step(ThreadProgram(), ThreadProgramInstruction(0), node, programs=tuple(programs))]
 
 
-@dataclass
-class _Share:
-    """One thread's part of one image of a fused block."""
+class _ImageRows:
+    """The steps of one thread for rows of one image of a fused block."""
 
-    node: Node
-    context: Context
-    thread: int
-    image: int
-
-    def __post_init__(self):
-        node, context = self.node, self.context
+    def __init__(self, node: Node, context: Context, thread: int, image: int):
+        machine, shapes = context.machine, context.shapes
+        self.node, self.shapes = node, shapes
         self.expand, self.middle, *self.project = node.attributes["parts"]
         self.window, self.stride = node.attributes["window"], self.middle.attributes["stride"]
         self.padding = self.middle.attributes["padding"]
-        own = context.of_thread(self.thread)
-        base = own.thread_workspace
-        self.line_buffer, self.band = (
-            view._replace(address=base + view.address) for view in _buffers(node, context.shapes, context.machine)
-        )
-        gates = base + self.line_buffer.bytes + self.band.bytes
-        workspace = gates + conv.gate_workspace(self.expand, context.shapes, context.machine, images=1)
-        self.views = {name: context.views[name].rows(self.image) for name in (*node.inputs, node.output)}
-        self.own = own._replace(
-            views=self.views, workspaces={self.expand.output: gates}, thread_workspace=workspace
+        of_thread = context.of_thread(thread)
+        # The thread's workspace: line buffer, row band, gated weights, and what Strassen's scheme needs.
+        base = of_thread.thread_workspace
+        line_buffer, band = _buffers(node, shapes, machine)
+        self.line_buffer = line_buffer._replace(address=base + line_buffer.address)
+        self.band = band._replace(address=base + band.address)
+        gated_weights = base + line_buffer.bytes + band.bytes
+        rest = gated_weights + conv.gate_workspace(self.expand, shapes, machine, images=1)
+        self.views = {name: context.views[name].rows(image) for name in (*node.inputs, node.output)}
+        self.context = of_thread._replace(
+            views=self.views, workspaces={self.expand.output: gated_weights}, thread_workspace=rest
         )  # fmt: skip
-        l2_bytes = context.threads * context.machine.l2_bytes
-        limit = context.machine.tuning.prefetch_rows_above * l2_bytes
+        limit = machine.tuning.prefetch_rows_above * context.threads * machine.l2_bytes
         self.beyond_l2 = {name for name in self.views if context.views[name].bytes > limit}
 
     def steps(self, rows: range) -> Iterator[Step]:
         """The steps that compute `rows` of the output: for each band first the expanded rows that it still needs."""
-        height, buffer_rows = self.context.shapes[self.expand.output][2], self.line_buffer.size[0]
+        height, buffer_rows = self.shapes[self.expand.output][2], self.line_buffer.height_width[0]
         ready = max(0, rows.start * self.stride - self.padding)  # rows from here on are not expanded yet
-        bands, gated = -(-len(rows) // ((buffer_rows - self.window) // self.stride + 1)), False
+        rows_of_band, gated = (buffer_rows - self.window) // self.stride + 1, False
+        bands = ceil_div(len(rows), rows_of_band)
         for number in range(bands):
             first, end = (rows.start + len(rows) * at // bands for at in (number, number + 1))
             needed = min(height, (end - 1) * self.stride - self.padding + self.window)
-            while ready < needed:  # rows that go beyond the end of the line buffer are two runs
+            while ready < needed:  # rows that go beyond the end of the line buffer are expanded in two parts
                 slot = ready % buffer_rows
                 count = min(needed - ready, buffer_rows - slot)
                 yield from self._expand(ready, slot, count, with_gates=not gated)
                 ready, gated = ready + count, True
             yield from self._output(first, end)
 
-    def _context(self, views: Mapping[str, TensorView]) -> Context:
-        return self.own._replace(views={**self.views, **views})
+    def _with_views(self, views: Mapping[str, TensorView]) -> Context:
+        return self.context._replace(views={**self.views, **views})
 
-    def _expand(self, first: int, slot: int, count: int, with_gates: bool) -> Iterable[Step]:
-        """Expand rows first..first + count into the line buffer from row `slot` on."""
-        context = self._context({self.expand.output: self.line_buffer.rows(0, slot, count)})
-        steps = conv.in_thread(self.expand, context, first)
-        gating = [step for step in steps if isinstance(step.spec, GateWeights)]
-        steps = steps[len(gating) :]
+    def _expand(self, first: int, slot: int, count: int, with_gates: bool) -> list[Step]:
+        """Expand rows first..first + count into the line buffer from row `slot` on.
+
+        The step that scales weights by gates is needed once for all rows of the image.
+        """
+        context = self._with_views({self.expand.output: self.line_buffer.rows(0, slot, count)})
+        steps = conv.thread_steps(self.expand, context, first)
+        gates = [step for step in steps if isinstance(step.spec, GateWeights)]
+        products = steps[len(gates) :]
         name = self.node.inputs[0]
         if name in self.beyond_l2:
-            steps[0].prefetch_ranges = self._input_range(self.views[name], first, first + count)
-        return [*(gating if with_gates else ()), *steps]  # the gates scale the weights for all rows of the image
+            products[0].prefetch_ranges = self._input_range(self.views[name], first, first + count)
+        return gates + products if with_gates else products
 
     def _output(self, first: int, end: int) -> list[Step]:
         """Rows first..end of the output: depthwise convolution over the line buffer, then the projection."""
         expanded = self.line_buffer._replace(
-            shape=(*self.line_buffer.shape[:2], *self.context.shapes[self.expand.output][2:])
-        )
+            shape=(*self.line_buffer.shape[:2], *self.shapes[self.expand.output][2:])
+        )  # fmt: skip
         names = (*(name for part in self.project for name in part.inputs[1:]), self.node.output)
         outer = {name: self.views[name].rows(0, first, end - first) for name in names}
         out = self.band.rows(0, 0, end - first) if self.project else outer[self.node.output]
-        context = self._context({self.expand.output: expanded, self.middle.output: out})
-        steps = [depthwise.step(self.middle, context, first_row=first, buffer_rows=self.line_buffer.size[0])]
+        context = self._with_views({self.expand.output: expanded, self.middle.output: out})
+        buffer_rows = self.line_buffer.height_width[0]
+        steps = [depthwise.step(self.middle, context, first_row=first, buffer_rows=buffer_rows)]
+        last = steps  # the steps of the block's last convolution
         for part in self.project:
-            steps += conv.in_thread(part, self._context({self.middle.output: out, **outer}))
-        steps[len(self.project)].prefetch_ranges = tuple(
+            last = conv.thread_steps(part, self._with_views({self.middle.output: out, **outer}))
+            steps += last
+        last[0].prefetch_ranges = tuple(
             (view.address, view.image_stride) for name, view in outer.items() if name in self.beyond_l2
         )
         return steps
@@ -221,5 +222,6 @@ class _Share:
         """Where the rows of x lie that rows first..end of the expansion are computed from, if they are one range."""
         stride, padding = self.expand.attributes["stride"], self.expand.attributes["padding"]
         window = self.context.tensor(self.expand, "weight").shape[2]
-        top, bottom = max(0, first * stride - padding), min(x.size[0], (end - 1) * stride - padding + window)
+        top = max(0, first * stride - padding)
+        bottom = min(x.height_width[0], (end - 1) * stride - padding + window)
         return ((x.address + top * x.row_stride, (bottom - top) * x.row_stride),) if x.channel_stride == 4 else ()

@@ -1,4 +1,4 @@
-"""The convolution's loop nest: a ConvProblem to steps.
+"""The convolution's loop nest: a product to steps.
 
 tiling.py decides how an output is cut into micro-panels and tiles; here stands what the threads split, and what every
 step reads and prefetches.
@@ -18,15 +18,15 @@ from ..kernels.simd import CACHE_LINE
 from ..kernels.simd.activation import code, variant
 from ..kernels.stem import Stem
 from ..machine import Machine
-from .layout import padded
+from .layout import ceil_div, round_up, splits_channels
 from .packed import PackKey, PackRequest
-from .step import Context, Step, TiledRegion, splits_channels
+from .step import Context, Step, TiledRegion
 from .tiling import ConvProblem, Panels, Rectangle, panels, rectangles
 
 ALL_TILES = 1 << 40  # more than any output has
 
 
-class Weights(NamedTuple):
+class PackedAddress(NamedTuple):
     """Packed weights in memory."""
 
     address: int
@@ -38,88 +38,94 @@ def steps(problem: ConvProblem, context: Context) -> list[Step]:
 
     They write different channels, so a barrier follows the last one only.
     """
-    gating, products, first, w = [], [], 0, 0
-    cut = panels(problem, context.machine)
-    for number, part in enumerate(cut, 1):
-        w_image_stride = 0
+    gates, products, first_channel = [], [], 0
+    widths = panels(problem, context.machine)
+    for number, part in enumerate(widths, 1):
+        weights = PackedAddress(0)
         if problem.weight is not None:
-            w = _packed(problem, context, part, first)
+            weights = PackedAddress(_packed(problem, context, part, first_channel))
         if problem.gate is not None:
-            # Images lie outside, micro-panels inside: these for all images, then those of the next width.
-            scaled = context.workspaces[problem.node.output] + problem.y.images * 4 * first * problem.k
-            gating.append(_gate_weights(problem, part, w, scaled))
-            w, w_image_stride = scaled, 4 * part.count * part.width * problem.k
-        for count, parallel_n in _split(problem, context.threads, part, last=number == len(cut)):
-            weights = Weights(w, w_image_stride)
-            products.append(product(problem, context, part._replace(count=count), weights, first, parallel_n))
-            first += count * part.width
-            w += count * part.width * problem.taps * problem.k * 4
-    for last in (*gating[-1:], products[-1]):
+            # The scaled copies of one width lie image after image; those of the next width follow.
+            scaled = context.workspaces[problem.node.output] + problem.y.images * 4 * first_channel * problem.k
+            gates.append(_gate_weights(problem, part, weights.address, scaled))
+            weights = PackedAddress(scaled, 4 * part.count * part.width * problem.k)
+        for count, parallel_n in _split(problem, context.threads, part, last=number == len(widths)):
+            some = part._replace(count=count)
+            products.append(product_step(problem, context, some, weights, first_channel, parallel_n))
+            first_channel += count * part.width
+            next_address = weights.address + count * part.width * problem.taps * problem.k * 4
+            weights = weights._replace(address=next_address)
+    for last in (*gates[-1:], products[-1]):
         last.barrier = True
-    return gating + products
+    return gates + products
 
 
 def _split(problem: ConvProblem, threads: int, part: Panels, last: bool) -> list[tuple[int, bool]]:
     """[(micro-panels, whether threads split them rather than pixels)].
 
-    Micro-panels that do not divide among the threads are left for a step in which the threads split pixels; that step
-    must begin with a group. A single pixel is the last thread's, so that of its micro-panels only the very last is
-    left, if it has a width of its own. The others are split as they come, the last thread having the fewest.
+    Micro-panels that do not divide among the threads become a step of their own, in which the threads split pixels;
+    it begins with a group. Where there is only one pixel, the last thread would compute all of that step, while of
+    micro-panels that are split unevenly it has the fewest. So then the remainder stays, unless it is the very last
+    micro-panel, of a width of its own.
     """
     group = part.count // problem.groups if problem.groups > 1 else 1
-    leaves = problem.y.images * problem.y.pixels > 1 or (last and part.count == 1)
-    rest = part.count % threads if leaves else 0
-    split = (part.count - rest) // group * group if splits_channels(problem.y) else 0
+    several_pixels = problem.y.images * problem.y.pixels > 1
+    remainder = part.count % threads if several_pixels or (last and part.count == 1) else 0
+    split = (part.count - remainder) // group * group if splits_channels(problem.y) else 0
     return [(count, parallel_n) for count, parallel_n in ((split, True), (part.count - split, False)) if count]
 
 
-def _packed(problem: ConvProblem, context: Context, part: Panels, first: int) -> int:
+def _packed(problem: ConvProblem, context: Context, part: Panels, first_channel: int) -> int:
     """Address of the micro-panels of some output channels."""
-    weight, order = problem.weight[first : first + part.count * part.width], ""
-    if problem.is_patch:  # a micro-kernel walks channels, rows and then pixels of a row: see _loops
+    weight, order = problem.weight[first_channel : first_channel + part.count * part.width], ""
+    if problem.is_patch:  # (O, KW, K, KH)
         weight, order = weight.transpose(0, 3, 1, 2), "patch"
-    key = PackKey(problem.node.tensors["weight"], order, len(weight), part.width, first)
+    key = PackKey(problem.node.tensors["weight"], order, len(weight), part.width, first_channel)
     return context.staging.weight(PackRequest(key, weight.shape, lambda: weight))
 
 
 def _gate_weights(problem: ConvProblem, part: Panels, packed: int, scaled: int) -> Step:
     """The step that scales packed weights by the gates of every image."""
     gate, images, rows = problem.gate, problem.y.images, part.count * problem.k
-    call = packing.GateInstruction(
+    instruction = packing.GateInstruction(
         packed=packed, gate=gate.address, gate_image_stride=gate.image_stride, y=scaled, images=images, rows=rows,
         k=problem.k, vectors=part.nr,
     )  # fmt: skip
-    return Step(packing.GateWeights(part.lanes), call, problem.node, images * rows * part.width, barrier=False)
+    flops = images * rows * part.width
+    return Step(packing.GateWeights(part.lanes), instruction, problem.node, flops, barrier=False)
 
 
-def product(
-    problem: ConvProblem, context: Context, part: Panels, weights: Weights, first: int, parallel_n: bool
+def product_step(
+    problem: ConvProblem, context: Context, part: Panels, weights: PackedAddress, first_channel: int, parallel_n: bool
 ) -> Step:
-    """The step that computes `part` of the micro-panels, from output channel `first` on."""
+    """The step that computes `part` of the micro-panels, from output channel `first_channel` on."""
     x, y, tuning, has_weight = problem.x, problem.y, context.machine.tuning, problem.weight is not None
-    threads = 1 if parallel_n else context.threads
-    images, cut = rectangles(problem, tuning, part.nr, threads)
-    panel_bytes, k_bytes = 4 * part.width, 4 * problem.k
-    group_bytes = 4 * padded(y.channels, context.machine.lanes) // problem.groups
+    images, cut = rectangles(problem, tuning, part.nr, threads=1 if parallel_n else context.threads)
+    panel_bytes = 4 * part.width
+    # Output channels that read the same input channels, and the input channels themselves. In pooling a micro-panel
+    # reads its own channels, as if each were a group.
+    group_bytes, x_group_stride = panel_bytes, panel_bytes
+    if has_weight:
+        group_bytes, x_group_stride = 4 * round_up(y.channels, context.machine.lanes) // problem.groups, 4 * problem.k
+    first_byte = 4 * first_channel
     mr = problem.largest_mr(tuning, part.nr)
     block = tuning.block_bytes // (4 * x.channels * problem.stride**2 * mr)
-    call = convolution.Instruction(
-        x=x.address + (4 * first // group_bytes * k_bytes if has_weight else 4 * first),
-        x_image_stride=x.image_stride, x_group_stride=k_bytes if has_weight else panel_bytes,
-        w=weights.address, w_image_stride=weights.image_stride,
+    instruction = convolution.Instruction(
+        x=x.address + first_byte // group_bytes * x_group_stride, x_image_stride=x.image_stride,
+        x_group_stride=x_group_stride, w=weights.address, w_image_stride=weights.image_stride,
         panel_stride=problem.taps * problem.k * panel_bytes if has_weight else 0,
-        bias=_bias(problem, context) + 4 * first if has_weight else 0,
-        y=y.address + 4 * first, y_image_stride=y.image_stride, y_panel_stride=panel_bytes, images=images,
-        panels=part.count, panels_per_group=group_bytes // panel_bytes if has_weight else 1,
-        regions=0, region_count=len(cut), parallel_n=int(parallel_n),
+        bias=_bias(problem, context) + first_byte if has_weight else 0,
+        y=y.address + first_byte, y_image_stride=y.image_stride, y_panel_stride=panel_bytes, images=images,
+        panels=part.count, panels_per_group=group_bytes // panel_bytes, regions=0, region_count=len(cut),
+        parallel_n=int(parallel_n),
         # Micro-panels that threads split come from memory: each is used for all pixels before the next.
         block_tiles=ALL_TILES if parallel_n else max(1, block),
         lookahead=0, lookahead_bytes=0, next_panel=weights.address, next_panel_thread_stride=0,  # see plan/prefetch.py
     )  # fmt: skip
-    channels = min(part.count * part.width, y.channels - first)
+    channels = min(part.count * part.width, y.channels - first_channel)
     flops = 2 * y.images * y.pixels * channels * problem.taps * problem.k
     regions = tuple(_tiled(problem, context.machine, part, rectangle) for rectangle in cut)
-    return Step(convolution.LoopNest(), call, problem.node, flops, barrier=False, regions=regions)
+    return Step(convolution.LoopNest(), instruction, problem.node, flops, barrier=False, regions=regions)
 
 
 def _bias(problem: ConvProblem, context: Context) -> int:
@@ -134,37 +140,36 @@ def bias_key(node: Node) -> tuple[str, str]:
 
 def _tiled(problem: ConvProblem, machine: Machine, part: Panels, rectangle: Rectangle) -> TiledRegion:
     """A rectangle as the loop nest and the micro-kernels read it: its runs cut into tiles."""
-    x, tap_bytes = problem.x, problem.k * 4 * part.width
+    x, tap_bytes, has_weight = problem.x, problem.k * 4 * part.width, problem.weight is not None
     full, edge = divmod(rectangle.length, rectangle.mr)
     prefetch_bytes = rectangle.taps_y * rectangle.taps_x * problem.k * CACHE_LINE
     if rectangle.stem_offsets.size:
         prefetch_bytes = 0
-    prefetch_rows, has_weight = 0, problem.weight is not None
     # Groups and pooling: the channels that the next micro-panels read lie beside those of these.
+    prefetch_rows, next_group = 0, 4 * (problem.k if has_weight else part.width)
     along_rows = rectangle.x_pixel_stride == problem.stride * x.pixel_stride
     if (problem.groups > 1 or not has_weight) and along_rows:
         prefetch_rows = min(problem.stride, rectangle.taps_y)
-    next_group = 4 * (problem.k if has_weight else part.width)
     region = convolution.Region(
-        full_tile=0, edge_tile=0, run_tiles=full + (edge > 0), full_tiles=full, runs=rectangle.runs,
+        full_kernel=0, edge_kernel=0, run_tiles=full + (edge > 0), full_tiles=full, runs=rectangle.runs,
         x_offset=rectangle.x_offset, x_run_stride=rectangle.x_run_stride,
         x_tile_stride=rectangle.mr * rectangle.x_pixel_stride, y_offset=rectangle.y_offset,
         y_run_stride=rectangle.y_run_stride, y_tile_stride=rectangle.mr * rectangle.y_pixel_stride,
         w_offset=rectangle.first_tap * tap_bytes, prefetch_bytes=prefetch_bytes,
-        panel_prefetch_tiles=-(-problem.taps * tap_bytes // prefetch_bytes) if prefetch_bytes else 0,
+        panel_prefetch_tiles=ceil_div(problem.taps * tap_bytes, prefetch_bytes) if prefetch_bytes else 0,
         prefetch_rows=prefetch_rows,
         prefetch_offset=(rectangle.taps_y - prefetch_rows) * x.row_stride + next_group,
         prefetch_row_stride=x.row_stride, prefetch_pixel_stride=x.pixel_stride,
     )  # fmt: skip
     return TiledRegion(
-        region, _tile(problem, machine, rectangle, tap_bytes),
-        full=_micro_kernel(problem, part, rectangle, rectangle.mr),
-        edge=_micro_kernel(problem, part, rectangle, edge) if edge else None,
+        region, _tile_loops(problem, machine, rectangle, tap_bytes),
+        full_spec=_micro_kernel(problem, part, rectangle, rectangle.mr),
+        edge_spec=_micro_kernel(problem, part, rectangle, edge) if edge else None,
         stem_offsets=rectangle.stem_offsets,
     )  # fmt: skip
 
 
-def _tile(problem: ConvProblem, machine: Machine, rectangle: Rectangle, tap_bytes: int) -> convolution.Tile:
+def _tile_loops(problem: ConvProblem, machine: Machine, rectangle: Rectangle, tap_bytes: int) -> convolution.TileLoops:
     y, numerics = problem.y, machine.tuning.numerics
     k_block = numerics.k_block if y.pixels > 1 else numerics.k_block_of_one_pixel
 
@@ -172,7 +177,7 @@ def _tile(problem: ConvProblem, machine: Machine, rectangle: Rectangle, tap_byte
         return view.address - y.address if view else 0
 
     aux_in, aux_out = problem.aux or (None, None)
-    return convolution.Tile(
+    return convolution.TileLoops(
         x_pixel_stride=rectangle.x_pixel_stride, y_pixel_stride=rectangle.y_pixel_stride,
         **_loops(problem, rectangle), k_block=problem.k_block or k_block,
         w_skip=(problem.window[1] - rectangle.taps_x) * tap_bytes, residual_offset=offset(problem.residual),

@@ -1,7 +1,7 @@
 """Packed weights and constants: made once, shared by all programs of a model.
 
-A plan stages what it needs (`Staging`): addresses are given at once, and weights are packed when the plan is complete,
-so that a plan that fails leaves nothing behind.
+A program that is being made stages what it needs (`Staging`): addresses are given at once, and weights are packed when
+all steps are there, so that a failure leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..kernels import packing
-from .layout import ALIGNMENT, aligned_empty
+from .layout import ALIGNMENT, aligned_empty, round_up
 
 # Address space that constants are taken from: this much at first, and then each time as much as there is already. Only
 # what is written to becomes memory.
@@ -22,7 +22,7 @@ RESERVE_BYTES = 64 << 20
 
 
 class PackedWeights(dict):
-    """{key: float32 array}, side by side in memory, so that they share huge pages.
+    """{key: float32 array} of weights and other constants, side by side in memory, so that they share huge pages.
 
     `release` is called with every weight that has been packed: its source is not needed any more.
     """
@@ -33,8 +33,8 @@ class PackedWeights(dict):
         self._free, self._reserve = np.empty(0, np.float32), RESERVE_BYTES // 4
 
     def empty(self, size: int) -> np.ndarray:
-        """float32 array of `size` elements that starts on a cache line."""
-        room = -(-4 * size // ALIGNMENT) * ALIGNMENT // 4
+        """float32 array of `size` elements, aligned to ALIGNMENT."""
+        room = round_up(4 * size, ALIGNMENT) // 4
         if room > self._free.size:
             self._free = aligned_empty(max(room, self._reserve))
             self._reserve += self._free.size
@@ -61,7 +61,7 @@ class PackRequest:
     """
 
     key: PackKey
-    shape: tuple[int, ...]  # (O, K, KH, KW) of the packed weight
+    shape: tuple[int, ...]  # (O, k, taps...) of the weight as a micro-kernel reads it
     source: Callable[[], np.ndarray]
     coefficients: tuple[int, ...] = ()
 
@@ -80,16 +80,16 @@ class PackRequest:
 
 
 class Staging:
-    """What one plan adds to the packed weights of a model."""
+    """What one program adds to the packed weights of a model."""
 
     def __init__(self, packed: PackedWeights):
         self.packed = packed
         self.fresh: dict[Hashable, np.ndarray] = {}
-        self.addresses: dict[Hashable, int] = {}  # of what this plan has used
+        self.addresses: dict[Hashable, int] = {}  # of what this program uses
         self.requests: list[PackRequest] = []
 
     def constant(self, key: Hashable, make: Callable[[], np.ndarray]) -> int:
-        """Address of a constant array, which `make` makes if no plan has needed it yet."""
+        """Address of a constant array, which `make` makes if no program has it yet."""
         if key not in self.packed and key not in self.fresh:
             values = make()
             self.fresh[key] = self.packed.empty(values.size)
@@ -97,17 +97,17 @@ class Staging:
         return self.address(key)
 
     def weight(self, request: PackRequest) -> int:
-        """Address of a packed weight, which is packed later if no plan has needed it yet."""
+        """Address of a packed weight, which is packed later if no program has it yet."""
         if request.key not in self.packed and request.key not in self.fresh:
             self.fresh[request.key] = self.packed.empty(packing.packed_size(request.shape, request.key.width))
             self.requests.append(request)
         return self.address(request.key)
 
     def address(self, key: Hashable) -> int:
-        if key not in self.addresses:  # NumPy takes a microsecond to tell
+        if key not in self.addresses:  # NumPy takes a microsecond to give an address
             self.addresses[key] = (self.packed if key in self.packed else self.fresh)[key].ctypes.data
         return self.addresses[key]
 
     def commit(self) -> None:
-        """Share what was staged with all later plans, once every request is packed."""
+        """Share what was staged with all later programs, once every request is packed."""
         self.packed.update(self.fresh)

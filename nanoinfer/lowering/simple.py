@@ -14,8 +14,8 @@ from ..kernels.program import bits
 from ..kernels.simd import PARTIALS
 from ..kernels.simd.activation import code, variant
 from ..machine import Machine
-from .layout import TensorView, padded
-from .step import Context, Shapes, Step, Unsupported, splits_channels
+from .layout import TensorView, round_up, splits_channels
+from .step import Context, Shapes, Step, Unsupported
 
 
 def _elementwise(
@@ -23,15 +23,15 @@ def _elementwise(
     shift: int = 0, other: TensorView | None = None, pixels: int | None = None,
 ) -> Step:  # fmt: skip
     activation, lanes, pixels = node.attributes.get("activation"), context.machine.lanes, pixels or y.pixels
-    call = elementwise.Instruction(
+    instruction = elementwise.Instruction(
         x=x.address, x_image_stride=x.image_stride, x_pixel_stride=x.pixel_stride, factor=factor,
         factor_image_stride=factor_image_stride, shift=shift, other=other.address if other else 0,
         other_image_stride=other.image_stride if other else 0, other_pixel_stride=other.pixel_stride if other else 0,
         y=y.address, y_image_stride=y.image_stride, y_pixel_stride=y.pixel_stride, images=y.images, pixels=pixels,
-        vectors=padded(y.channels, lanes) // lanes, parallel_channels=int(splits_channels(y)),
+        vectors=round_up(y.channels, lanes) // lanes, parallel_channels=int(splits_channels(y)),
         activation=code(activation),
     )  # fmt: skip
-    return Step(elementwise.Elementwise(lanes, variant(activation)), call, node)
+    return Step(elementwise.Elementwise(lanes, variant(activation)), instruction, node)
 
 
 def elementwise_flops(node: Node, context: Context) -> int:
@@ -74,7 +74,7 @@ def tokens(node: Node, context: Context) -> list[Step]:
     (x,), y = context.inputs(node), context.output(node)
     position = context.channel_vector((node.output, "position"), context.tensor(node, "position")[0])
     first = context.channel_vector((node.output, "class"), context.tensor(node, "class_token")[0])
-    stride = 4 * padded(y.channels, context.machine.lanes)
+    stride = 4 * round_up(y.channels, context.machine.lanes)
     positions = y._replace(address=position + stride, image_stride=0, pixel_stride=stride)
     after_first = y._replace(address=y.address + y.pixel_stride)
     patches = _elementwise(node, context, x, after_first, other=positions, pixels=x.pixels)
@@ -89,7 +89,7 @@ def layer_norm(node: Node, context: Context) -> list[Step]:
     (x,), y = context.inputs(node), context.output(node)
     if y.channels % PARTIALS:
         raise Unsupported(f"{node.output}: layer norm takes a multiple of {PARTIALS} channels")
-    call = normalization.Instruction(
+    instruction = normalization.Instruction(
         x=x.address, x_token_stride=x.image_stride if x.pixels == 1 else x.pixel_stride,
         y=y.address, y_token_stride=y.image_stride if y.pixels == 1 else y.pixel_stride,
         tokens=y.images * y.pixels, channels=y.channels,
@@ -97,7 +97,7 @@ def layer_norm(node: Node, context: Context) -> list[Step]:
         bias=context.channel_vector((node.output, "bias"), context.tensor(node, "bias")),
         reciprocal=bits(1 / y.channels), eps=bits(node.attributes["eps"]),
     )  # fmt: skip
-    return [Step(normalization.LayerNorm(), call, node)]
+    return [Step(normalization.LayerNorm(), instruction, node)]
 
 
 def layer_norm_flops(node: Node, context: Context) -> int:
@@ -125,14 +125,14 @@ def attention_workspace(node: Node, shapes: Shapes, machine: Machine) -> int:
 def attention(node: Node, context: Context) -> list[Step]:
     (x,), y = context.inputs(node), context.output(node)
     spec, length, depth = _attention_spec(node, context.shapes, context.machine)
-    call = attention_kernel.Instruction(
+    instruction = attention_kernel.Instruction(
         qkv=x.address, image_stride=x.image_stride, token_stride=x.pixel_stride, y=y.address,
         y_image_stride=y.image_stride, y_token_stride=y.pixel_stride, images=y.images,
         heads=node.attributes["heads"], tokens=length, depth=depth,
         padded_tokens=attention_kernel.padded_tokens(spec, length), workspace=context.thread_workspace,
         workspace_thread_stride=context.thread_workspace_bytes, scale=bits(depth**-0.5),
     )  # fmt: skip
-    return [Step(spec, call, node)]
+    return [Step(spec, instruction, node)]
 
 
 def attention_flops(node: Node, context: Context) -> int:
@@ -143,12 +143,12 @@ def attention_flops(node: Node, context: Context) -> int:
 
 def global_average_pool(node: Node, context: Context) -> list[Step]:
     (x,), y, lanes = context.inputs(node), context.output(node), context.machine.lanes
-    call = pooling.AverageInstruction(
+    instruction = pooling.AverageInstruction(
         x=x.address, x_image_stride=x.image_stride, x_pixel_stride=x.pixel_stride, pixels=x.pixels, y=y.address,
-        y_image_stride=y.image_stride, images=y.images, vectors=padded(y.channels, lanes) // lanes,
+        y_image_stride=y.image_stride, images=y.images, vectors=round_up(y.channels, lanes) // lanes,
         reciprocal=bits(1 / x.pixels),
     )  # fmt: skip
-    return [Step(pooling.AveragePool(lanes), call, node)]
+    return [Step(pooling.AveragePool(lanes), instruction, node)]
 
 
 def average_flops(node: Node, context: Context) -> int:

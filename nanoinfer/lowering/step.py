@@ -16,7 +16,7 @@ from ..graph import Node
 from ..kernels import convolution, kernel_name
 from ..kernels.program import ThreadProgram
 from ..machine import Machine
-from .layout import TensorView, padded
+from .layout import TensorView, round_up
 from .packed import Staging
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -30,26 +30,26 @@ class TiledRegion(NamedTuple):
     """A region of a product with the micro-kernels of its tiles; addresses in its records are 0 until it is encoded."""
 
     region: convolution.Region
-    tile: convolution.Tile
-    full: object  # spec of the micro-kernel for a full tile
-    edge: object | None  # spec of the one for the pixels left over at the end of a run
+    loops: convolution.TileLoops
+    full_spec: object  # of the micro-kernel for a full tile
+    edge_spec: object | None  # of the one for the pixels left over at the end of a run
     stem_offsets: np.ndarray  # int64; empty unless the micro-kernel is the stem's
 
 
 @dataclass
 class Step:
-    """One instruction: the kernel's spec and the record that it reads.
+    """One kernel call: the kernel's spec and its instruction.
 
     A product has `regions`, and a ThreadProgram `programs`, the steps of each thread; the addresses of these tables are
-    0 in the record until it is encoded. `flops` counts a multiply-add twice. `bytes` has to move at least, and
-    `weight_bytes` of these are weights (with_bytes). `prefetch_ranges` are the (address, bytes) that a step of a fused
-    block reads or writes outside of its line buffer.
+    0 in the instruction until it is encoded. `flops` counts a multiply-add twice; None stands for all that the operator
+    costs. A step moves at least `bytes`, of which `weight_bytes` are weights (see add_bytes). `prefetch_ranges` are the
+    (address, bytes) that a step of a fused block reads or writes outside of its line buffer.
     """
 
     spec: object
-    call: NamedTuple
+    instruction: NamedTuple
     node: Node
-    flops: int = 0
+    flops: int | None = None
     bytes: int = 0
     weight_bytes: int = 0
     barrier: bool = True  # whether a barrier follows
@@ -60,12 +60,14 @@ class Step:
     @property
     def has_weights(self) -> bool:
         """Whether it is a product that streams micro-panels."""
-        return bool(self.regions) and self.call.panel_stride > 0
+        return bool(self.regions) and self.instruction.panel_stride > 0
 
     @property
     def main_spec(self):
         """The spec of the kernel that does the work: of a product, the micro-kernel for its largest tile."""
-        return max((region.full for region in self.regions), key=lambda spec: spec.mr) if self.regions else self.spec
+        return (
+            max((region.full_spec for region in self.regions), key=lambda spec: spec.mr) if self.regions else self.spec
+        )
 
     @property
     def kernel(self) -> str:
@@ -76,7 +78,7 @@ class Step:
 
 
 class Context(NamedTuple):
-    """What a lowering function may ask for."""
+    """What a lowering function needs to know, and the addresses that it may use."""
 
     machine: Machine
     threads: int
@@ -85,7 +87,7 @@ class Context(NamedTuple):
     staging: Staging
     views: Mapping[str, TensorView]
     workspaces: Mapping[str, int]  # addresses of memory that nodes need beside their outputs, by output
-    thread_workspace: int  # address of the first thread's workspace
+    thread_workspace: int  # address of the first thread's
     thread_workspace_bytes: int  # of each thread
 
     def inputs(self, node: Node) -> list[TensorView]:
@@ -99,23 +101,23 @@ class Context(NamedTuple):
         return self.tensors[node.tensors[role]] if role in node.tensors else None
 
     def of_thread(self, thread: int) -> Context:
-        """The same for steps that one thread runs alone."""
+        """This context, for steps that one thread runs alone."""
         workspace = self.thread_workspace + thread * self.thread_workspace_bytes
         return self._replace(threads=1, thread_workspace=workspace)
 
     def channel_vector(self, key: tuple, values: np.ndarray) -> int:
         """Address of one value a channel along the last axis, zeros up to whole vectors."""
-        width = padded(values.shape[-1], self.machine.lanes)
+        width = round_up(values.shape[-1], self.machine.lanes)
         edges = [(0, 0)] * (values.ndim - 1) + [(0, width - values.shape[-1])]
         return self.staging.constant(
             (*key, self.machine.lanes), lambda: np.pad(values.astype(np.float32), edges)
         )  # fmt: skip
 
 
-def with_bytes(node: Node, context: Context, steps: list[Step]) -> list[Step]:
-    """The steps of a node with its bytes in them: every input, weight and output once and without padding.
+def add_bytes(node: Node, context: Context, steps: list[Step]) -> None:
+    """Write the bytes of a node into its steps: every input, weight and output once and without padding.
 
-    Where a node has several steps, each has the share that it has of the work. A window narrower than its stride
+    Where a node has several steps, each has the fraction that it has of the FLOP. A window narrower than its stride
     skips pixels.
     """
     values = [math.prod(context.views[name].shape) for name in (*node.inputs, node.output)]
@@ -124,15 +126,5 @@ def with_bytes(node: Node, context: Context, steps: list[Step]) -> list[Step]:
         values[0] *= min(1, math.prod(tensors[0].shape[2:]) / node.attributes["stride"] ** 2)
     weights, total = sum(tensor.size for tensor in tensors), sum(step.flops for step in steps)
     for step in steps:
-        share = 4 * step.flops / total
-        step.bytes, step.weight_bytes = round(share * (sum(values) + weights)), round(share * weights)
-    return steps
-
-
-def splits_channels(y: TensorView) -> bool:
-    """Whether threads split the channels of an output (N) rather than its pixels (M): whichever there are more of.
-
-    For a pointwise product that is the split by which the larger of weights and activations is read only once. As most
-    steps follow one rule, a thread finds most of what it reads in its own cache.
-    """
-    return y.channels > y.images * y.pixels
+        fraction = 4 * step.flops / total
+        step.bytes, step.weight_bytes = round(fraction * (sum(values) + weights)), round(fraction * weights)

@@ -27,16 +27,15 @@ from typing import NamedTuple
 
 from ..graph import Node
 from ..kernels.elementwise import StrassenSums, SumsInstruction
-from ..kernels.program import ThreadProgram, ThreadPrograms
+from ..kernels.program import ThreadProgram, ThreadProgramInstruction
 from ..machine import Machine
 from . import loop_nest
-from .layout import TensorView, dimensions, nhwc
+from .layout import TensorView, ceil_div, nhwc, shape_view, splits_channels
 from .packed import PackKey, PackRequest
-from .step import Context, Shapes, Step, splits_channels
-from .tiling import ConvProblem, Panels
+from .step import Context, Shapes, Step
+from .tiling import NR, ConvProblem, Panels
 
 PLAIN = dict(stride=1, padding=0, groups=1)
-NR = 2  # vectors of a micro-panel
 
 
 class Operand(Enum):
@@ -66,7 +65,7 @@ class Multiply(NamedTuple):
     a: Operand
     b: tuple[int, int, int, int]  # coefficients of b11, b12, b21 and b22
     out: Target
-    addend: Target | None = None  # a partial sum that is added before the store
+    partial: Target | None = None  # a partial sum that is added before the store
     aux: tuple[Target, Target] | None = None  # another partial sum to add, and where that sum goes
     bias: bool = False
 
@@ -77,12 +76,12 @@ U1, U2, U3, U4 = Target.U1, Target.U2, Target.U3, Target.U4
 MULTIPLIES = (
     #        a    b                out
     Multiply(A11, (1, 0, 0, 0), U1),
-    Multiply(A12, (0, 0, 1, 0), Target.C11, addend=U1, bias=True),
-    Multiply(S2, (1, -1, 0, 1), U2, addend=U1),
-    Multiply(S3, (0, -1, 0, 1), U3, addend=U2),
-    Multiply(A22, (-1, 1, 1, -1), Target.C21, addend=U3, bias=True),
-    Multiply(S1, (-1, 1, 0, 0), Target.C22, addend=U3, aux=(U2, U4), bias=True),  # a bias for C12, too, through U4
-    Multiply(S4, (0, 0, 0, 1), Target.C12, addend=U4),
+    Multiply(A12, (0, 0, 1, 0), Target.C11, partial=U1, bias=True),
+    Multiply(S2, (1, -1, 0, 1), U2, partial=U1),
+    Multiply(S3, (0, -1, 0, 1), U3, partial=U2),
+    Multiply(A22, (-1, 1, 1, -1), Target.C21, partial=U3, bias=True),
+    Multiply(S1, (-1, 1, 0, 0), Target.C22, partial=U3, aux=(U2, U4), bias=True),  # a bias for C12, too, through U4
+    Multiply(S4, (0, 0, 0, 1), Target.C12, partial=U4),
 )
 
 
@@ -95,21 +94,21 @@ def applies(node: Node, shapes: Shapes, machine: Machine) -> bool:
     """
     if node.op not in ("conv2d", "linear") or node.attributes.get("gated"):
         return False
-    numerics, x, y = machine.tuning.numerics, dimensions(shapes[node.inputs[0]]), dimensions(shapes[node.output])
+    numerics, x, y = machine.tuning.numerics, shape_view(shapes[node.inputs[0]]), shape_view(shapes[node.output])
     plain = all(node.attributes.get(name, usual) == usual for name, usual in PLAIN.items())
     return (
-        (plain and y.size == x.size)  # so the window is a single pixel
+        (plain and y.height_width == x.height_width)  # so the window is a single pixel
         and x.channels % numerics.strassen_channel_unit == y.channels % numerics.strassen_channel_unit == 0
         and min(x.channels, y.channels) >= numerics.strassen_channels
         and (node.op != "linear" or y.channels > x.channels)
         and y.pixels >= numerics.strassen_pixels
-        and (x.size[1] % 2 == 0 or has_split_pairs(node, shapes, machine))
+        and (x.height_width[1] % 2 == 0 or has_split_pairs(node, shapes, machine))
     )
 
 
 def has_split_pairs(node: Node, shapes: Shapes, machine: Machine) -> bool:
     """Whether pixels are paired with those half an image away: in small images."""
-    return dimensions(shapes[node.output]).pixels < machine.tuning.numerics.strassen_neighbours_from
+    return shape_view(shapes[node.output]).pixels < machine.tuning.numerics.strassen_neighbours_from
 
 
 def thread_workspace(node: Node, shapes: Shapes, machine: Machine) -> int:
@@ -129,11 +128,11 @@ def lower(node: Node, context: Context) -> list[Step]:
     for thread in range(context.threads):
         units, panels = pairing.units, pairing.panels
         if shares_panels:
-            panels = _share(panels, thread, context.threads)
+            panels = _part(panels, thread, context.threads)
         else:
-            units = _share(units, thread, context.threads)
+            units = _part(units, thread, context.threads)
         programs.append(_steps(node, context.of_thread(thread), pairing, units, panels))
-    return [Step(ThreadProgram(), ThreadPrograms(0), node, programs=tuple(programs))]
+    return [Step(ThreadProgram(), ThreadProgramInstruction(0), node, programs=tuple(programs))]
 
 
 def thread_steps(node: Node, context: Context, first_row: int = 0) -> list[Step]:
@@ -155,12 +154,12 @@ class Pairing:
 
     @property
     def unit_pairs(self) -> int:
-        return -(-self.y.pixels // 2) if self.split else self.machine.tuning.strassen_unit
+        return ceil_div(self.y.pixels, 2) if self.split else self.machine.tuning.strassen_unit
 
     @property
     def units(self) -> range:
         pixels = self.y.images * self.y.pixels
-        return range(self.y.images if self.split else -(-pixels // (2 * self.unit_pairs)))
+        return range(self.y.images if self.split else ceil_div(pixels, 2 * self.unit_pairs))
 
     @property
     def panels(self) -> range:
@@ -181,7 +180,7 @@ class Pairing:
         """The even or the odd pixels of the pairs, as one row of pixels for all images or for each."""
         if self.split:  # the first or the second half of an image; the middle pixel of an odd number is in both
             half = odd * (view.pixels // 2) * view.pixel_stride
-            address, pairs = view.address + units.start * view.image_stride + half, -(-view.pixels // 2)
+            address, pairs = view.address + units.start * view.image_stride + half, ceil_div(view.pixels, 2)
             row = pairs * view.pixel_stride
             return TensorView((len(units), view.channels, 1, pairs), address, view.image_stride, row, view.pixel_stride)
         first = self.unit_pairs * units.start
@@ -190,7 +189,7 @@ class Pairing:
         return TensorView((1, view.channels, 1, pairs), address, pairs * stride, pairs * stride, stride)
 
 
-def _share(whole: range, number: int, shares: int) -> range:
+def _part(whole: range, number: int, shares: int) -> range:
     return range(*(whole.start + len(whole) * at // shares for at in (number, number + 1)))
 
 
@@ -199,8 +198,8 @@ def _steps(node: Node, context: Context, pairing: Pairing, units: range, panels:
 
     As many units go together as have room for their sums.
     """
-    passes = -(-len(units) // pairing.most_units) if panels else 0
-    shares = (_share(units, number, passes) for number in range(passes))
+    passes = ceil_div(len(units), pairing.most_units) if panels else 0
+    shares = (_part(units, number, passes) for number in range(passes))
     return [step for share in shares for step in _pass(node, context, pairing, share, panels)]
 
 
@@ -215,13 +214,13 @@ def _pass(node: Node, context: Context, pairing: Pairing, units: range, panels: 
     partials = pairing.pixels(pairing.y, units, 0)._replace(address=context.thread_workspace + sums.bytes)
     views = _Views(pairing, units, sums, partials)
     k = pairing.x.channels // 2
-    call = SumsInstruction(
+    instruction = SumsInstruction(
         x=even.address, x_pair_stride=even.pixel_stride, x_image_stride=even.image_stride,
         odd_offset=odd.address - even.address, y=sums.address, y_pair_stride=stride, images=even.images, pairs=pairs,
         half=4 * k,
     )  # fmt: skip
     spec, unbiased = StrassenSums(context.machine.lanes), replace(node, tensors={"weight": node.tensors["weight"]})
-    first = Step(spec, call, unbiased, 4 * even.images * pairs * k, barrier=False)
+    first = Step(spec, instruction, unbiased, 4 * even.images * pairs * k, barrier=False)
     return [first, *(_multiply(node, context, views, panels, number) for number in range(len(MULTIPLIES)))]
 
 
@@ -255,23 +254,23 @@ def _multiply(node: Node, context: Context, views: _Views, panels: range, number
     """One of the seven products."""
     multiply, lanes, pairing = MULTIPLIES[number], context.machine.lanes, views.pairing
     (k, out), weight = (pairing.x.channels // 2, pairing.y.channels // 2), context.tensor(node, "weight")
-    product, half, residual = replace(node, tensors={"weight": node.tensors["weight"]}), 0, None
+    product_node, half, residual = replace(node, tensors={"weight": node.tensors["weight"]}), 0, None
     if multiply.out.is_output:
         pixel, half = multiply.out.value
         y, residuals = views.output(pixel), [context.views[name] for name in node.inputs[1:]]
         residual = pairing.pixels(residuals[0], views.units, pixel) if residuals else None
-        product = node if multiply.bias else product
+        product_node = node if multiply.bias else product_node
     else:
-        y, product = views.partial(multiply.out, half), replace(product, attributes={})
+        y, product_node = views.partial(multiply.out, half), replace(product_node, attributes={})
     problem = ConvProblem(
-        product, views.operand(multiply.a), y, k=k, weight=weight,
+        product_node, views.operand(multiply.a), y, k=k, weight=weight,
         bias=context.tensor(node, "bias") if multiply.bias else None, residual=residual,
-        partial=views.partial(multiply.addend, half) if multiply.addend else None,
+        partial=views.partial(multiply.partial, half) if multiply.partial else None,
         aux=tuple(views.partial(target, half) for target in multiply.aux) if multiply.aux else None,
-        k_block=context.machine.tuning.numerics.k_block,
+        k_block=context.machine.tuning.numerics.k_block,  # also where y has one pair of many
     )  # fmt: skip
     key = PackKey(node.tensors["weight"], ("strassen", number), out, NR * lanes)
     packed = context.staging.weight(PackRequest(key, (out, k, 1, 1), lambda: weight, multiply.b))
     first = panels.start * NR * lanes
-    weights = loop_nest.Weights(packed + 4 * first * k)
-    return loop_nest.product(problem, context, Panels(NR, lanes, len(panels)), weights, half * out + first, True)
+    weights, part = loop_nest.PackedAddress(packed + 4 * first * k), Panels(NR, lanes, len(panels))
+    return loop_nest.product_step(problem, context, part, weights, half * out + first, parallel_n=True)

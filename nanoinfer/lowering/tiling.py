@@ -1,27 +1,30 @@
 """How the output of a product is cut: channels into micro-panels, pixels into rectangles and these into tiles.
 
-kernels/convolution.py says what micro-panels, regions and tiles are for.
+A *product* is whatever the convolution's loop nest computes: convolution, linear layers, max pooling. A Rectangle is
+the geometry of a region; loop_nest.py makes of it a Region (what the loop nest reads) and TileLoops (what the
+micro-kernel reads). kernels/convolution.py says what micro-panels, regions, runs and tiles are for.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from ..graph import Node
-from ..kernels.convolution import BorderRun, border_runs
 from ..machine import Machine, Tuning
-from .layout import TensorView, padded
+from .layout import TensorView, ceil_div, round_up
 
 NO_OFFSETS = np.zeros(0, np.int64)
+NR, HEAD_NR = 2, 4  # vectors of a micro-panel, usually and in a head
 
 
 @dataclass(frozen=True)
 class ConvProblem:
-    """One convolution, linear layer or max pooling (M pixels, N output channels, K input channels of a group).
+    """One product (M pixels, N output channels, K input channels of a group).
 
     Without a weight (max pooling) each output channel reads its own input channel.
     """
@@ -51,13 +54,14 @@ class ConvProblem:
     def is_patch(self) -> bool:
         """Whether windows lie side by side and are wider than the input has channels.
 
-        A micro-kernel then walks along the rows of one channel of a patch, which are longer than the list of channels.
+        It is computed as a convolution with KW input channels and K x KH taps: the rows of one channel of a patch are
+        longer than the list of channels, and the innermost loop goes along them.
         """
         few = self.weight is not None and self.groups == 1 and self.k < self.stride
         return few and self.window == (self.stride, self.stride) and self.padding == 0
 
-    def is_stem(self, tuning: Tuning) -> bool:
-        """Whether its micro-kernel can be the one of kernels/stem.py."""
+    def fits_stem_kernel(self, tuning: Tuning) -> bool:
+        """Whether its micro-kernel can be the one of kernels/stem.py, for an input of few channels."""
         few = self.weight is not None and self.k <= tuning.stem_channels and 1 < self.taps * self.k <= tuning.stem_steps
         return few and self.groups == 1 and self.residual is None and not self.is_patch
 
@@ -79,6 +83,15 @@ class Panels(NamedTuple):
         return self.nr * self.lanes
 
 
+class EqualTaps(NamedTuple):
+    """Outputs first..end along an axis that see the same taps, first_tap..end_tap."""
+
+    first: int
+    end: int
+    first_tap: int
+    end_tap: int
+
+
 class Rectangle(NamedTuple):
     """Outputs that see the same taps, in runs of pixels. Offsets and strides are in bytes."""
 
@@ -98,94 +111,111 @@ class Rectangle(NamedTuple):
 
 
 def panels(problem: ConvProblem, machine: Machine) -> list[Panels]:
-    """How output channels are cut.
+    """How output channels are cut into micro-panels.
 
-    Micro-panels have two vectors (four in a head), and the last has three or one where a vector is left over. On a
-    double-pumped machine, channels that end within the first half of a vector end with a micro-panel of three or five
-    half vectors, unless there is only one pixel to compute.
+    Where a vector is left over, the last micro-panel has three vectors: one alone would use each pixel that it loads
+    for half as many multiply-adds. On a double-pumped machine, channels that end within the first half of a vector end
+    with a micro-panel of three or five half vectors, unless there is only one pixel to compute.
     """
     lanes, channels, has_weight = machine.lanes, problem.y.channels, problem.weight is not None
-    vectors = padded(channels, lanes) // lanes
+    vectors = ceil_div(channels, lanes)
+    half_vectors = ceil_div(channels, lanes // 2)
     if problem.groups > 1:
-        return [_of_groups(vectors, problem.groups, lanes)]
+        return [_panels_of_groups(vectors, problem.groups, lanes)]
     if problem.y.pixels == 1 and vectors >= machine.tuning.head_vectors and has_weight:
-        cut = [Panels(4, lanes, vectors // 4), Panels(vectors % 4, lanes, 1)]
-    elif machine.double_pumped and has_weight and problem.y.pixels > 1 and _half_vectors(channels, lanes) % 2:
-        halves = _half_vectors(channels, lanes)
-        last = halves if halves < 4 else 3 if halves % 4 == 3 else 5
-        cut = [Panels(2, lanes, (halves - last) // 4), Panels(last, lanes // 2, 1)]
+        cut = [Panels(HEAD_NR, lanes, vectors // HEAD_NR), Panels(vectors % HEAD_NR, lanes, 1)]
+    elif machine.double_pumped and has_weight and problem.y.pixels > 1 and half_vectors % 2:
+        last_nr = half_vectors if half_vectors < 4 else 3 if half_vectors % 4 == 3 else 5
+        cut = [Panels(NR, lanes, (half_vectors - last_nr) // (2 * NR)), Panels(last_nr, lanes // 2, 1)]
     else:
-        last = 0 if vectors % 2 == 0 else 1 if not has_weight or vectors == 1 else 3
-        cut = [Panels(2, lanes, (vectors - last) // 2), Panels(last, lanes, 1)]
+        last_nr = 0 if vectors % 2 == 0 else 1 if not has_weight or vectors == 1 else 3
+        cut = [Panels(NR, lanes, (vectors - last_nr) // NR), Panels(last_nr, lanes, 1)]
     return [part for part in cut if part.nr and part.count]
 
 
-def _of_groups(vectors: int, groups: int, lanes: int) -> Panels:
+def _panels_of_groups(vectors: int, groups: int, lanes: int) -> Panels:
     """Micro-panels that cross no border of groups."""
     group = vectors // groups
     nr = 2 if group % 2 == 0 else 3 if group % 3 == 0 else 1
     return Panels(nr, lanes, vectors // nr)
 
 
-def _half_vectors(channels: int, lanes: int) -> int:
-    return padded(channels, lanes // 2) // (lanes // 2)
-
-
 def rectangles(problem: ConvProblem, tuning: Tuning, nr: int, threads: int) -> tuple[int, list[Rectangle]]:
-    """(images, the rectangles of each): all outputs, each in one rectangle.
+    """(how many images the loop nest sees, the rectangles of each): every output is in one of them.
 
-    `threads` is how many split the pixels. A product of one tap over contiguous pixels is one run over all images.
+    `threads` is how many split the pixels.
     """
     mr = problem.largest_mr(tuning, nr)
-    x, y = problem.x, problem.y
     if (problem.taps, problem.stride, problem.padding) == (1, 1, 0):
-        one_run = None
-        if x.contiguous and y.contiguous:
-            images = y.images if problem.gate else 1  # gates give each image weights of its own
-            one_run = images, y.images // images * y.pixels, x.pixel_stride, y.pixel_stride
-        elif y.pixels == 1:
-            one_run = 1, y.images, x.image_stride, y.image_stride
-        if one_run:
-            images, length, x_stride, y_stride = one_run
-            tile = _even_mr(tuning, mr, images, length, threads)
-            x_offset = problem.first_row * x.row_stride
-            return images, [Rectangle(1, length, 0, 0, x_stride, y_stride, x_offset, 0, 0, 1, 1, NO_OFFSETS, tile)]
-    found = []
-    for rows in _border_runs(problem, 0):
-        for columns in _border_runs(problem, 1):
+        if one := _one_run(problem):
+            images, rectangle = one
+            return images, [rectangle._replace(mr=_even_mr(tuning, mr, images, rectangle.length, threads))]
+    images, found = problem.y.images, []
+    for rows in _equal_taps(problem, 0):
+        for columns in _equal_taps(problem, 1):
             rectangle = _rectangle(problem, tuning, rows, columns)
-            if problem.is_stem(tuning) and not rectangle.stem_offsets.size:
+            if problem.fits_stem_kernel(tuning) and not rectangle.stem_offsets.size:
                 found += _tiles_and_pixels(rectangle, mr)
             else:
-                tile = _even_mr(tuning, mr, y.images * rectangle.runs, rectangle.length, threads)
+                tile = _even_mr(tuning, mr, images * rectangle.runs, rectangle.length, threads)
                 found.append(rectangle._replace(mr=tile))
-    return y.images, found
+    return images, found
 
 
-def _border_runs(problem: ConvProblem, axis: int) -> list[BorderRun]:
+def _one_run(problem: ConvProblem) -> tuple[int, Rectangle] | None:
+    """(images, rectangle) of a product of single pixels whose pixels are one run, of an image or of all as one."""
+    x, y = problem.x, problem.y
+    if x.contiguous and y.contiguous:
+        images = y.images if problem.gate else 1  # gates give each image weights of its own
+        length, x_pixel_stride, y_pixel_stride = y.images // images * y.pixels, x.pixel_stride, y.pixel_stride
+    elif y.pixels == 1:
+        images, length, x_pixel_stride, y_pixel_stride = 1, y.images, x.image_stride, y.image_stride
+    else:
+        return None
+    return images, Rectangle(
+        runs=1, length=length, x_run_stride=0, y_run_stride=0, x_pixel_stride=x_pixel_stride,
+        y_pixel_stride=y_pixel_stride, x_offset=problem.first_row * x.row_stride, y_offset=0, first_tap=0, taps_y=1,
+        taps_x=1, stem_offsets=NO_OFFSETS,
+    )  # fmt: skip
+
+
+def _equal_taps(problem: ConvProblem, axis: int) -> tuple[EqualTaps, ...]:
     """Rows (axis 0) or columns (axis 1) of the output, cut where the set of valid taps changes."""
-    size, count = problem.x.size[axis], problem.y.size[axis]
     first = problem.first_row if axis == 0 else 0
-    return border_runs(
-        size, first, first + count, window=problem.window[axis], stride=problem.stride, padding=problem.padding
-    )
+    end = first + problem.y.height_width[axis]
+    size, window = problem.x.height_width[axis], problem.window[axis]
+    return _cut_axis(size, first, end, window=window, stride=problem.stride, padding=problem.padding)
 
 
-def _rectangle(problem: ConvProblem, tuning: Tuning, rows: BorderRun, columns: BorderRun) -> Rectangle:
+@lru_cache
+def _cut_axis(size: int, first: int, end: int, *, window: int, stride: int, padding: int) -> tuple[EqualTaps, ...]:
+    """Outputs first..end along an axis of an input of `size` pixels, cut where the set of valid taps changes."""
+    parts = []
+    for position in range(first, end):
+        start = position * stride - padding
+        taps = max(0, -start), min(window, size - start)
+        if parts and parts[-1][2:] == taps:
+            parts[-1] = parts[-1]._replace(end=position + 1)
+        else:
+            parts.append(EqualTaps(position, position + 1, *taps))
+    return tuple(parts)
+
+
+def _rectangle(problem: ConvProblem, tuning: Tuning, rows: EqualTaps, columns: EqualTaps) -> Rectangle:
     """The outputs in some rows and columns; runs of pixels go along the longer side."""
     x, y, stride, padding = problem.x, problem.y, problem.stride, problem.padding
     taps_y, taps_x = rows.end_tap - rows.first_tap, columns.end_tap - columns.first_tap
     down = rows.end - rows.first, stride * x.row_stride, y.row_stride
     along = columns.end - columns.first, stride * x.pixel_stride, y.pixel_stride
     # The stem's micro-kernel knows how far the pixels of an image row are apart, so it walks along rows.
-    stem = problem.is_stem(tuning) and taps_x == problem.window[1]
+    stem = problem.fits_stem_kernel(tuning) and taps_x == problem.window[1]
     outer, inner = (down, along) if stem or along[0] >= down[0] else (along, down)
     (runs, x_run_stride, y_run_stride), (length, x_pixel_stride, y_pixel_stride) = outer, inner
     x_row = rows.first * stride - padding + rows.first_tap
     x_column = columns.first * stride - padding + columns.first_tap
     return Rectangle(
-        runs, length, x_run_stride, y_run_stride, x_pixel_stride, y_pixel_stride,
-        x_offset=x_row * x.row_stride + x_column * x.pixel_stride,
+        runs=runs, length=length, x_run_stride=x_run_stride, y_run_stride=y_run_stride, x_pixel_stride=x_pixel_stride,
+        y_pixel_stride=y_pixel_stride, x_offset=x_row * x.row_stride + x_column * x.pixel_stride,
         y_offset=(rows.first - problem.first_row) * y.row_stride + columns.first * y.pixel_stride,
         first_tap=rows.first_tap * problem.window[1] + columns.first_tap, taps_y=taps_y, taps_x=taps_x,
         stem_offsets=_stem_offsets(problem, taps_y) if stem else NO_OFFSETS,
@@ -193,7 +223,7 @@ def _rectangle(problem: ConvProblem, tuning: Tuning, rows: BorderRun, columns: B
 
 
 def _stem_offsets(problem: ConvProblem, taps_y: int) -> np.ndarray:
-    """Bytes from the element of x that an output pixel's first tap takes to all that meet in it, in order."""
+    """Offsets in bytes from the first element that an output pixel reads, of all, in the order of packed weights."""
     x = problem.x
     ky, kx, k = np.indices((taps_y, problem.window[1], problem.k)).reshape(3, -1)
     return ky * x.row_stride + kx * x.pixel_stride + k * x.channel_stride
@@ -213,15 +243,15 @@ def _tiles_and_pixels(rectangle: Rectangle, mr: int) -> list[Rectangle]:
 
 
 def _even_mr(tuning: Tuning, mr: int, runs: int, length: int, threads: int) -> int:
-    """Pixels of the tiles that a run is cut into: as even as they come, and of a single run a share for every thread.
+    """Pixels of the tiles that a run is cut into: as even as they come, and of a single run as many for every thread.
 
     Somewhat smaller tiles are better than one of another size at the end, which is one more kernel to compile.
     """
-    tiles, share = -(-length // mr), 1
+    tiles, equal_parts = ceil_div(length, mr), 1
     if runs == 1 and tiles < tuning.tiles_a_thread * threads:
-        share = threads
-        tiles = min(-(-tiles // share) * share, length)
-    pixels = -(-length // tiles)
+        equal_parts = threads
+        tiles = min(round_up(tiles, equal_parts), length)
+    pixels = ceil_div(length, tiles)
     smallest = math.ceil(tuning.even_tiles * pixels)
-    even = (fewer for fewer in range(pixels, smallest - 1, -1) if length % (fewer * share) == 0)
+    even = (fewer for fewer in range(pixels, smallest - 1, -1) if length % (fewer * equal_parts) == 0)
     return next(even, pixels)

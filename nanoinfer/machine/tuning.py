@@ -45,11 +45,11 @@ class Tuning:
     # Cutting an output. A head (one pixel, many channels) is as fast as its weights arrive: four streams of sums hide
     # more of the latency of a multiply-add than two.
     head_vectors: int = 48  # vectors of channels from which on micro-panels of a single pixel have four of them
-    stem_channels: int = 4  # most input channels of a stem, which has a micro-kernel of its own,
+    stem_channels: int = 4  # most input channels of a stem (a network's first convolution), which has its own kernel,
     stem_steps: int = 256  # and most elements of the input that meet in a pixel of its output
     even_tiles: float = 0.8  # tiles of a run may be smaller than the largest by this factor, if all are equal then
     tiles_a_thread: int = 8  # of a single run with fewer, every thread has the same share
-    idle_share: float = 1.125  # depthwise threads split channels if the longest share is at most this times the mean
+    most_imbalance: float = 1.125  # depthwise threads split channels if the longest part is at most this times the mean
     block_bytes: int = 256 << 10  # of input pixels in an L2 block; of a band of rows in depthwise convolution
 
     # Prefetch.

@@ -2,15 +2,15 @@
 
     Graph, tensors, input shape, Machine -> make_plan -> Plan -> make_program -> Program
 
-A Plan says what shares what: shapes, shards of the batch, fused blocks, memory, how many images run at a time. A
-Program adds addresses: steps, packed weights, native code. Read `memory` (lifetimes to offsets), `prefetch` (which
-step prefetches what), `program` (steps to int64 rows).
+A Plan says how work and memory are divided: shapes, shards of the batch, fused blocks, offsets, how many images run at
+a time. A Program adds addresses: steps, packed weights, native code. Read `memory` (lifetimes to offsets), `prefetch`
+(which step prefetches what), `program` (steps to int64 rows).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,18 +19,19 @@ from .. import runtime
 from ..graph import Graph, ops
 from ..kernels.jit import library
 from ..kernels.packing import Packing
-from ..kernels.program import WORDS
+from ..kernels.program import BARRIER, WORDS
 from ..lowering import LOWERINGS, Context, Step, fusion, lower, strassen
-from ..lowering.layout import TensorView, aligned_empty, nchw, nhwc
+from ..lowering.layout import TensorView, aligned_empty, ceil_div, nchw, nhwc
 from ..lowering.packed import PackedWeights, Staging
 from ..machine import Machine
 from . import memory
 from .prefetch import schedule_prefetch
-from .program import Encoder, Program, Progress, encode_row
+from .program import Encoder, Program, encode_row, specs
 
 __all__ = ["Plan", "Program", "make_plan", "make_program"]
 
 Tensors = Mapping[str, np.ndarray]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,13 @@ class Plan:
         More would make every step wait for memory; fewer would read the weights more often than needed.
         """
         images, threads = self.input_shape[0], self.shards * self.threads
-        unit = threads if images >= threads else 1  # a whole number of images for each thread
+        unit = threads if images >= threads else 1  # images: a whole number for each thread
         room = self.machine.tuning.activation_share * self.machine.l3_bytes
         room -= threads * self.memory.thread_workspace_bytes
-        each = self.memory.activation_bytes * self.shards / images
-        most = max(1, int(room / each) // unit)
-        units = images // unit
-        return -(-units // -(-units // most)) * unit
+        image_bytes = self.memory.activation_bytes * self.shards / images
+        units, most_units = images // unit, max(1, int(room / image_bytes) // unit)
+        # As few micro-batches as there must be, each as small as that number permits.
+        return ceil_div(units, ceil_div(units, most_units)) * unit
 
 
 def make_plan(graph: Graph, tensors: Tensors, input_shape: tuple[int, ...], *, threads: int, machine: Machine) -> Plan:
@@ -75,8 +76,16 @@ def make_plan(graph: Graph, tensors: Tensors, input_shape: tuple[int, ...], *, t
     in_place = _reads_input_in_place(graph, shapes, machine)
     graph = fusion.fuse(graph, shapes, tensors, machine, threads // shards)
     needs = memory.buffers(graph, shapes, machine, threads // shards, in_place)
-    layout = memory.lay_out(needs, threads // shards)
-    return Plan(graph, input_shape, shapes, shards, threads // shards, in_place, layout, machine)
+    return Plan(
+        graph=graph,
+        input_shape=input_shape,
+        shapes=shapes,
+        shards=shards,
+        threads=threads // shards,
+        reads_input_in_place=in_place,
+        memory=memory.lay_out(needs, threads // shards),
+        machine=machine,
+    )
 
 
 def make_program(plan: Plan, tensors: Tensors, packed: PackedWeights, *, progress: Progress | None = None) -> Program:
@@ -93,11 +102,18 @@ def make_program(plan: Plan, tensors: Tensors, packed: PackedWeights, *, progres
     staging.commit()
     (steps, views), *_ = shards
     return Program(
-        table, plan.shards, [_of_all_shards(step, plan.shards) for step in steps],
-        {name: (plan.shards * n, *size) for name, (n, *size) in plan.shapes.items()}, arena, plan.memory.offsets,
-        views[plan.graph.input], {name: views[name] for name in plan.graph.outputs}, encoder.input_rows,
-        encoder.tables, packed,
-    )  # fmt: skip
+        table=table,
+        shards=plan.shards,
+        steps=[_of_all_shards(step, plan.shards) for step in steps],
+        shapes={name: (plan.shards * images, *size) for name, (images, *size) in plan.shapes.items()},
+        arena=arena,
+        offsets=plan.memory.offsets,
+        input=views[plan.graph.input],
+        outputs={name: views[name] for name in plan.graph.outputs},
+        input_rows=encoder.input_rows,
+        tables=encoder.tables,
+        packed=packed,
+    )
 
 
 def _reads_input_in_place(graph: Graph, shapes: Mapping, machine: Machine) -> bool:
@@ -120,12 +136,18 @@ def _lower_shard(
     plan: Plan, tensors: Tensors, staging: Staging, arena: np.ndarray, number: int
 ) -> tuple[list[Step], dict[str, TensorView]]:
     """(steps, views of all values) of one shard, in its part of the arena."""
-    base = arena.ctypes.data + number * plan.memory.bytes
+    base, layout = arena.ctypes.data + number * plan.memory.bytes, plan.memory
     context = Context(
-        plan.machine, plan.threads, plan.shapes, tensors, staging, _views(plan, base, number),
-        {name: base + offset for name, offset in plan.memory.workspaces.items()}, base + plan.memory.thread_workspace,
-        plan.memory.thread_workspace_bytes,
-    )  # fmt: skip
+        machine=plan.machine,
+        threads=plan.threads,
+        shapes=plan.shapes,
+        tensors=tensors,
+        staging=staging,
+        views=_views(plan, base, number),
+        workspaces={name: base + offset for name, offset in layout.workspace_offsets.items()},
+        thread_workspace=base + layout.thread_workspace_offset,
+        thread_workspace_bytes=layout.thread_workspace_bytes,
+    )
     steps = [step for node in plan.graph.nodes for step in lower(node, context)]
     schedule_prefetch(steps, plan.threads, plan.machine.tuning.lookahead_gap)
     return steps, context.views
@@ -145,15 +167,16 @@ def _views(plan: Plan, base: int, number: int) -> dict[str, TensorView]:
 
 
 def _encode(shards: list[list[Step]], plan: Plan, progress: Progress | None) -> tuple[np.ndarray, Encoder]:
-    """(the table of a program, what it points to)."""
-    encoder = Encoder(shards[0], plan.graph.input if plan.reads_input_in_place else None, progress)
+    """(the table of a program, what it points to). All shards call the same kernels."""
+    kernels = library.addresses(specs(shards[0]), progress)
+    encoder = Encoder(kernels, plan.graph.input if plan.reads_input_in_place else None)
     table = np.zeros((len(shards), len(shards[0]), WORDS), np.int64)
     for own, steps in zip(table, shards, strict=True):
         encoder.fill(own, steps)
-    if len(shards) == 1 or not shards[0]:
+    if len(shards) == 1 or not shards[0]:  # a network of views has no steps
         return table[0], encoder
-    table[..., -1] = 0  # a shard has no barriers but the one at its end
-    table[:, -1, -1] = 1
+    table[..., BARRIER] = 0  # a shard has no barriers but the one at its end
+    table[:, -1, BARRIER] = 1
     return table, encoder
 
 

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 
 from ..graph import Graph
 from ..lowering import LOWERINGS, Shapes
-from ..lowering.layout import ALIGNMENT, nhwc
+from ..lowering.layout import ALIGNMENT, nhwc, round_up
 from ..machine import Machine
 
-THREADS = "thread workspaces"  # among the buffers
+BEFORE = -1  # the input is there before node 0
+THREAD_WORKSPACES = "thread workspaces"  # the name of a buffer
 
 
 def assign_offsets(sizes: dict[str, int], lifetimes: dict[str, tuple[int, int]]) -> tuple[dict[str, int], int]:
     """({buffer: offset}, total bytes): no two buffers whose lifetimes meet overlap; offsets are 128-byte multiples.
 
-    A lifetime is (first step, last step), both included. Largest first, among these the longest-lived first, each
-    into the lowest gap that it fits.
+    A lifetime is (first node, last node) by number, both included. Largest first, among these the longest-lived first,
+    each into the lowest gap that it fits.
     """
     offsets: dict[str, int] = {}
     for name in sorted(sizes, key=lambda name: (-sizes[name], lifetimes[name][0] - lifetimes[name][1])):
@@ -33,13 +34,9 @@ def assign_offsets(sizes: dict[str, int], lifetimes: dict[str, tuple[int, int]])
         for start, end in busy:
             if offset + sizes[name] <= start:
                 break
-            offset = max(offset, aligned(end))
+            offset = max(offset, round_up(end, ALIGNMENT))
         offsets[name] = offset
     return offsets, max((offsets[name] + sizes[name] for name in sizes), default=0)
-
-
-def aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 @dataclass(frozen=True)
@@ -47,8 +44,8 @@ class Memory:
     """One shard's part of the arena: offsets and sizes in bytes."""
 
     offsets: dict[str, int]  # of values
-    workspaces: dict[str, int]  # offsets of memory that nodes need beside their outputs, by output
-    thread_workspace: int  # offset of the first thread's workspace
+    workspace_offsets: dict[str, int]  # of memory that nodes need beside their outputs, by output
+    thread_workspace_offset: int  # of the first thread's
     thread_workspace_bytes: int  # of each thread
     threads: int  # that share the part
     bytes: int  # of all
@@ -61,45 +58,45 @@ class Memory:
 
 @dataclass(frozen=True)
 class Buffers:
-    """What a shard needs memory for: sizes in bytes, and lifetimes as (first, last) number of a node."""
+    """What a shard needs memory for; sizes are in bytes."""
 
     values: dict[str, int]
     workspaces: dict[str, int]  # by the output of their node
-    thread_workspace: int  # of each thread
-    lifetimes: dict[str, tuple[int, int]]  # of all, a workspace under "OUTPUT workspace"
+    thread_workspace_bytes: int  # of each thread
+    lifetimes: dict[str, tuple[int, int]]  # of all, by number of node; a workspace is under "OUTPUT workspace"
 
 
 def buffers(graph: Graph, shapes: Shapes, machine: Machine, threads: int, in_place: bool) -> Buffers:
     """One for each value that is no view of another; the network's input has none if it is read `in_place`."""
-    lifetimes, values = _values(graph, shapes, machine, in_place)
+    lifetimes, values = _value_buffers(graph, shapes, machine, in_place)
     workspaces, thread_bytes = {}, 0
     for number, node in enumerate(graph.nodes):
         lowering = LOWERINGS[node.op]
-        if lowering.workspace and (size := lowering.workspace(node, shapes, machine)):
+        if lowering.workspace_bytes and (size := lowering.workspace_bytes(node, shapes, machine)):
             workspaces[node.output] = size
             lifetimes[_workspace(node.output)] = number, number
-        if lowering.thread_workspace:
-            thread_bytes = max(thread_bytes, lowering.thread_workspace(node, shapes, machine))
+        if lowering.thread_workspace_bytes:
+            thread_bytes = max(thread_bytes, lowering.thread_workspace_bytes(node, shapes, machine))
     if threads > 1:
         _delay_reuse(values | {_workspace(name): size for name, size in workspaces.items()}, lifetimes, machine)
     # A thread's workspace stays where it is from the first step to the last: what the thread wrote there is in its own
     # cache, while memory that another thread wrote last has to be fetched from that one's.
-    lifetimes[THREADS] = -1, len(graph.nodes)
-    return Buffers(values, workspaces, aligned(thread_bytes), lifetimes)
+    lifetimes[THREAD_WORKSPACES] = -1, len(graph.nodes)
+    return Buffers(values, workspaces, round_up(thread_bytes, ALIGNMENT), lifetimes)
 
 
 def lay_out(needs: Buffers, threads: int, guard: int = 0) -> Memory:
     """Offsets for all buffers, with `guard` bytes that nobody owns on both sides of each."""
     sizes = needs.values | {_workspace(name): size for name, size in needs.workspaces.items()}
-    sizes[THREADS] = threads * needs.thread_workspace
+    sizes[THREAD_WORKSPACES] = threads * needs.thread_workspace_bytes
     offsets, total = assign_offsets({name: size + 2 * guard for name, size in sizes.items()}, needs.lifetimes)
     return Memory(
-        {name: offsets[name] + guard for name in needs.values},
-        {name: offsets[_workspace(name)] + guard for name in needs.workspaces},
-        offsets[THREADS] + guard,
-        needs.thread_workspace,
-        threads,
-        aligned(total),
+        offsets={name: offsets[name] + guard for name in needs.values},
+        workspace_offsets={name: offsets[_workspace(name)] + guard for name in needs.workspaces},
+        thread_workspace_offset=offsets[THREAD_WORKSPACES] + guard,
+        thread_workspace_bytes=needs.thread_workspace_bytes,
+        threads=threads,
+        bytes=round_up(total, ALIGNMENT),
     )
 
 
@@ -108,10 +105,10 @@ def _workspace(output: str) -> str:
     return f"{output} workspace"
 
 
-def _values(graph: Graph, shapes: Shapes, machine: Machine, in_place: bool) -> tuple[dict, dict[str, int]]:
+def _value_buffers(graph: Graph, shapes: Shapes, machine: Machine, in_place: bool) -> tuple[dict, dict[str, int]]:
     """({value: lifetime}, {value: bytes}) of all values that own memory; a view lives in its owner's."""
     owner = {graph.input: graph.input}
-    lifetimes = {graph.input: (-1, -1)}
+    lifetimes = {graph.input: (BEFORE, BEFORE)}
     sizes = {} if in_place else {graph.input: nhwc(shapes[graph.input], machine).bytes}
     for number, node in enumerate(graph.nodes):
         for name in node.inputs:

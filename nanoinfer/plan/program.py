@@ -1,26 +1,24 @@
 """The program: a table of int64 rows, the memory that they address, and where input and outputs lie.
 
-`encode` makes the rows of steps; a Program can be run any number of times, by one caller at a time.
+`Encoder` makes the rows of steps; a Program can be run any number of times, by one caller at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from ..kernels import convolution
-from ..kernels.jit import library
-from ..kernels.program import WORDS
+from ..kernels.program import BARRIER, INSTRUCTION, KERNEL, WORDS
 from ..lowering import Step
 from ..lowering.layout import TensorView
 from ..lowering.packed import PackedWeights
 from ..lowering.step import TiledRegion
 
-INPUT = 1 + convolution.Instruction._fields.index("x")  # the word of a product's row that holds its input's address
-Progress = Callable[[int, int], None]
+X_WORD = INSTRUCTION + convolution.Instruction._fields.index("x")  # of a product's row: the address of its input
 
 
 class InputRows(NamedTuple):
@@ -35,8 +33,8 @@ class InputRows(NamedTuple):
 class Program:
     """A compiled plan for one input shape.
 
-    The threads share every image, in one table (steps, words); or the batch is cut into shards, each with a table and a
-    part of the arena of its own: `shards` of both. Offsets and views are those of the first shard. The input is read
+    The threads share every image, in one table (steps, words); or the batch is cut into shards, and there are `shards`
+    tables and parts of the arena. Offsets and views are those of the first shard. The input is read
     where the caller holds it if `input_rows` is not empty, and copied into the arena otherwise.
     """
 
@@ -58,7 +56,7 @@ class Program:
     def bind_input(self, x: np.ndarray) -> None:
         """Make x, C-contiguous float32 of the planned shape, the input of the next run; x must outlive that run."""
         for table, rows, offsets in self.input_rows:
-            table[rows, INPUT] = x.ctypes.data + offsets
+            table[rows, X_WORD] = x.ctypes.data + offsets
         if not self.input_rows:
             pixels = self.pixels(self.input)
             pixels[...] = 0
@@ -75,8 +73,8 @@ class Program:
     def pixels(self, view: TensorView) -> np.ndarray:
         """(shards, images, pixels, padded channels) of a value in the arena."""
         first = self.arena[(view.address - self.arena.ctypes.data) // 4 :]
-        width = -(-view.channels * 4 // view.pixel_stride) * view.pixel_stride // 4
-        shape, shard = (self.shards, view.images, view.pixels, width), self.arena.nbytes // self.shards
+        shape = self.shards, view.images, view.pixels, view.pixel_stride // 4
+        shard = self.arena.nbytes // self.shards
         return np.lib.stride_tricks.as_strided(first, shape, (shard, view.image_stride, view.pixel_stride, 4))
 
     def __str__(self) -> str:
@@ -91,61 +89,66 @@ class Program:
         return "\n".join(lines)
 
 
-def encode_row(row: np.ndarray, kernel: int, call: tuple[int, ...], barrier: bool) -> None:
+def encode_row(row: np.ndarray, kernel: int, instruction: tuple[int, ...], barrier: bool) -> None:
     """Write one row of a table. ValueError if the instruction has more words than a row has room for."""
-    if len(call) > WORDS - 2:
-        raise ValueError(f"{type(call).__name__} has {len(call)} words; a row has room for {WORDS - 2}")
-    row[0], row[1 : 1 + len(call)], row[-1] = kernel, call, barrier
+    room = BARRIER - INSTRUCTION
+    if len(instruction) > room:
+        raise ValueError(f"{type(instruction).__name__} has {len(instruction)} words; a row has room for {room}")
+    row[KERNEL], row[INSTRUCTION : INSTRUCTION + len(instruction)], row[BARRIER] = kernel, instruction, barrier
 
 
 class Encoder:
-    """Steps to rows. `tables` collects what rows point to, `input_rows` the rows that read value `input`."""
+    """Steps to rows, with the addresses of `kernels` by spec.
 
-    def __init__(self, steps: Iterable[Step], input: str | None = None, progress: Progress | None = None):
-        self.kernels = library.addresses(_specs(steps), progress)
-        self.input, self.tables, self.input_rows = input, [], []
+    `tables` collects what rows point to, `input_rows` the rows that read value `input`.
+    """
+
+    def __init__(self, kernels: Mapping[object, int], input: str | None = None):
+        self.kernels, self.input, self.tables, self.input_rows = kernels, input, [], []
 
     def fill(self, table: np.ndarray, steps: list[Step]) -> None:
         """Write the rows of steps into a table (steps, WORDS)."""
         for row, step in zip(table, steps, strict=True):
-            call = step.call
+            instruction = step.instruction
             if step.regions:
-                call = call._replace(regions=self._keep([self._region(region) for region in step.regions]))
+                regions = self._keep([self._region(region) for region in step.regions])
+                instruction = instruction._replace(regions=regions)
             if step.programs:
-                call = call._replace(programs=self._keep([self._program(program) for program in step.programs]))
-            encode_row(row, self.kernels[step.spec], call, step.barrier)
+                programs = self._keep([self._program(program) for program in step.programs])
+                instruction = instruction._replace(programs=programs)
+            encode_row(row, self.kernels[step.spec], instruction, step.barrier)
         reading = [number for number, step in enumerate(steps) if step.regions and self.input in step.node.inputs]
         if reading:
             rows = np.array(reading)
-            self.input_rows.append(InputRows(table, rows, table[rows, INPUT]))
+            self.input_rows.append(InputRows(table, rows, table[rows, X_WORD]))
 
     def _keep(self, values) -> int:
-        """The address of a table, which lives as long as the program."""
+        """The address of a table, which lives as long as the program; an int64 array is not copied."""
         self.tables.append(np.asarray(values, np.int64))
         return self.tables[-1].ctypes.data
 
     def _region(self, tiled: TiledRegion) -> tuple[int, ...]:
-        """A Region and its Tile, with addresses."""
-        full, edge = self.kernels[tiled.full], self.kernels[tiled.edge] if tiled.edge else 0
-        region, tile = tiled.region._replace(full_tile=full, edge_tile=edge), tiled.tile
+        """A Region and its TileLoops, with addresses."""
+        full, edge = self.kernels[tiled.full_spec], self.kernels[tiled.edge_spec] if tiled.edge_spec else 0
+        region, loops = tiled.region._replace(full_kernel=full, edge_kernel=edge), tiled.loops
         if tiled.stem_offsets.size:
-            tile = tile._replace(stem_offsets=self._keep(tiled.stem_offsets))
-        return (*region, *tile)
+            loops = loops._replace(stem_offsets=self._keep(tiled.stem_offsets))
+        return (*region, *loops)
 
     def _program(self, steps: list[Step]) -> tuple[int, int]:
-        """(address of a thread's program, its rows)."""
+        """(address of a thread's table, its rows)."""
         table = np.zeros((len(steps), WORDS), np.int64)
         self.fill(table, steps)
-        return self._keep(table), len(steps)
+        return self._keep(table), len(steps)  # kept as it is: `input_rows` may refer to it
 
 
-def _specs(steps: Iterable[Step]) -> Iterator:
+def specs(steps: Iterable[Step]) -> Iterator:
     """Every kernel that steps call."""
     for step in steps:
         yield step.spec
         for region in step.regions:
-            yield region.full
-            if region.edge:
-                yield region.edge
+            yield region.full_spec
+            if region.edge_spec:
+                yield region.edge_spec
         for program in step.programs:
-            yield from _specs(program)
+            yield from specs(program)

@@ -32,8 +32,8 @@ def test_depthwise_thread_balance():
     for channels, threads, by_panel in ((32, 2, True), (16, 2, False), (48, 2, False), (144, 2, True), (192, 8, False)):
         case = product((1, channels, 16, 16), channels, 3, groups=channels)
         (step,) = case.program(WIDE, threads).steps
-        assert (step.call.band_rows == 16) == by_panel
-        units = -(-16 // step.call.band_rows) * step.call.panels
+        assert (step.instruction.block_rows == 16) == by_panel
+        units = -(-16 // step.instruction.block_rows) * step.instruction.vectors
         assert -(-units // threads) * threads <= 1.125 * units
 
 

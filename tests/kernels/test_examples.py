@@ -45,8 +45,8 @@ def test_kernel_matches_its_reference(name, lanes):
             for thread in range(threads):
                 native(row.ctypes.data, thread, threads)
         else:
-            assert fields.keys() <= {*convolution.Tile._fields, *convolution.TileRun._fields}
-            tile, call = encode(convolution.Tile, fields), encode(convolution.TileRun, fields)
+            assert fields.keys() <= {*convolution.TileLoops._fields, *convolution.TileCall._fields}
+            tile, call = encode(convolution.TileLoops, fields), encode(convolution.TileCall, fields)
             native(tile.ctypes.data, call.ctypes.data)
 
     kernel.example(lanes, np.random.default_rng(0), check)

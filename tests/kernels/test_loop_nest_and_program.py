@@ -25,12 +25,12 @@ def test_loop_nest_by_hand():
     kernels = library.addresses(specs)
     region = blank(
             convolution.Region,
-        full_tile=kernels[specs[0]], edge_tile=kernels[specs[1]], run_tiles=3, full_tiles=2, runs=rows,
+        full_kernel=kernels[specs[0]], edge_kernel=kernels[specs[1]], run_tiles=3, full_tiles=2, runs=rows,
         x_run_stride=length * x_pixel, x_tile_stride=mr * x_pixel, y_run_stride=length * y_pixel,
         y_tile_stride=mr * y_pixel,
     )  # fmt: skip
     tile = blank(
-            convolution.Tile,
+            convolution.TileLoops,
         x_pixel_stride=x_pixel, y_pixel_stride=y_pixel, taps_y=1, taps_x=1, k=k, x_k_stride=4, k_block=k,
         activation=code(None),
     )  # fmt: skip

@@ -86,8 +86,8 @@ def test_matmul_micro_kernel_is_fma_chains(lanes):
         x_tap_x_stride=4 * tap_x, k=depth, k_block=block, x_k_stride=4 * x_k, w_skip=4 * skipped * depth * width,
         residual_offset=residual.ctypes.data - y.ctypes.data, activation=code("relu6"),
     )  # fmt: skip
-    tile = np.array([fields.get(name, 0) for name in convolution.Tile._fields], np.int64)
-    call = convolution.TileRun(*(array.ctypes.data for array in (x, w, bias, y)), count, 0, 0)
+    tile = np.array([fields.get(name, 0) for name in convolution.TileLoops._fields], np.int64)
+    call = convolution.TileCall(*(array.ctypes.data for array in (x, w, bias, y)), count, 0, 0)
     kernel = library.function(Matmul(mr, nr, lanes, "piecewise", "taps"))
     kernel(tile.ctypes.data, np.array(call, np.int64).ctypes.data)
 

@@ -46,8 +46,8 @@ def test_max_pool_micro_kernel(lanes):
         x_pixel_stride=4 * 71, y_pixel_stride=4 * (width + 1), taps_y=2, taps_x=2, x_tap_y_stride=4 * 150,
         x_tap_x_stride=4 * 33,
     )  # fmt: skip
-    tile = np.array([fields.get(name, 0) for name in convolution.Tile._fields], np.int64)
-    call = np.array(convolution.TileRun(x.ctypes.data, 0, 0, y.ctypes.data, 2, 0, 0), np.int64)
+    tile = np.array([fields.get(name, 0) for name in convolution.TileLoops._fields], np.int64)
+    call = np.array(convolution.TileCall(x.ctypes.data, 0, 0, y.ctypes.data, 2, 0, 0), np.int64)
     library.function(MaxPool(mr, nr, lanes))(tile.ctypes.data, call.ctypes.data)
     for pixel in range(2 * mr):
         taps = [x[pixel * 71 + tap : pixel * 71 + tap + width] for tap in (0, 33, 150, 183)]

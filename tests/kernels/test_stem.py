@@ -13,10 +13,10 @@ def test_stem_border_columns_need_no_extra_kernels(size, threads):
     window, side = size
     case = product((1, 3, side, side), 32, window, stride=2)
     (step,) = case.program(WIDE, threads).steps
-    columns = [region for region in step.regions if region.tile.taps_x < window]
+    columns = [region for region in step.regions if region.loops.taps_x < window]
     largest = WIDE.tuning.matmul_mr[2]
-    assert columns and {region.full.mr for region in columns} <= {largest, 1}
-    assert not any(region.edge for region in columns)
+    assert columns and {region.full_spec.mr for region in columns} <= {largest, 1}
+    assert not any(region.edge_spec for region in columns)
 
 
 @pytest.mark.parametrize("size", [(9, 14), (31, 6), (3, 40)], ids=str)
@@ -34,7 +34,7 @@ def test_stem_is_one_fma_chain(machine, size):
             y = chained(pixels, weight[:, k, ky, kx, None, None], y)
         np.testing.assert_array_equal(run(case, machine, 2), y)
         regions = [region for step in case.program(machine, 2).steps for region in step.regions]
-        specs = [region.full for region in regions if region.tile.taps_x == 3]
+        specs = [region.full_spec for region in regions if region.loops.taps_x == 3]
         assert {type(spec) for spec in specs} == {Stem} and {spec.x_pixel_stride for spec in specs} == strides
 
 

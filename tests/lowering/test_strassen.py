@@ -44,9 +44,9 @@ def test_seven_products_make_the_product():
     for multiply in strassen.MULTIPLIES:
         made = values[multiply.a.name] @ packing.sum_of_quarters(weight, multiply.b)[:, :, 0, 0].T
         if multiply.aux:
-            partial, out = multiply.aux
-            values[out.name] = made + values[partial.name]
-        values[multiply.out.name] = made + (values[multiply.addend.name] if multiply.addend else 0)
+            aux_in, aux_out = multiply.aux
+            values[aux_out.name] = made + values[aux_in.name]
+        values[multiply.out.name] = made + (values[multiply.partial.name] if multiply.partial else 0)
     made = np.stack([np.hstack([values["C11"], values["C12"]]), np.hstack([values["C21"], values["C22"]])], 1)
     np.testing.assert_array_equal(made, pixels @ weight[:, :, 0, 0].T)
 

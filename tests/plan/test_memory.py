@@ -116,7 +116,7 @@ def test_small_shared_memory_rests_before_reuse(threads):
 def test_arena_close_to_peak(name):
     *_, needs = needs_of(name, HOST, 2)
     sizes = {**needs.values, **{f"{output} workspace": size for output, size in needs.workspaces.items()}}
-    sizes[memory.THREADS] = 2 * needs.thread_workspace
+    sizes[memory.THREAD_WORKSPACES] = 2 * needs.thread_workspace_bytes
     most = peak(sizes, needs.lifetimes)
     assert most <= memory.lay_out(needs, 2).bytes <= 1.1 * most
 

@@ -24,7 +24,7 @@ def product(w, panels, panel_stride, tiles, prefetch_bytes=0):
     prefetching = dict(prefetch_bytes=prefetch_bytes, panel_prefetch_tiles=1 if prefetch_bytes else 0)
     region = blank(convolution.Region, run_tiles=tiles, runs=1, **prefetching)
     call = blank(convolution.Instruction, w=w, panels=panels, panel_stride=panel_stride, images=1, block_tiles=1 << 40)
-    tiled = TiledRegion(region, blank(convolution.Tile), None, None, np.zeros(0, np.int64))
+    tiled = TiledRegion(region, blank(convolution.TileLoops), None, None, np.zeros(0, np.int64))
     return Step(convolution.LoopNest(), call, Node("conv2d", ("x",), "y"), regions=(tiled,))
 
 
@@ -32,15 +32,17 @@ def test_weights_of_a_later_step_are_prefetched_as_budgets_allow():
     """Two products with room for 3 and 9 tiles of 128 bytes prefetch a head that has no room for itself."""
     first, second, head = product(0x1000, 1, 512, 4, 128), product(0x2000, 1, 512, 10, 128), product(0x9000, 4, 512, 1)
     schedule_prefetch([first, second, head], 1, GAP)
-    assert (second.call.lookahead, second.call.lookahead_bytes) == (0x9000, 9 * 128), "the nearest takes the beginning"
-    assert (first.call.lookahead, first.call.lookahead_bytes) == (0x9000 + 9 * 128, 3 * 128)
-    assert head.call.lookahead_bytes == 0
+    assert (second.instruction.lookahead, second.instruction.lookahead_bytes) == (0x9000, 9 * 128), (
+        "the nearest takes the beginning"
+    )
+    assert (first.instruction.lookahead, first.instruction.lookahead_bytes) == (0x9000 + 9 * 128, 3 * 128)
+    assert head.instruction.lookahead_bytes == 0
 
 
 def test_last_panel_prefetches_the_next_product():
     first, second = product(0x1000, 2, 512, 4, 128), product(0x2000, 1, 512, 4, 128)
     schedule_prefetch([first, second], 1, GAP)
-    assert (first.call.next_panel, second.call.next_panel) == (0x2000, 0)
+    assert (first.instruction.next_panel, second.instruction.next_panel) == (0x2000, 0)
 
 
 @pytest.mark.parametrize("gap, ranges", [(0, 1), (256, 1), (257, 2)])
@@ -48,7 +50,7 @@ def test_close_weights_are_one_range(gap, ranges):
     """Two heads of 512 bytes: with a small gap between them, one product prefetches both at once."""
     wide, head, last = product(0x1000, 1, 512, 100, 128), product(0x9000, 1, 512, 1), product(0x9200 + gap, 1, 512, 1)
     schedule_prefetch([wide, head, last], 1, 256)
-    assert wide.call.lookahead_bytes == (1024 + gap if ranges == 1 else 512)
+    assert wide.instruction.lookahead_bytes == (1024 + gap if ranges == 1 else 512)
 
 
 def test_rows_of_fused_blocks_come_before_weights():
@@ -56,8 +58,8 @@ def test_rows_of_fused_blocks_come_before_weights():
     writer.prefetch_ranges = ((0x70000, 1024),)
     fused = Step(None, None, Node("fused", ("x",), "y"), programs=([inner, writer],))
     schedule_prefetch([fused, head], 1, GAP)
-    assert (inner.call.lookahead, inner.call.lookahead_bytes) == (0x70000, 1024)
-    assert (writer.call.lookahead, writer.call.lookahead_bytes) == (0x9000, 128)
+    assert (inner.instruction.lookahead, inner.instruction.lookahead_bytes) == (0x70000, 1024)
+    assert (writer.instruction.lookahead, writer.instruction.lookahead_bytes) == (0x9000, 128)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -71,7 +73,7 @@ def test_prefetch_covers_single_use_weights(name, threads):
         later = [part for part in steps[number + 1 :] if part.regions]
         inner = [(part, own[at + 1 :]) for own in step.programs for at, part in enumerate(own) if part.regions]
         for part, behind in inner or [(step, ())]:
-            first, size = part.call.lookahead, part.call.lookahead_bytes
+            first, size = part.instruction.lookahead, part.instruction.lookahead_bytes
             end = first + (1 if inner else threads) * size
             rows = [stretch for other in behind for stretch in other.prefetch_ranges]
             if any(start <= first and end - LINE < start + length for start, length in rows):
@@ -81,14 +83,14 @@ def test_prefetch_covers_single_use_weights(name, threads):
                 (written if owner == step.node.output else read).add(owner)
             elif size:
                 assert part.has_weights, "max pooling prefetches no weights"
-                assert any(part.call.w - GAP < first < _end(part) for part in later)
+                assert any(part.instruction.w - GAP < first < _end(part) for part in later)
                 assert end - threads * LINE < max(_end(part) for part in later)
                 prefetched.append((first, end))
     prefetched.sort()
     for (_, end), (first, _) in zip(prefetched, prefetched[1:], strict=False):
         assert end - threads * LINE < first, "prefetched twice"
     pixels = {name: math.prod(shape[2:]) for name, shape in program.shapes.items()}
-    once = sum(_end(step) - step.call.w for step in steps if step.regions and pixels[step.node.output] == 1)
+    once = sum(_end(step) - step.instruction.w for step in steps if step.regions and pixels[step.node.output] == 1)
     assert sum(end - first for first, end in prefetched) > once / 2
     fused = [step.node for step in steps if step.node.op == "fused" and name.startswith("resnext")]
     large = {value for value, shape in program.shapes.items() if value_bytes(shape, MACHINE) > threads << 19}
@@ -97,7 +99,7 @@ def test_prefetch_covers_single_use_weights(name, threads):
 
 
 def _end(step):
-    return step.call.w + step.call.panels * step.call.panel_stride
+    return step.instruction.w + step.instruction.panels * step.instruction.panel_stride
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -110,7 +112,7 @@ def test_every_product_prefetches_the_next_first_panel(name, threads):
             own = step.programs[thread] if step.programs else ()
             for part, at in [(inner, 0) for inner in own] or [(step, thread)]:
                 if part.has_weights:
-                    call = part.call
+                    call = part.instruction
                     panel = -(-call.panels * at // threads) if call.parallel_n else 0
                     following = call.next_panel + at * call.next_panel_thread_stride
                     products.append((following, call.w + panel * call.panel_stride))
