@@ -136,7 +136,7 @@ class Limits:
         return table
 
     def gflops(self) -> float:
-        return self.flops / timed(self.team, self.peak) / 1e9
+        return self.flops / min(timed(self.team, self.peak) for _ in range(2)) / 1e9  # the first one may be cold
 
     def gbs(self, name: str) -> float:
         table, size = self.reads[name]

@@ -11,7 +11,7 @@ sum of the blocks before it. (One chain over the 3,072 channels of vit_b_32's ML
 sums.)
 
 mr * nr accumulators, nr vectors of weights and one broadcast must fit the vector registers: mr = 14, nr = 2 of 32
-registers gives 28 multiply-adds for 2 vector loads and 14 broadcasts, which are operands of the multiply-adds.
+registers gives 28 multiply-adds for 2 vector loads and 14 broadcast loads, and takes 31 registers.
 """
 
 from __future__ import annotations

@@ -5,41 +5,28 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import runtime
 from .architectures import Architecture, find_model
 from .checkpoint import tensors_of
-from .console import progress_bar
 from .data import labels
 from .errors import InputError, did_you_mean
-from .graph import Graph, passes
-from .lowering import Unsupported
-from .lowering.packed import PackedWeights
+from .graph import Graph
 from .machine import Machine, host
-from .plan import Plan, Program, make_plan, make_program
-from .weights import release
+from .plan import Program
+from .sections import Section, Sections
 
 if TYPE_CHECKING:
     from .reports.profile import Profile
     from .reports.summary import Summary
 
 LARGEST_ARGUMENT = 100_000  # of what an architecture takes as a number: blocks, channels, pixels
-GRAPHS_KEPT = 2  # each may hold folded weights of its own
-PROGRAMS_KEPT, PLANS_KEPT = 8, 32
-
-
-class Section(NamedTuple):
-    """A part of a network: it computes `outputs` from the value `start`, which is the input or the features."""
-
-    start: str
-    outputs: tuple[str, ...]
 
 
 _models: weakref.WeakSet[Model] = weakref.WeakSet()
@@ -120,10 +107,9 @@ class Model:
         head = graph.producers()[graph.outputs[0]]
         self.classes = tensors[head.tensors["weight"]].shape[0]
         self._lock, self._busy = threading.RLock(), False
-        self._graphs: OrderedDict[Section, tuple[Graph, dict[str, np.ndarray]]] = OrderedDict()
-        self._plans: OrderedDict[tuple, Plan] = OrderedDict()
-        self._programs: OrderedDict[tuple, Program] = OrderedDict()
-        self._packed = PackedWeights(release)
+        self._sections = Sections(
+            self.name, graph, tensors, threads, machine=self.machine, pass_count=pass_count
+        )  # fmt: skip
         _models.add(self)
 
     @property
@@ -131,8 +117,12 @@ class Model:
         return self.architecture.name
 
     def __reduce__(self):
-        """Programs and packed weights are made again where a copy is used."""
-        return _copy, (self.architecture, self.graph, self.tensors, self.threads, self.pass_count)
+        """Programs and packed weights are made again where a copy is used.
+
+        A copy is planned for the machine where it is made, unless the model is `planned_for` another.
+        """
+        machine = None if self.machine is host() else self.machine
+        return _copy, (self.architecture, self.graph, self.tensors, self.threads, machine, self.pass_count)
 
     def __repr__(self) -> str:
         return f"<nanoinfer {self.name}, {self.classes} classes, {self.threads} threads>"
@@ -164,17 +154,27 @@ class Model:
                 hint = did_you_mean(str(name), self.graph.modules, otherwise="'nanoinfer summary' lists them")
                 raise InputError(f"{self.name} has no module {name!r}; {hint}")
         values = [self.graph.modules[name] for name in taps]
-        arrays = self.values(x, (self.graph.outputs[0], *values))
+        arrays = self._run(x, Section(self.graph.input, (self.graph.outputs[0], *dict.fromkeys(values))))
         logits = arrays[self.graph.outputs[0]]
         return (logits, {name: arrays[value] for name, value in zip(taps, values, strict=True)}) if taps else logits
 
     def values(self, x: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """{name: array} in torch's layout of any values of the graph, as `print(model.graph)` names them, for x."""
+        """{name: array} in torch's layout of any values of the graph, as `print(model.graph)` names them, for x.
+
+        Raises InputError for an input that the network cannot take, for an unknown value and for none.
+        """
+        names, known = [names] if isinstance(names, str) else list(names), self.graph.producers()
+        for name in names:
+            if name not in known and name != self.graph.input:
+                hint = did_you_mean(str(name), known, otherwise="print(model.graph) shows them")
+                raise InputError(f"{self.name} has no value {name!r}; {hint}")
+        if not names:
+            raise InputError("values takes at least one name of a value; print(model.graph) shows them")
         return self._run(x, Section(self.graph.input, tuple(dict.fromkeys(names))))
 
     def forward_features(self, x: np.ndarray) -> np.ndarray:
         """What the network's head reads: (N, C, h, w), or tokens (N, T, D) of a transformer."""
-        return self.values(x, [self.graph.features])[self.graph.features]
+        return self._run(x, Section(self.graph.input, (self.graph.features,)))[self.graph.features]
 
     def forward_head(self, features: np.ndarray) -> np.ndarray:
         """Logits (N, classes) of what `forward_features` returned."""
@@ -219,7 +219,8 @@ class Model:
         shape = tuple(shape)
         if len(shape) != 4 or not all(map(_is_count, shape)) or shape[1] != 3:
             raise InputError(f"{self.name} has no program for shape {shape}; give (N, 3, H, W)")
-        return self._program(shape, Section(self.graph.input, self.graph.outputs))
+        with self._lock:
+            return self._sections.program(shape, Section(self.graph.input, self.graph.outputs))
 
     def profile(self, x: np.ndarray, repeat: int = 50) -> Profile:
         """What every step costs for x, measured in `repeat` runs; print it, or see reports/profile.py for its fields.
@@ -233,8 +234,8 @@ class Model:
         section = Section(self.graph.input, self.graph.outputs)
         x = self._checked(x, section)
         with self._call():
-            x = x[: self._plan(x.shape, section).micro_batch]
-            _, tensors = self._optimised(section)
+            x = x[: self._sections.micro_batch(x.shape, section)]
+            _, tensors = self._sections.optimised(section)
             return profile(self.name, self.program(x.shape), tensors, x, self.threads, repeat)
 
     @contextmanager
@@ -253,52 +254,16 @@ class Model:
         """{name: array} of the section's outputs for x, in torch's layout."""
         x = self._checked(x, section)
         with self._call():
-            size, results = self._plan(x.shape, section).micro_batch, []
+            size, results = self._sections.micro_batch(x.shape, section), []
             for first in range(0, len(x), size):
                 batch = x[first : first + size]
-                program = self._program(batch.shape, section)
+                program = self._sections.program(batch.shape, section)
                 program.bind_input(batch)
                 runtime.team(self.threads).run(program.table)
                 results.append({name: program.read_output(name) for name in section.outputs})
         if len(results) == 1:
             return results[0]
         return {name: np.concatenate([result[name] for result in results]) for name in section.outputs}
-
-    def _optimised(self, section: Section) -> tuple[Graph, dict[str, np.ndarray]]:
-        """The section's graph and tensors after all passes."""
-
-        def make():
-            graph = self.graph.with_outputs(section.outputs, section.start)
-            return passes.optimise(graph, self.tensors, self.pass_count)
-
-        return _kept(self._graphs, section, GRAPHS_KEPT, make)
-
-    def _plan(self, shape: tuple[int, ...], section: Section) -> Plan:
-        def make():
-            graph, tensors = self._optimised(section)
-            with self._refusals(shape):
-                return make_plan(graph, tensors, shape, threads=self.threads, machine=self.machine)
-
-        return _kept(self._plans, (shape, section), PLANS_KEPT, make)
-
-    def _program(self, shape: tuple[int, ...], section: Section) -> Program:
-        def make():
-            plan, (_, tensors) = self._plan(shape, section), self._optimised(section)
-            with self._refusals(shape), progress_bar(f"compiling kernels for {self.name}") as progress:
-                return make_program(plan, tensors, self._packed, progress=progress)
-
-        with self._lock:  # `program` comes here outside of a call
-            return _kept(self._programs, (shape, section), PROGRAMS_KEPT, make)
-
-    @contextmanager
-    def _refusals(self, shape: tuple[int, ...]) -> Iterator[None]:
-        """What planning refuses, as an InputError."""
-        try:
-            yield
-        except Unsupported as error:
-            raise InputError(f"{self.name} with these arguments cannot run on this machine: {error}") from None
-        except ValueError as error:
-            raise InputError(f"{self.name} cannot take an input of shape {shape}: {error}") from None
 
     def _checked(self, x: np.ndarray, section: Section) -> np.ndarray:
         """x as a C-contiguous array, or InputError."""
@@ -319,16 +284,5 @@ class Model:
         return np.ascontiguousarray(x)
 
 
-def _copy(architecture, graph, tensors, threads, pass_count) -> Model:
-    """A pickled model, planned for the machine where it is loaded."""
-    return Model(architecture, graph, tensors, threads, pass_count=pass_count)
-
-
-def _kept(table: OrderedDict, key, limit: int, make: Callable):
-    """table[key], made if need be; of all keys the `limit` that were used last are kept."""
-    if key not in table:
-        table[key] = make()
-        while len(table) > limit:
-            table.popitem(last=False)
-    table.move_to_end(key)
-    return table[key]
+def _copy(architecture, graph, tensors, threads, machine, pass_count) -> Model:
+    return Model(architecture, graph, tensors, threads, machine=machine, pass_count=pass_count)

@@ -29,7 +29,8 @@ runtime        kernels kernels.jit errors
 lowering       graph kernels kernels.simd machine
 plan           lowering graph kernels kernels.jit kernels.simd machine runtime
 reports        plan lowering graph kernels machine runtime architectures weights errors
-model          reports plan lowering graph machine runtime checkpoint architectures weights image data console errors
+sections       plan lowering graph machine weights console errors
+model          reports sections plan graph machine runtime checkpoint architectures image data errors
 cli            model reports console checkpoint architectures weights data errors __init__
 """
 ALLOWED = {room: set(needs) for room, *needs in map(str.split, ROOMS.strip().splitlines())}

@@ -1,7 +1,7 @@
 """The cache: a folder of small checked files for this machine, these kernel sources and these compiler versions.
 
-A changed kernel, compiler or CPU looks in another folder, so that nothing in one can be stale. A file holds a checksum
-and its content; one that is missing, cut short or changed is as good as absent.
+A changed kernel, compiler or CPU looks in another folder, so that no kernel in one can be stale. A file holds a
+checksum and its content; one that is missing, cut short or changed is as good as absent.
 """
 
 from __future__ import annotations
@@ -97,6 +97,11 @@ def _warn(problem: str) -> None:
         RuntimeWarning,
         stacklevel=4,
     )
+
+
+def source_digest(path: str) -> str:
+    """A part of a file's name, for what other sources than the kernels write: a digest of such a source."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
 
 def _checksum(content: bytes) -> bytes:

@@ -14,6 +14,8 @@ import time
 
 from . import INTERRUPTED
 
+SHOW_CURSOR = b"\x1b[?25h"
+
 
 class Interruptible:
     """A context in which Ctrl-C raises KeyboardInterrupt, or ends the process at once in the midst of an import.
@@ -49,7 +51,7 @@ class Interruptible:
     def _interrupt(self, number: int, frame) -> None:
         while frame is not None and frame is not self.frame:
             if frame.f_code.co_filename.startswith("<frozen importlib"):
-                os._exit(INTERRUPTED)  # an import has nothing to clean up
+                _exit()
             frame = frame.f_back
         raise KeyboardInterrupt
 
@@ -58,6 +60,18 @@ class Interruptible:
             _thread.start_new_thread(_interrupt_again, ())
         else:
             self.hook(dropped)
+
+
+def _exit() -> None:
+    """End the process at once; output so far is written, and the cursor, which a progress bar hides, is shown."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # closed, full, or interrupted in the midst of a write
+            pass
+    if os.isatty(2):
+        os.write(2, SHOW_CURSOR)
+    os._exit(INTERRUPTED)
 
 
 def _interrupt_again() -> None:

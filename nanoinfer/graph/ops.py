@@ -49,6 +49,12 @@ def _windows(x, window, stride, padding, fill):
     return np.lib.stride_tricks.sliding_window_view(padded, (window, window), (2, 3))[:, :, ::stride, ::stride]
 
 
+def _features(shape):
+    """Channels are the last axis of (N, T, D) and (N, D), and of nothing else."""
+    if len(shape) not in (2, 3):
+        raise ValueError(f"tokens (N, T, D) or (N, D) expected, not {shape}")
+
+
 def _rank(shape, rank):
     if len(shape) != rank:
         raise ValueError(f"{rank} dimensions expected, not {shape}")
@@ -131,6 +137,7 @@ def _linear(inputs, tensors, attributes):
 
 def _linear_shape(shapes, tensors, attributes):
     out, features = tensors["weight"]
+    _features(shapes[0])
     if shapes[0][-1] != features:
         raise ValueError(f"{features} features expected, not {shapes[0][-1]}")
     _tensor_shape(tensors, "bias", (out,))
@@ -210,6 +217,7 @@ def _batch_norm_shape(shapes, tensors, attributes):
 
 
 def _layer_norm_shape(shapes, tensors, attributes):
+    _features(shapes[0])
     for role in tensors:
         _tensor_shape(tensors, role, shapes[0][-1:])
     return shapes[0]

@@ -67,7 +67,7 @@ class PackRequest:
 
     @property
     def bytes(self) -> int:
-        """What packing reads and writes."""
+        """What packing writes, and reads of a weight that is packed whole."""
         return 8 * math.prod(self.shape)
 
     def instruction(self, weight: np.ndarray, packed: int) -> packing.Instruction:

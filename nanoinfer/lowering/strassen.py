@@ -33,7 +33,7 @@ from . import loop_nest
 from .layout import TensorView, ceil_div, nhwc, shape_view, splits_channels
 from .packed import PackKey, PackRequest
 from .step import Context, Shapes, Step
-from .tiling import NR, ConvProblem, Panels
+from .tiling import ConvProblem, Panels
 
 PLAIN = dict(stride=1, padding=0, groups=1)
 
@@ -162,9 +162,14 @@ class Pairing:
         return range(self.y.images if self.split else ceil_div(pixels, 2 * self.unit_pairs))
 
     @property
+    def panel_width(self) -> int:
+        """Output channels of a micro-panel."""
+        return self.machine.tuning.panel_nr * self.machine.lanes
+
+    @property
     def panels(self) -> range:
         """Micro-panels in each half of the output channels."""
-        return range(self.y.channels // 2 // (NR * self.machine.lanes))
+        return range(self.y.channels // 2 // self.panel_width)
 
     @property
     def unit_bytes(self) -> int:
@@ -252,7 +257,7 @@ class _Views:
 
 def _multiply(node: Node, context: Context, views: _Views, panels: range, number: int) -> Step:
     """One of the seven products."""
-    multiply, lanes, pairing = MULTIPLIES[number], context.machine.lanes, views.pairing
+    multiply, pairing = MULTIPLIES[number], views.pairing
     (k, out), weight = (pairing.x.channels // 2, pairing.y.channels // 2), context.tensor(node, "weight")
     product_node, half, residual = replace(node, tensors={"weight": node.tensors["weight"]}), 0, None
     if multiply.out.is_output:
@@ -269,8 +274,11 @@ def _multiply(node: Node, context: Context, views: _Views, panels: range, number
         aux=tuple(views.partial(target, half) for target in multiply.aux) if multiply.aux else None,
         k_block=context.machine.tuning.numerics.k_block,  # also where y has one pair of many
     )  # fmt: skip
-    key = PackKey(node.tensors["weight"], ("strassen", number), out, NR * lanes)
+    key = PackKey(node.tensors["weight"], ("strassen", number), out, pairing.panel_width)
     packed = context.staging.weight(PackRequest(key, (out, k, 1, 1), lambda: weight, multiply.b))
-    first = panels.start * NR * lanes
-    weights, part = loop_nest.PackedAddress(packed + 4 * first * k), Panels(NR, lanes, len(panels))
+    first = panels.start * pairing.panel_width
+    weights, part = (
+        loop_nest.PackedAddress(packed + 4 * first * k),
+        Panels(context.machine.tuning.panel_nr, context.machine.lanes, len(panels)),
+    )
     return loop_nest.product_step(problem, context, part, weights, half * out + first, parallel_n=True)

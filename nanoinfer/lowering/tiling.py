@@ -19,7 +19,6 @@ from ..machine import Machine, Tuning
 from .layout import TensorView, ceil_div, round_up
 
 NO_OFFSETS = np.zeros(0, np.int64)
-NR, HEAD_NR = 2, 4  # vectors of a micro-panel, usually and in a head
 
 
 @dataclass(frozen=True)
@@ -113,23 +112,23 @@ class Rectangle(NamedTuple):
 def panels(problem: ConvProblem, machine: Machine) -> list[Panels]:
     """How output channels are cut into micro-panels.
 
-    Where a vector is left over, the last micro-panel has three vectors: one alone would use each pixel that it loads
-    for half as many multiply-adds. On a double-pumped machine, channels that end within the first half of a vector end
-    with a micro-panel of three or five half vectors, unless there is only one pixel to compute.
+    Where a vector is left over, the last micro-panel is wider: one vector alone would use each pixel that it loads for
+    half as many multiply-adds. On a double-pumped machine, channels that end within the first half of a vector end with
+    a micro-panel of three or five half vectors, unless there is only one pixel to compute.
     """
     lanes, channels, has_weight = machine.lanes, problem.y.channels, problem.weight is not None
-    vectors = ceil_div(channels, lanes)
-    half_vectors = ceil_div(channels, lanes // 2)
+    nr, last_nr, head_nr = machine.tuning.panel_nr, machine.tuning.last_panel_nr, machine.tuning.head_nr
+    vectors, half_vectors = ceil_div(channels, lanes), ceil_div(channels, lanes // 2)
     if problem.groups > 1:
         return [_panels_of_groups(vectors, problem.groups, lanes)]
     if problem.y.pixels == 1 and vectors >= machine.tuning.head_vectors and has_weight:
-        cut = [Panels(HEAD_NR, lanes, vectors // HEAD_NR), Panels(vectors % HEAD_NR, lanes, 1)]
+        cut = [Panels(head_nr, lanes, vectors // head_nr), Panels(vectors % head_nr, lanes, 1)]
     elif machine.double_pumped and has_weight and problem.y.pixels > 1 and half_vectors % 2:
-        last_nr = half_vectors if half_vectors < 4 else 3 if half_vectors % 4 == 3 else 5
-        cut = [Panels(NR, lanes, (half_vectors - last_nr) // (2 * NR)), Panels(last_nr, lanes // 2, 1)]
+        last = half_vectors if half_vectors < 4 else 3 if half_vectors % 4 == 3 else 5
+        cut = [Panels(nr, lanes, (half_vectors - last) // (2 * nr)), Panels(last, lanes // 2, 1)]
     else:
-        last_nr = 0 if vectors % 2 == 0 else 1 if not has_weight or vectors == 1 else 3
-        cut = [Panels(NR, lanes, (vectors - last_nr) // NR), Panels(last_nr, lanes, 1)]
+        last = 0 if vectors % nr == 0 else 1 if not has_weight or vectors == 1 else last_nr
+        cut = [Panels(nr, lanes, (vectors - last) // nr), Panels(last, lanes, 1)]
     return [part for part in cut if part.nr and part.count]
 
 

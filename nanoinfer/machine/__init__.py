@@ -1,10 +1,10 @@
 """The machine: what its CPU is, how networks are planned for it, and what it can do at most.
 
-Read `tuning` (every constant that decides a plan, in one table), `host` (the Machine that planning takes as input, and
+Read `tuning` (every constant that decides a plan, in one table), `cpu` (the Machine that planning takes as input, and
 the one that this process runs on), `roofline` (peak arithmetic and bandwidths, measured).
 """
 
-from .host import Machine, host
+from .cpu import Machine, host
 from .tuning import Numerics, Tuning
 
 __all__ = ["Machine", "Numerics", "Tuning", "host"]

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..kernels import peak
 from ..kernels.jit import cache, library
-from .host import host
+from .cpu import host
 
 ROUNDS, MILLISECONDS = 5, 4
 
@@ -99,7 +99,7 @@ def measure(cores: int) -> Roofline:
 
 def measured(cores: int) -> Roofline:
     """The roofline of this machine, from the kernel cache if it was measured before."""
-    name = f"roofline-{cores}-{os.cpu_count()}"
+    name = f"roofline-{cores}-{os.cpu_count()}-{cache.source_digest(__file__)}"
     known = cache.read(name)
     if known is not None:
         return Roofline(**json.loads(known))

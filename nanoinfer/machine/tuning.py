@@ -12,7 +12,10 @@ from dataclasses import dataclass, field, replace
 
 @dataclass(frozen=True)
 class Numerics:
-    """What decides bits. It has one value for all machines, since the same bits are promised everywhere."""
+    """Constants that decide bits. They have one value for all machines, since the same bits are promised everywhere.
+
+    (Rules without a constant decide bits, too: where a gate scales weights, which groups are narrow, what is a patch.)
+    """
 
     # Input channels in one chain of multiply-adds. Where an output is a single pixel (a network's head, the gates of
     # squeeze-and-excite), torch multiplies a matrix by a vector, with many short sums; there accuracy costs nothing.
@@ -42,7 +45,12 @@ class Tuning:
     attention_tile: tuple[int, int] = (6, 4)  # (mr, nr)
     peak_chains: int = 24  # accumulators of the kernel that measures the peak
 
-    # Cutting an output. A head (one pixel, many channels) is as fast as its weights arrive: four streams of sums hide
+    # Cutting an output. Vectors of a micro-panel: usually, of the last where one vector would be left over, and in a
+    # head.
+    panel_nr: int = 2
+    last_panel_nr: int = 3
+    head_nr: int = 4
+    # A head (one pixel, many channels) is as fast as its weights arrive: four streams of sums hide
     # more of the latency of a multiply-add than two.
     head_vectors: int = 48  # vectors of channels from which on micro-panels of a single pixel have four of them
     stem_channels: int = 4  # most input channels of a stem (a network's first convolution), which has its own kernel,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class Plan:
     memory: memory.Memory  # of one shard
     machine: Machine
 
-    @property
+    @cached_property
     def micro_batch(self) -> int:
         """How many images of the batch to run at a time: as many as keep their activations in L3.
 
@@ -188,6 +189,8 @@ def _of_all_shards(step: Step, shards: int) -> Step:
 
 def _pack(staging: Staging, plan: Plan) -> None:
     """Pack staged weights on the thread team, a few at a time, so that their sources can go before the next come."""
+    if not staging.requests:
+        return
     kernel, threads = library.addresses([Packing()])[Packing()], plan.shards * plan.threads
     weights, table, size = [], [], 0
     for number, request in enumerate(staging.requests, 1):

@@ -56,6 +56,8 @@ def _schedule_programs(step: Step, following: FirstPanel, pending: Ranges) -> Fi
             row_ranges += inner.prefetch_ranges
             panel = _link_panels(inner, panel, 1)
         addresses.append(panel.address)
+    if 0 in addresses:  # a thread without steps, and no product that follows
+        return FirstPanel(max(addresses), 0)
     return FirstPanel(addresses[0], (addresses[-1] - addresses[0]) // max(1, len(addresses) - 1))
 
 

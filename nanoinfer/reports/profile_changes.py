@@ -66,6 +66,8 @@ def changes_since(before: dict, profile: Profile) -> ProfileChanges:
         earlier = [(row["layer"], row["kernel"], float(row["microseconds"])) for row in before["rows"]]
         same = {name: before[name] for name in ("model", "input_shape", "threads")}
         wall = float(before["wall"])
+        if not wall > 0:
+            raise ValueError
     except (KeyError, TypeError, ValueError):
         raise InputError(
             "it is no profile; write one with: nanoinfer profile MODEL --format json > before.json"

@@ -95,3 +95,17 @@ def test_other_interrupt_handlers_are_kept(monkeypatch):
         assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, former)
+
+
+def test_interrupt_within_an_import_keeps_the_rows_so_far(tmp_path):
+    """Rows that wait in the buffer of a file are written, though the process ends in the midst of an import."""
+    module = tmp_path / "slow_module.py"
+    module.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(10)\n")
+    code = (
+        "import sys\nfrom nanoinfer.cli.interrupts import Interruptible\n"
+        "with Interruptible(last=True):\n    print('a row')\n    import slow_module\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "PYTHONUNBUFFERED": ""}
+    with open(tmp_path / "out", "w") as out:
+        done = subprocess.run([sys.executable, "-c", code], stdout=out, env=environment, timeout=30)
+    assert (done.returncode, (tmp_path / "out").read_text()) == (130, "a row\n")

@@ -164,3 +164,12 @@ def test_a_value_whose_recorded_channels_are_wrong_is_refused_by_its_shape():
     narrow = net.conv2d(net.input, "narrow", 4, 1)
     y = net.residual(net.input, Value(narrow.name, 8), "r")
     refused(net.finish(y, y), IMAGE, "shapes differ")
+
+
+@pytest.mark.parametrize("add", [lambda net, x: net.linear(x, "l", 4), lambda net, x: net.layer_norm(x, "n")])
+def test_operators_on_tokens_refuse_images(add):
+    """An image whose width happens to be the number of features has its channels elsewhere."""
+    net = Builder(16)
+    y = add(net, net.input)
+    with pytest.raises(ValueError, match="tokens"):
+        ops.infer_shapes(net.finish(y, y), (1, 16, 16, 16))

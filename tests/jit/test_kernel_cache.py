@@ -31,7 +31,9 @@ def test_second_process_compiles_nothing(filled):
     (folder,) = cache.iterdir()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     names = {path.name for path in folder.iterdir()} - {path.name for path in kernel_files(cache)}
-    assert len(kernel_files(cache)) >= 3 and names == {"vectors"}  # no temporary file is left
+    assert len(kernel_files(cache)) >= 3 and [name.partition("-")[0] for name in names] == [
+        "vectors"
+    ]  # no temporary file is left
     second = run_linear_gelu(cache)
     assert second == {**first, "compiled": False}
 

@@ -2,12 +2,14 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import nanoinfer
 from nanoinfer.architectures import MODELS
+from nanoinfer.machine import host
 from tests.helpers import NETWORKS, random_images
 
 
@@ -47,6 +49,14 @@ def test_graph_program_and_model_print():
     text = str(model.program((2, 3, 96, 96)))
     assert "convolution" in text or "matmul" in text
     assert repr(model).startswith("<nanoinfer digits, 10 classes")
+
+
+def test_copies_of_a_model_planned_for_another_machine_keep_it():
+    other = replace(host(), l2_bytes=1 << 16)
+    model = nanoinfer.create_model("digits")
+    assert pickle.loads(pickle.dumps(model)).machine is host()
+    for copied in (pickle.loads(pickle.dumps(model.planned_for(other))), copy.copy(model.planned_for(other))):
+        assert copied.machine == other
 
 
 def test_model_can_be_pickled_and_copied():

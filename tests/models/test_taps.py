@@ -2,6 +2,8 @@
 
 import numpy as np
 
+import nanoinfer
+from tests.helpers import random_images, refused
 from tests.networks import hooked
 
 
@@ -55,3 +57,17 @@ def test_head_of_features_gives_the_logits(small_network):
         small_network.check_error(features, y32, y64, "features")
         y32, y64 = small_network.torch_outputs(features, lambda module, x: module.forward_head(x))
         small_network.check_error(model.forward_head(features), y32, y64, "head")
+
+
+def test_values_of_the_graph_by_name():
+    model = nanoinfer.create_model("digits")
+    x = random_images()
+    logits, first = model.graph.outputs[0], model.graph.nodes[0].output
+    values = model.values(x, [first, logits, first])
+    assert list(values) == [first, logits]
+    np.testing.assert_array_equal(model.values(x, logits)[logits], model(x))
+    np.testing.assert_allclose(values[logits], model(x), rtol=1e-4, atol=1e-4)
+    with refused("digits has no value 'zzz'"):
+        model.values(x, ["zzz"])
+    with refused("values takes at least one name"):
+        model.values(x, [])

@@ -9,8 +9,8 @@ from nanoinfer.kernels.program import WORDS
 
 from nanoinfer import create_model
 from nanoinfer.lowering import LOWERINGS
-from nanoinfer.model import Section
 from nanoinfer.plan.program import encode_row
+from nanoinfer.sections import Section
 from tests.guarded import HOST, network, operators, run, tuned
 
 
@@ -31,7 +31,7 @@ def test_instruction_without_room_in_a_row_is_refused():
 
 
 def plan_of(model, batch):
-    return model._plan((batch, 3, 64, 64), Section(model.graph.input, model.graph.outputs))
+    return model._sections.plan((batch, 3, 64, 64), Section(model.graph.input, model.graph.outputs))
 
 
 def test_batch_that_divides_is_cut_into_shards():
@@ -55,7 +55,7 @@ def test_steps_cost_what_their_operators_do(name):
     model = create_model(name, "random:1", threads=2)
     program = model.program((1, 3, 224, 224))
     section = Section(model.graph.input, model.graph.outputs)
-    plan, (_, tensors) = model._plan((1, 3, 224, 224), section), model._optimised(section)
+    plan, (_, tensors) = model._sections.plan((1, 3, 224, 224), section), model._sections.optimised(section)
     context = type("Costs", (), dict(shapes=plan.shapes, machine=plan.machine, tensors=tensors))()
     context.tensor = lambda node, role: tensors[node.tensors[role]]
     for node in plan.graph.nodes:

@@ -43,10 +43,11 @@ class Machine:
 @functools.cache
 def host() -> Machine:
     """The machine that this process compiles for; how wide its vectors are is in the kernel cache."""
-    known = cache.read("vectors")
+    name = f"vectors-{cache.source_digest(__file__)}"
+    known = cache.read(name)
     if known is None:
         known = json.dumps(_vectors()).encode()
-        cache.write("vectors", known)
+        cache.write(name, known)
     lanes, registers, double_pumped = json.loads(known)
     return Machine(lanes, registers, double_pumped, *cache_sizes(), TUNINGS[registers])
 

@@ -1,0 +1,102 @@
+"""Sections of a network made ready to run: graphs after passes, plans and programs, kept by section and input shape."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+
+from .console import progress_bar
+from .errors import InputError
+from .graph import Graph, passes
+from .lowering import Unsupported
+from .lowering.packed import PackedWeights
+from .machine import Machine
+from .plan import Plan, Program, make_plan, make_program
+from .weights import release
+
+GRAPHS_KEPT = 2  # each may hold folded weights of its own
+PROGRAMS_KEPT, PLANS_KEPT = 8, 32
+
+
+class Section(NamedTuple):
+    """A part of a network: it computes `outputs` from the value `start`, which is the input or the features."""
+
+    start: str
+    outputs: tuple[str, ...]
+
+
+class Sections:
+    """What a network needs to run any of its sections, made when it is first asked for; not for two threads at once.
+
+    All programs share the packed weights. `pass_count` is how many graph passes run, None for all.
+    """
+
+    def __init__(
+        self, name: str, graph: Graph, tensors: dict[str, np.ndarray], threads: int, *, machine: Machine,
+        pass_count: int | None,
+    ):  # fmt: skip
+        self.name, self.graph, self.tensors, self.threads = name, graph, tensors, threads
+        self.machine, self.pass_count = machine, pass_count
+        self._graphs: OrderedDict[Section, tuple[Graph, dict[str, np.ndarray]]] = OrderedDict()
+        self._plans: OrderedDict[tuple, Plan] = OrderedDict()
+        self._programs: OrderedDict[tuple, Program] = OrderedDict()
+        self._packed = PackedWeights(release)
+
+    def optimised(self, section: Section) -> tuple[Graph, dict[str, np.ndarray]]:
+        """The section's graph and tensors after all passes."""
+
+        def make():
+            graph = self.graph.with_outputs(section.outputs, section.start)
+            return passes.optimise(graph, self.tensors, self.pass_count)
+
+        return _kept(self._graphs, section, GRAPHS_KEPT, make)
+
+    def micro_batch(self, shape: tuple[int, ...], section: Section) -> int:
+        """How many images run at a time; if a batch does not divide among the threads, the part that does decides."""
+        images, *size = shape
+        whole = images - images % self.threads or images
+        return self.plan((whole, *size), section).micro_batch
+
+    def plan(self, shape: tuple[int, ...], section: Section) -> Plan:
+        """The plan for one input shape. InputError where the network cannot take it."""
+
+        def make():
+            graph, tensors = self.optimised(section)
+            with self._refusals(shape):
+                return make_plan(graph, tensors, shape, threads=self.threads, machine=self.machine)
+
+        return _kept(self._plans, (shape, section), PLANS_KEPT, make)
+
+    def program(self, shape: tuple[int, ...], section: Section) -> Program:
+        """The program for one input shape; kernels are compiled if need be. InputError as from `plan`."""
+
+        def make():
+            plan, (_, tensors) = self.plan(shape, section), self.optimised(section)
+            with self._refusals(shape), progress_bar(f"compiling kernels for {self.name}") as progress:
+                return make_program(plan, tensors, self._packed, progress=progress)
+
+        return _kept(self._programs, (shape, section), PROGRAMS_KEPT, make)
+
+    @contextmanager
+    def _refusals(self, shape: tuple[int, ...]) -> Iterator[None]:
+        """What planning refuses, as an InputError."""
+        try:
+            yield
+        except Unsupported as error:
+            raise InputError(f"{self.name} with these arguments cannot run on this machine: {error}") from None
+        except ValueError as error:
+            raise InputError(f"{self.name} cannot take an input of shape {shape}: {error}") from None
+
+
+def _kept(table: OrderedDict, key, limit: int, make: Callable):
+    """table[key], made if need be; of all keys the `limit` that were used last are kept."""
+    if key not in table:
+        table[key] = make()
+        while len(table) > limit:
+            table.popitem(last=False)
+    table.move_to_end(key)
+    return table[key]
