@@ -176,6 +176,42 @@ def plot(rows: list[dict], machine: str, path: str) -> None:
     figure.savefig(path, dpi=120)
 
 
+def _engines(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
+    """The engines that can run here: nanoinfer, its earlier version if one is given, and the peers installed."""
+    engines = ["nanoinfer"]
+    if options.before is not None:
+        if not (Path(options.before) / "nanoinfer" / "__init__.py").exists():
+            parser.error(f"{options.before}: holds no nanoinfer; pip install --no-deps --target FOLDER CHECKOUT")
+        engines.append("before")
+    for peer in options.peers:
+        try:
+            version(ENGINES[peer][0])
+            engines.append(peer)
+        except PackageNotFoundError:
+            print(f"{peer} is not installed and left out: pip install nanoinfer[bench]")
+    return engines
+
+
+def _wrong(row: dict, tolerance: float) -> list[str]:
+    """A line per engine whose error is larger than `tolerance`, or not a number."""
+    return [
+        f"{engine}: {row['model']}, batch {row['batch']}: error {result['error']:.1e}"
+        for engine, result in row["engines"].items()
+        if not result["error"] <= tolerance
+    ]
+
+
+def _summary(rows: list[dict]) -> None:
+    ratios = [best_peer(row) for row in rows]
+    if np.isfinite(ratios).all():
+        mean = statistics.geometric_mean(ratios)
+        print(f"\nagainst the faster of onnxruntime and openvino: worst {min(ratios):.2f}x, geometric mean {mean:.2f}x")
+    if all("before" in row["engines"] for row in rows):
+        gains = [row["engines"]["before"]["times_as_long"] for row in rows]
+        mean = statistics.geometric_mean(gains)
+        print(f"before / now: {min(gains):.3f} to {max(gains):.3f}, geometric mean {mean:.3f}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.models", description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS, choices=ARCHITECTURES, metavar="MODEL")
@@ -191,17 +227,7 @@ def main() -> int:
     parser.add_argument("--plot", metavar="FILE.png")
     options = parser.parse_args()
 
-    engines = ["nanoinfer"]
-    if options.before is not None:
-        if not (Path(options.before) / "nanoinfer" / "__init__.py").exists():
-            parser.error(f"{options.before}: holds no nanoinfer; pip install --no-deps --target FOLDER CHECKOUT")
-        engines.append("before")
-    for peer in options.peers:
-        try:
-            version(ENGINES[peer][0])
-            engines.append(peer)
-        except PackageNotFoundError:
-            print(f"{peer} is not installed and left out: pip install nanoinfer[bench]")
+    engines = _engines(parser, options)
     cpu = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if "model name" in line), "") \
         if Path("/proc/cpuinfo").exists() else platform.processor()  # fmt: skip
     machine = f"{cpu}, {default_threads()} cores"
@@ -217,20 +243,8 @@ def main() -> int:
                     row = compare(Setting(name, folder, batch, threads), expected, engines, options)
                     rows.append(row)
                     show(row)
-                    wrong += [
-                        f"{engine}: {name}, batch {batch}: error {result['error']:.1e}"
-                        for engine, result in row["engines"].items()
-                        if not result["error"] <= options.tolerance
-                    ]
-    ratios = [best_peer(row) for row in rows]
-    if np.isfinite(ratios).all():
-        print(f"\nagainst the faster of onnxruntime and openvino: worst {min(ratios):.2f}x, "
-              f"geometric mean {statistics.geometric_mean(ratios):.2f}x")  # fmt: skip
-    if options.before is not None:
-        gains = [row["engines"]["before"]["times_as_long"] for row in rows]
-        print(
-            f"before / now: {min(gains):.3f} to {max(gains):.3f}, geometric mean {statistics.geometric_mean(gains):.3f}"
-        )
+                    wrong += _wrong(row, options.tolerance)
+    _summary(rows)
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     if options.plot:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -62,44 +63,70 @@ def test_rows_of_fused_blocks_come_before_weights():
     assert (writer.instruction.lookahead, writer.instruction.lookahead_bytes) == (0x9000, 128)
 
 
+class Prefetch(NamedTuple):
+    """The bytes from `start` to `end` that a step prefetches ahead; end 0 if it prefetches none."""
+
+    part: Step  # the step; within a fused block, one of its products
+    start: int
+    end: int
+    later: list[Step]  # steps with tiles after it
+    of_rows: bool  # rows that a later product of the same fused block reads or writes, not weights
+    node: Node
+
+
+def prefetches(program, threads):
+    steps = [step for step in program.steps if step.regions or step.programs]
+    for number, step in enumerate(steps):
+        later = [part for part in steps[number + 1 :] if part.regions]
+        inner = [(part, own[at + 1 :]) for own in step.programs for at, part in enumerate(own) if part.regions]
+        for part, following in inner or [(step, ())]:
+            start, size = part.instruction.lookahead, part.instruction.lookahead_bytes
+            end = start + (1 if inner else threads) * size
+            rows = [stretch for other in following for stretch in other.prefetch_ranges]
+            of_rows = any(first <= start and end - LINE < first + length for first, length in rows)
+            yield Prefetch(part, start, end if size else 0, later, of_rows, step.node)
+
+
+def end_of_weights(step):
+    return step.instruction.w + step.instruction.panels * step.instruction.panel_stride
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("name", ["mobilenetv3_small_100", "resnext50_32x4d"])
 def test_prefetch_covers_single_use_weights(name, threads):
     program = create_model(name, "random:1", threads=threads).planned_for(MACHINE).program((1, 3, 224, 224))
-    views = {value: program.arena.ctypes.data + offset for value, offset in program.offsets.items()}
-    steps = [step for step in program.steps if step.regions or step.programs]
-    prefetched, read, written = [], set(), set()
-    for number, step in enumerate(steps):
-        later = [part for part in steps[number + 1 :] if part.regions]
-        inner = [(part, own[at + 1 :]) for own in step.programs for at, part in enumerate(own) if part.regions]
-        for part, behind in inner or [(step, ())]:
-            first, size = part.instruction.lookahead, part.instruction.lookahead_bytes
-            end = first + (1 if inner else threads) * size
-            rows = [stretch for other in behind for stretch in other.prefetch_ranges]
-            if any(start <= first and end - LINE < start + length for start, length in rows):
-                near = (*step.node.inputs, step.node.output)
-                owner = max((at, value) for value, at in views.items() if at <= first and value in near)[1]
-                assert end - LINE < views[owner] + value_bytes(program.shapes[owner], MACHINE)
-                (written if owner == step.node.output else read).add(owner)
-            elif size:
-                assert part.has_weights, "max pooling prefetches no weights"
-                assert any(part.instruction.w - GAP < first < _end(part) for part in later)
-                assert end - threads * LINE < max(_end(part) for part in later)
-                prefetched.append((first, end))
-    prefetched.sort()
-    for (_, end), (first, _) in zip(prefetched, prefetched[1:], strict=False):
-        assert end - threads * LINE < first, "prefetched twice"
+    ranges = []
+    for prefetch in prefetches(program, threads):
+        if prefetch.end and not prefetch.of_rows:
+            assert prefetch.part.has_weights, "max pooling prefetches no weights"
+            assert any(part.instruction.w - GAP < prefetch.start < end_of_weights(part) for part in prefetch.later)
+            assert prefetch.end - threads * LINE < max(end_of_weights(part) for part in prefetch.later)
+            ranges.append((prefetch.start, prefetch.end))
+    ranges.sort()
+    for (_, end), (start, _) in zip(ranges, ranges[1:], strict=False):
+        assert end - threads * LINE < start, "prefetched twice"
     pixels = {name: math.prod(shape[2:]) for name, shape in program.shapes.items()}
-    once = sum(_end(step) - step.instruction.w for step in steps if step.regions and pixels[step.node.output] == 1)
-    assert sum(end - first for first, end in prefetched) > once / 2
-    fused = [step.node for step in steps if step.node.op == "fused" and name.startswith("resnext")]
+    heads = [step for step in program.steps if step.regions and pixels[step.node.output] == 1]
+    once = sum(end_of_weights(step) - step.instruction.w for step in heads)
+    assert sum(end - start for start, end in ranges) > once / 2
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("name", ["mobilenetv3_small_100", "resnext50_32x4d"])
+def test_fused_blocks_prefetch_their_large_rows(name, threads):
+    program = create_model(name, "random:1", threads=threads).planned_for(MACHINE).program((1, 3, 224, 224))
+    addresses = {value: program.arena.ctypes.data + offset for value, offset in program.offsets.items()}
+    read, written = set(), set()
+    for prefetch in prefetches(program, threads):
+        if prefetch.of_rows:
+            near = (*prefetch.node.inputs, prefetch.node.output)
+            start, owner = max((at, value) for value, at in addresses.items() if at <= prefetch.start and value in near)
+            assert prefetch.end - LINE < start + value_bytes(program.shapes[owner], MACHINE)
+            (written if owner == prefetch.node.output else read).add(owner)
+    fused = [step.node for step in program.steps if step.node.op == "fused" and name.startswith("resnext")]
     large = {value for value, shape in program.shapes.items() if value_bytes(shape, MACHINE) > threads << 19}
     assert written == {node.output for node in fused} & large, "rows that fused blocks write"
     assert read >= {node.inputs[0] for node in fused} & large, "rows that fused blocks read"
-
-
-def _end(step):
-    return step.instruction.w + step.instruction.panels * step.instruction.panel_stride
 
 
 @pytest.mark.parametrize("threads", [1, 2])
