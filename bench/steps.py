@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from nanoinfer.kernels import KERNELS, family, peak
+from nanoinfer.kernels import KERNELS, family, kernel_name, peak
 from nanoinfer.kernels.jit import library
 from nanoinfer.kernels.program import WORDS
 
@@ -132,7 +132,7 @@ class Limits:
     @staticmethod
     def _table(spec, call: tuple[int, ...]) -> np.ndarray:
         table = np.zeros((1, WORDS), np.int64)
-        encode_row(table[0], library.addresses([spec])[spec], call, barrier=True)
+        encode_row(table[0], library.addresses([spec])[kernel_name(spec)], call, barrier=True)
         return table
 
     def gflops(self) -> float:

@@ -84,8 +84,8 @@ def own_layer(shape: tuple[int, int, int], machine: Machine) -> tuple[Bench, lis
     graph = net.finish(net.activation(y, "relu6", "layer"), y)
     generator, scale = np.random.default_rng(0), np.float32(2 * k**-0.5)
     tensors = {name: generator.standard_normal(s, np.float32) * scale for name, s in graph.parameters.items()}
-    numerics = replace(machine.tuning.numerics, strassen_channels=sys.maxsize)
-    machine = replace(machine, tuning=replace(machine.tuning, numerics=numerics))
+    numerics = machine.tuning.numerics._replace(strassen_channels=sys.maxsize)
+    machine = replace(machine, tuning=machine.tuning._replace(numerics=numerics))
     bench = Bench(*passes.optimise(graph, tensors), (1, m, k), threads=1, machine=machine)
     (rows,) = (rows for node, rows in bench.nodes() if node.output == "layer")
     return bench, rows

@@ -6,16 +6,17 @@ micro-kernels), `depthwise`, `attention`, `normalization`, `elementwise`, `packi
 of them.
 
 Each file states the formula, has it in NumPy (`reference`), makes calls to try it with (`example`), and has a `build`
-function that returns the Python function to compile. A *spec* is a frozen dataclass that names one variant: its fields
-are constants of the compiled code, such as the shape of a register tile. An *instruction* is a NamedTuple of int64
+function that returns the Python function to compile. A *spec* is a NamedTuple that names one variant: its fields are
+constants of the compiled code, such as the shape of a register tile. Specs of two kernels can be equal as tuples, so
+tables are by `kernel_name`. An *instruction* is a NamedTuple of int64
 words that one call reads by name; a kernel is given the address of its row in a program, where a word for the kernel
 comes first, and `instruction_reader` skips that word.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from . import (
@@ -39,8 +40,7 @@ LEADER = 6  # the calling thread, through ctypes
 WORKER = 4  # the other threads of a team, through ctypes
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """One row of KERNELS.
 
     `spec` is the class of its variants and `build(spec)` the Python function of one, which takes `arity` int64.
@@ -115,9 +115,9 @@ def family(spec) -> str:
     return _NAMES[type(spec)]
 
 
+@functools.lru_cache(maxsize=None, typed=True)  # by the type of the spec, too
 def kernel_name(spec) -> str:
     """Matmul(14, 2, 16, "piecewise", "taps") -> "matmul_14x2x16_piecewise_taps_f32"."""
-    fields = vars(spec).values()
-    sizes = "x".join(str(field) for field in fields if isinstance(field, int))
-    words = (field for field in fields if isinstance(field, str))
+    sizes = "x".join(str(field) for field in spec if isinstance(field, int))
+    words = (field for field in spec if isinstance(field, str))
     return "_".join([family(spec), *filter(None, [sizes]), *words, "f32"])

@@ -9,7 +9,6 @@ where they lie, gives the output. All of it stays in L1 and L2.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -18,8 +17,7 @@ from .program import bits
 from .simd import PARTIALS
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     mr: int  # queries of a tile, at most the number of tokens
     nr: int  # vectors of keys, then of value channels
     lanes: int

@@ -28,7 +28,6 @@ next one, which may be the next product's first (`next_panel`); the tiles after 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 
@@ -120,8 +119,7 @@ class TileCall(NamedTuple):
     prefetch_end: int  # from here on tiles prefetch their own weights, which are in L1 already
 
 
-@dataclass(frozen=True)
-class LoopNest:
+class LoopNest(NamedTuple):
     """The kernel around all micro-kernels: one for every machine, since whatever varies is in its records."""
 
 

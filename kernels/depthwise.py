@@ -18,7 +18,6 @@ result is the same unless a weight is infinite). Rows of taps beyond the image a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +28,7 @@ from .simd.activation import epilogue
 GROUPS = (1, 2, 4, 8)  # channels of a group that the kernel takes
 
 
-@dataclass(frozen=True)
-class Depthwise:
+class Depthwise(NamedTuple):
     window: int  # taps in each direction
     stride: int
     padding: int

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +15,7 @@ import numpy as np
 from .simd.activation import epilogue
 
 
-@dataclass(frozen=True)
-class Elementwise:
+class Elementwise(NamedTuple):
     lanes: int
     variant: str  # of the activation
 
@@ -111,8 +109,7 @@ def build(spec: Elementwise):
     return elementwise
 
 
-@dataclass(frozen=True)
-class StrassenSums:
+class StrassenSums(NamedTuple):
     lanes: int
 
 

@@ -16,7 +16,7 @@ registers gives 28 multiply-adds for 2 vector loads and 14 broadcast loads, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +26,7 @@ from .simd import CACHE_LINE
 from .simd.activation import epilogue
 
 
-@dataclass(frozen=True)
-class Matmul:
+class Matmul(NamedTuple):
     """`form` says which loops and which epilogue there are:
 
     pointwise: a single tap, so no loop over taps;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +10,7 @@ from .program import bits
 from .simd import PARTIALS
 
 
-@dataclass(frozen=True)
-class LayerNorm:
+class LayerNorm(NamedTuple):
     """One kernel for all machines: its vectors are 16 floats everywhere, so the partial sums are the same."""
 
 

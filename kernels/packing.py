@@ -13,14 +13,12 @@ instead: each quarter as often as its coefficient says (`sum_of_quarters`).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Packing:
+class Packing(NamedTuple):
     """One kernel for all machines: the width of a micro-panel is in the instruction."""
 
 
@@ -124,8 +122,7 @@ def build(_: Packing):
     return packing
 
 
-@dataclass(frozen=True)
-class GateWeights:
+class GateWeights(NamedTuple):
     lanes: int
 
 

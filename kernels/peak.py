@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +10,7 @@ PEAK_FACTOR, PEAK_SUMMAND = np.float32(0.5), np.float32(1.0)
 READ_MR = 8  # vectors of a tile of sums: enough loads under way for any core
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(NamedTuple):
     chains: int  # accumulators: enough to hide the latency of a multiply-add on every unit
     lanes: int
 
@@ -41,8 +39,7 @@ def build_peak(spec: Peak):
     return peak
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(NamedTuple):
     lanes: int
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +11,7 @@ from .program import bits
 from .simd import PARTIALS
 
 
-@dataclass(frozen=True)
-class MaxPool:
+class MaxPool(NamedTuple):
     mr: int  # pixels
     nr: int  # vectors of channels
     lanes: int
@@ -64,8 +62,7 @@ def build_max(spec: MaxPool):
     return max_pool
 
 
-@dataclass(frozen=True)
-class AveragePool:
+class AveragePool(NamedTuple):
     lanes: int
 
 

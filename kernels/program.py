@@ -8,7 +8,6 @@ it is alone. A team's memory is a few 128-byte lines, so that no thread spins on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -103,8 +102,7 @@ def _interpreter():
     return interpret
 
 
-@dataclass(frozen=True)
-class ThreadProgram:
+class ThreadProgram(NamedTuple):
     """An instruction in which each thread interprets a program of its own, as if it were alone, without barriers.
 
     Rows or pixels pass through several kernels while they are in the thread's cache.
@@ -125,8 +123,7 @@ def build_thread_program(_: ThreadProgram):
     return thread_program
 
 
-@dataclass(frozen=True)
-class Leader:
+class Leader(NamedTuple):
     """Thread 0, the caller: give a job to the team, interpret it, return when all have."""
 
 
@@ -145,8 +142,7 @@ def build_leader(_: Leader):
     return leader
 
 
-@dataclass(frozen=True)
-class Worker:
+class Worker(NamedTuple):
     """Any other thread: interpret every job; return after `spin_limit` polls without one."""
 
 

@@ -9,7 +9,7 @@ are constants within instructions. The weights are few and soon in L1, so the ke
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ from .packing import reference as packed
 from .simd.activation import epilogue
 
 
-@dataclass(frozen=True)
-class Stem:
+class Stem(NamedTuple):
     mr: int  # pixels
     nr: int  # vectors of output channels
     lanes: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class InputError(ValueError):
@@ -33,5 +32,7 @@ def printable(value, limit: int = 160) -> str:
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str, count: int = 3) -> str:
     """The second half of a message about an unknown name: up to `count` near ones of `known`, or else `otherwise`."""
+    from difflib import get_close_matches  # here, since it takes a millisecond of every start
+
     nearest = get_close_matches(name, list(known), count, 0.4)
     return f"did you mean {', '.join(nearest)}?" if nearest else otherwise

@@ -41,12 +41,12 @@ ACTIVATIONS = [None, "relu", "relu6", "hard_swish", "scaled_hard_swish", "hard_s
 
 def tuned(machine, **changes):
     """A machine with other constants in its tuning."""
-    return replace(machine, tuning=replace(machine.tuning, **changes))
+    return replace(machine, tuning=machine.tuning._replace(**changes))
 
 
 def with_numerics(machine, **changes):
     """A machine with other constants among those that decide bits."""
-    return tuned(machine, numerics=replace(machine.tuning.numerics, **changes))
+    return tuned(machine, numerics=machine.tuning.numerics._replace(**changes))
 
 
 def unfused(machine):

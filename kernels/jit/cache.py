@@ -10,7 +10,6 @@ import hashlib
 import os
 import stat
 import sys
-import tempfile
 import warnings
 from functools import cache
 from importlib.util import find_spec
@@ -121,6 +120,8 @@ def read(name: str) -> bytes | None:
 
 def write(name: str, content: bytes) -> None:
     """Under a temporary name, then renamed: other processes see all of a file or nothing."""
+    import tempfile  # here, since a start with all kernels in the cache does without
+
     path, temporary = folder(), None
     if path is None:
         return

@@ -11,7 +11,7 @@ from .. import KERNELS, family, kernel_name
 from . import cache, elf
 
 _lock = threading.RLock()
-_addresses: dict[object, int] = {}  # by spec
+_addresses: dict[str, int] = {}  # by kernel name
 _engines = []  # they own what LLVM has loaded
 
 
@@ -25,26 +25,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-def addresses(specs: Iterable, progress: Callable[[int, int], None] | None = None) -> dict[object, int]:
-    """{spec: address of its native code}, compiled if need be.
+def addresses(specs: Iterable, progress: Callable[[int, int], None] | None = None) -> dict[str, int]:
+    """{kernel name: address of its native code} for all specs, compiled if need be.
 
     `progress(done, total)` is called around each compilation, and not at all when everything is loaded from cache.
     """
     with _lock:
-        wanted = list(dict.fromkeys(specs))
-        missing = [spec for spec in wanted if spec not in _addresses]
-        objects = {spec: _read(spec) for spec in missing}
-        absent = [spec for spec in missing if objects[spec] is None]
+        wanted = {kernel_name(spec): spec for spec in specs}
+        objects = {name: _read(name) for name in wanted if name not in _addresses}
+        absent = [wanted[name] for name, found in objects.items() if found is None]
         if absent:
             objects.update(_compile(absent, progress))
         if objects:
             _load(objects)
-        return {spec: _addresses[spec] for spec in wanted}
+        return {name: _addresses[name] for name in wanted}
 
 
 def function(spec) -> Callable[..., int]:
     """A kernel as a Python callable of int64 arguments; the GIL is released while it runs."""
-    address = addresses([spec])[spec]
+    address = addresses([spec])[kernel_name(spec)]
     arity = KERNELS[family(spec)].arity
     native = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_int64] * (2 + arity))(address)
     unused = ctypes.create_string_buffer(16)  # Numba's calling convention: a result and an exception, never written to
@@ -57,33 +56,33 @@ def function(spec) -> Callable[..., int]:
     return call
 
 
-def _compile(specs: list, progress: Callable[[int, int], None] | None = None) -> dict[object, tuple[str, bytes]]:
-    """{spec: (symbol, object code)}, without any reference to Python; written to the cache, too."""
+def _compile(specs: list, progress: Callable[[int, int], None] | None = None) -> dict[str, tuple[str, bytes]]:
+    """{kernel name: (symbol, object code)}, without any reference to Python; written to the cache, too."""
     from .compiler import compile_settings, object_code
 
     compiled, progress = {}, progress or (lambda done, total: None)
     with compile_settings():
         for spec in specs:
             progress(len(compiled), len(specs))
-            kernel = KERNELS[family(spec)]
+            kernel, name = KERNELS[family(spec)], kernel_name(spec)
             python = kernel.build(spec)
             # Numba derives symbols from these names: two variants must never share one.
-            python.__name__ = python.__qualname__ = kernel_name(spec)
-            compiled[spec] = symbol, code = object_code(python, kernel.arity)
-            cache.write(kernel_name(spec), symbol.encode() + b"\n" + code)
+            python.__name__ = python.__qualname__ = name
+            compiled[name] = symbol, code = object_code(python, kernel.arity)
+            cache.write(name, symbol.encode() + b"\n" + code)
     progress(len(compiled), len(specs))
     return compiled
 
 
-def _read(spec) -> tuple[str, bytes] | None:
-    content = cache.read(kernel_name(spec))
+def _read(name: str) -> tuple[str, bytes] | None:
+    content = cache.read(name)
     if content is None:
         return None
     symbol, code = content.split(b"\n", 1)
     return symbol.decode(), code
 
 
-def _load(objects: dict[object, tuple[str, bytes]]) -> None:
+def _load(objects: dict[str, tuple[str, bytes]]) -> None:
     loaded = elf.load(objects.values())
     if loaded is None:
         loaded = _load_with_llvm(objects.values())

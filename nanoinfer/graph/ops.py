@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -233,8 +233,7 @@ def _add_shape(shapes, tensors, attributes):
     return shapes[0]
 
 
-@dataclass(frozen=True)
-class Op:
+class Op(NamedTuple):
     """The meaning of an operator.
 
     shape: (input shapes, {role: tensor shape}, attributes) -> output shape; ValueError if they do not fit together.

@@ -10,7 +10,7 @@ Read `step` (a Step, and the Context that lowering functions ask), `layout` (whe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..graph import Node
 from ..machine import Machine
@@ -21,8 +21,7 @@ from .step import Context, Shapes, Step, Unsupported, add_bytes
 __all__ = ["LOWERINGS", "Context", "Lowering", "Shapes", "Step", "Unsupported", "lower"]
 
 
-@dataclass(frozen=True)
-class Lowering:
+class Lowering(NamedTuple):
     """How one operator is computed, what memory it needs, and what it costs.
 
     `lower(node, context)` gives its steps. An operator that computes nothing has `view` instead: `view(node, shape, x)`

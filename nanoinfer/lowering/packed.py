@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -52,8 +51,7 @@ class PackKey(NamedTuple):
     first: int = 0  # the first of the output channels
 
 
-@dataclass(frozen=True)
-class PackRequest:
+class PackRequest(NamedTuple):
     """A weight to be packed: see kernels/packing.py.
 
     `source` is called just before it is packed, so that few unpacked weights exist at once. With `coefficients`, a sum

@@ -21,7 +21,7 @@ errors, and an infinity or NaN in one of them may reach both, as NaN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -143,8 +143,7 @@ def thread_steps(node: Node, context: Context, first_row: int = 0) -> list[Step]
     return _steps(node, context, pairing, pairing.units, pairing.panels)
 
 
-@dataclass(frozen=True)
-class Pairing:
+class Pairing(NamedTuple):
     """Which pixels of x and y are pairs. A unit of pairs stays together where threads or passes share them."""
 
     x: TensorView
@@ -229,8 +228,7 @@ def _pass(node: Node, context: Context, pairing: Pairing, units: range, panels: 
     return [first, *(_multiply(node, context, views, panels, number) for number in range(len(MULTIPLIES)))]
 
 
-@dataclass(frozen=True)
-class _Views:
+class _Views(NamedTuple):
     """Where the operands and the results of a pass lie."""
 
     pairing: Pairing

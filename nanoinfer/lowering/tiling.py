@@ -8,7 +8,6 @@ micro-kernel reads). kernels/convolution.py says what micro-panels, regions, run
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -21,8 +20,7 @@ from .layout import TensorView, ceil_div, round_up
 NO_OFFSETS = np.zeros(0, np.int64)
 
 
-@dataclass(frozen=True)
-class ConvProblem:
+class ConvProblem(NamedTuple):
     """One product (M pixels, N output channels, K input channels of a group).
 
     Without a weight (max pooling) each output channel reads its own input channel.

@@ -7,11 +7,11 @@ are the shape of a register tile. Shares are fractions of a cache's size.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Numerics:
+class Numerics(NamedTuple):
     """Constants that decide bits. They have one value for all machines, since the same bits are promised everywhere.
 
     (Rules without a constant decide bits, too: where a gate scales weights, which groups are narrow, what is a patch.)
@@ -28,19 +28,18 @@ class Numerics:
     strassen_neighbours_from: int = 128  # pixels of an image from which on a pair is two neighbours
 
 
-@dataclass(frozen=True)
-class Tuning:
+class Tuning(NamedTuple):
     """How networks are planned. Each default was measured on an AMD EPYC of the Zen 4 generation (AVX-512, 32 vector
     registers, 1 MiB of L2 a core, 2 virtual cores), float32, on the networks of the README."""
 
     # Register tiles. Most pixels of a tile, by its vectors: accumulators, a vector of weights for each of nr and one
     # broadcast have to fit the registers. Seven, not eight, of three vectors: that divides images of 14 and 28 rows, so
     # there is one kernel fewer to compile.
-    matmul_mr: Mapping[int, int] = field(default_factory=lambda: {1: 14, 2: 14, 3: 7, 4: 6, 5: 5})
-    pool_mr: Mapping[int, int] = field(default_factory=lambda: {1: 8, 2: 8})
+    matmul_mr: Mapping[int, int] = MappingProxyType({1: 14, 2: 14, 3: 7, 4: 6, 5: 5})
+    pool_mr: Mapping[int, int] = MappingProxyType({1: 8, 2: 8})
     # By the weights of a row of taps, window * group: accumulators, these weights, a pixel and its shuffled copy have
     # to fit. `depthwise_mr_otherwise` for all others.
-    depthwise_mr: Mapping[int, int] = field(default_factory=lambda: {3: 14, 5: 14, 6: 14, 7: 7, 12: 7})
+    depthwise_mr: Mapping[int, int] = MappingProxyType({3: 14, 5: 14, 6: 14, 7: 7, 12: 7})
     depthwise_mr_otherwise: int = 4
     attention_tile: tuple[int, int] = (6, 4)  # (mr, nr)
     peak_chains: int = 24  # accumulators of the kernel that measures the peak
@@ -87,8 +86,7 @@ class Tuning:
 
 AVX512 = Tuning()
 # 16 registers. Register tiles are those that fit; all else is not yet measured there, and as on AVX-512.
-SIXTEEN_REGISTERS = replace(
-    AVX512,
+SIXTEEN_REGISTERS = AVX512._replace(
     matmul_mr={1: 12, 2: 6, 3: 4, 4: 2},
     pool_mr={1: 8, 2: 6},
     depthwise_mr={3: 8, 5: 8, 6: 6, 7: 8},

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import runtime
 from ..graph import Graph, ops
+from ..kernels import kernel_name
 from ..kernels.jit import library
 from ..kernels.packing import Packing
 from ..kernels.program import BARRIER, WORDS
@@ -191,7 +192,7 @@ def _pack(staging: Staging, plan: Plan) -> None:
     """Pack staged weights on the thread team, a few at a time, so that their sources can go before the next come."""
     if not staging.requests:
         return
-    kernel, threads = library.addresses([Packing()])[Packing()], plan.shards * plan.threads
+    kernel, threads = library.addresses([Packing()])[kernel_name(Packing())], plan.shards * plan.threads
     weights, table, size = [], [], 0
     for number, request in enumerate(staging.requests, 1):
         weights.append(np.ascontiguousarray(request.source()))

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..graph import Graph
 from ..lowering import LOWERINGS, Shapes
@@ -39,8 +39,7 @@ def assign_offsets(sizes: dict[str, int], lifetimes: dict[str, tuple[int, int]])
     return offsets, max((offsets[name] + sizes[name] for name in sizes), default=0)
 
 
-@dataclass(frozen=True)
-class Memory:
+class Memory(NamedTuple):
     """One shard's part of the arena: offsets and sizes in bytes."""
 
     offsets: dict[str, int]  # of values
@@ -56,8 +55,7 @@ class Memory:
         return self.bytes - self.threads * self.thread_workspace_bytes
 
 
-@dataclass(frozen=True)
-class Buffers:
+class Buffers(NamedTuple):
     """What a shard needs memory for; sizes are in bytes."""
 
     values: dict[str, int]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..kernels import convolution
+from ..kernels import convolution, kernel_name
 from ..kernels.program import BARRIER, INSTRUCTION, KERNEL, WORDS
 from ..lowering import Step
 from ..lowering.layout import TensorView
@@ -98,12 +98,12 @@ def encode_row(row: np.ndarray, kernel: int, instruction: tuple[int, ...], barri
 
 
 class Encoder:
-    """Steps to rows, with the addresses of `kernels` by spec.
+    """Steps to rows, with the addresses of `kernels` by name.
 
     `tables` collects what rows point to, `input_rows` the rows that read value `input`.
     """
 
-    def __init__(self, kernels: Mapping[object, int], input: str | None = None):
+    def __init__(self, kernels: Mapping[str, int], input: str | None = None):
         self.kernels, self.input, self.tables, self.input_rows = kernels, input, [], []
 
     def fill(self, table: np.ndarray, steps: list[Step]) -> None:
@@ -116,7 +116,7 @@ class Encoder:
             if step.programs:
                 programs = self._keep([self._program(program) for program in step.programs])
                 instruction = instruction._replace(programs=programs)
-            encode_row(row, self.kernels[step.spec], instruction, step.barrier)
+            encode_row(row, self.kernels[kernel_name(step.spec)], instruction, step.barrier)
         reading = [number for number, step in enumerate(steps) if step.regions and self.input in step.node.inputs]
         if reading:
             rows = np.array(reading)
@@ -129,7 +129,8 @@ class Encoder:
 
     def _region(self, tiled: TiledRegion) -> tuple[int, ...]:
         """A Region and its TileLoops, with addresses."""
-        full, edge = self.kernels[tiled.full_spec], self.kernels[tiled.edge_spec] if tiled.edge_spec else 0
+        full = self.kernels[kernel_name(tiled.full_spec)]
+        edge = self.kernels[kernel_name(tiled.edge_spec)] if tiled.edge_spec else 0
         region, loops = tiled.region._replace(full_kernel=full, edge_kernel=edge), tiled.loops
         if tiled.stem_offsets.size:
             loops = loops._replace(stem_offsets=self._keep(tiled.stem_offsets))

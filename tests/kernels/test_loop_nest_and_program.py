@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from nanoinfer.kernels import convolution, elementwise, packing, peak, program
+from nanoinfer.kernels import convolution, elementwise, kernel_name, packing, peak, program
 from nanoinfer.kernels.jit import library
 from nanoinfer.kernels.matmul import Matmul
 from nanoinfer.kernels.simd.activation import code
@@ -25,7 +25,8 @@ def test_loop_nest_by_hand():
     kernels = library.addresses(specs)
     region = blank(
             convolution.Region,
-        full_kernel=kernels[specs[0]], edge_kernel=kernels[specs[1]], run_tiles=3, full_tiles=2, runs=rows,
+        full_kernel=kernels[kernel_name(specs[0])], edge_kernel=kernels[kernel_name(specs[1])],
+        run_tiles=3, full_tiles=2, runs=rows,
         x_run_stride=length * x_pixel, x_tile_stride=mr * x_pixel, y_run_stride=length * y_pixel,
         y_tile_stride=mr * y_pixel,
     )  # fmt: skip
@@ -74,7 +75,7 @@ def test_barrier_between_steps_and_timestamps(threads):
             x=values[step, 1:].ctypes.data, x_pixel_stride=64, shift=one.ctypes.data, y=values[step + 1].ctypes.data,
             y_pixel_stride=64, images=1, pixels=pixels + steps - step - 1, vectors=1, activation=code(None),
         )  # fmt: skip
-        table[step, 0], table[step, 1 : 1 + len(call)] = library.addresses([spec])[spec], call
+        table[step, 0], table[step, 1 : 1 + len(call)] = library.addresses([spec])[kernel_name(spec)], call
         table[step, -1] = 1
     team = runtime.team(threads)
     for _ in range(20):
