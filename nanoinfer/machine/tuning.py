@@ -7,7 +7,6 @@ are the shape of a register tile. Shares are fractions of a cache's size.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
 
@@ -35,11 +34,11 @@ class Tuning(NamedTuple):
     # Register tiles. Most pixels of a tile, by its vectors: accumulators, a vector of weights for each of nr and one
     # broadcast have to fit the registers. Seven, not eight, of three vectors: that divides images of 14 and 28 rows, so
     # there is one kernel fewer to compile.
-    matmul_mr: Mapping[int, int] = MappingProxyType({1: 14, 2: 14, 3: 7, 4: 6, 5: 5})
-    pool_mr: Mapping[int, int] = MappingProxyType({1: 8, 2: 8})
+    matmul_mr: Mapping[int, int] = {1: 14, 2: 14, 3: 7, 4: 6, 5: 5}
+    pool_mr: Mapping[int, int] = {1: 8, 2: 8}
     # By the weights of a row of taps, window * group: accumulators, these weights, a pixel and its shuffled copy have
     # to fit. `depthwise_mr_otherwise` for all others.
-    depthwise_mr: Mapping[int, int] = MappingProxyType({3: 14, 5: 14, 6: 14, 7: 7, 12: 7})
+    depthwise_mr: Mapping[int, int] = {3: 14, 5: 14, 6: 14, 7: 7, 12: 7}
     depthwise_mr_otherwise: int = 4
     attention_tile: tuple[int, int] = (6, 4)  # (mr, nr)
     peak_chains: int = 24  # accumulators of the kernel that measures the peak
