@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +79,8 @@ def _load_and_check(network: str, graph: Graph, source: str | Path | Mapping) ->
 
 def _check(source: str, expected: Shapes, found: Shapes) -> None:
     """InputError with every tensor that is missing, left over or of another shape."""
+    from difflib import get_close_matches  # here, since it takes a millisecond of every start
+
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
     misshapen = [name for name in expected if name in found and found[name] != expected[name]]
