@@ -7,7 +7,7 @@ pixel p and channel o, a sum over taps (ky, kx) and over k, the input channels o
 
 They differ in the innermost step alone: the *micro-kernel* (matmul.py, stem.py, pooling.py), which holds `mr` pixels of
 `nr` vectors of output channels in registers and walks taps and k. This file holds the loops around it, which give it
-pixels and micro-panels, and the cutting of an image's border into regions.
+pixels and micro-panels; nanoinfer/lowering/tiling.py cuts the output into regions and tiles.
 
 *Micro-panels.* The weights of nr vectors of output channels lie side by side in the order in which a micro-kernel reads
 them (packing.py), as one stream.

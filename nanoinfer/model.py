@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 LARGEST_ARGUMENT = 100_000  # of what an architecture takes as a number: blocks, channels, pixels
 
-
 _models: weakref.WeakSet[Model] = weakref.WeakSet()
 
 
@@ -107,9 +106,7 @@ class Model:
         head = graph.producers()[graph.outputs[0]]
         self.classes = tensors[head.tensors["weight"]].shape[0]
         self._lock, self._busy = threading.RLock(), False
-        self._sections = Sections(
-            self.name, graph, tensors, threads, machine=self.machine, pass_count=pass_count
-        )  # fmt: skip
+        self._sections = Sections(self.name, graph, tensors, threads, machine=self.machine, pass_count=pass_count)
         _models.add(self)
 
     @property

@@ -109,9 +109,7 @@ class Context(NamedTuple):
         """Address of one value a channel along the last axis, zeros up to whole vectors."""
         width = round_up(values.shape[-1], self.machine.lanes)
         edges = [(0, 0)] * (values.ndim - 1) + [(0, width - values.shape[-1])]
-        return self.staging.constant(
-            (*key, self.machine.lanes), lambda: np.pad(values.astype(np.float32), edges)
-        )  # fmt: skip
+        return self.staging.constant((*key, self.machine.lanes), lambda: np.pad(values.astype(np.float32), edges))
 
 
 def add_bytes(node: Node, context: Context, steps: list[Step]) -> None:

@@ -144,7 +144,7 @@ def thread_steps(node: Node, context: Context, first_row: int = 0) -> list[Step]
 
 
 class Pairing(NamedTuple):
-    """Which pixels of x and y are pairs. A unit of pairs stays together where threads or passes share them."""
+    """Which pixels of x and y are pairs. A unit of pairs stays together where threads or chunks divide them."""
 
     x: TensorView
     y: TensorView
@@ -193,22 +193,23 @@ class Pairing(NamedTuple):
         return TensorView((1, view.channels, 1, pairs), address, pairs * stride, pairs * stride, stride)
 
 
-def _part(whole: range, number: int, shares: int) -> range:
-    return range(*(whole.start + len(whole) * at // shares for at in (number, number + 1)))
+def _part(whole: range, number: int, count: int) -> range:
+    """Part `number` of `count`, as equal as they come."""
+    return range(*(whole.start + len(whole) * at // count for at in (number, number + 1)))
 
 
 def _steps(node: Node, context: Context, pairing: Pairing, units: range, panels: range) -> list[Step]:
     """One thread's steps for some units and some micro-panels of each half of the channels.
 
-    As many units go together as have room for their sums.
+    As many units as have room for their sums go together, as a chunk.
     """
-    passes = ceil_div(len(units), pairing.most_units) if panels else 0
-    shares = (_part(units, number, passes) for number in range(passes))
-    return [step for share in shares for step in _pass(node, context, pairing, share, panels)]
+    count = ceil_div(len(units), pairing.most_units) if panels else 0
+    chunks = (_part(units, number, count) for number in range(count))
+    return [step for chunk in chunks for step in _chunk_steps(node, context, pairing, chunk, panels)]
 
 
-def _pass(node: Node, context: Context, pairing: Pairing, units: range, panels: range) -> list[Step]:
-    """The sums and the seven products of some units and micro-panels."""
+def _chunk_steps(node: Node, context: Context, pairing: Pairing, units: range, panels: range) -> list[Step]:
+    """The sums and the seven products of a chunk of units and some micro-panels."""
     even, odd = (pairing.pixels(pairing.x, units, at) for at in (0, 1))
     pairs, stride = even.shape[3], 2 * pairing.x.pixel_stride
     sums = even._replace(
@@ -229,7 +230,7 @@ def _pass(node: Node, context: Context, pairing: Pairing, units: range, panels: 
 
 
 class _Views(NamedTuple):
-    """Where the operands and the results of a pass lie."""
+    """Where the operands and the results of a chunk lie."""
 
     pairing: Pairing
     units: range
@@ -275,8 +276,6 @@ def _multiply(node: Node, context: Context, views: _Views, panels: range, number
     key = PackKey(node.tensors["weight"], ("strassen", number), out, pairing.panel_width)
     packed = context.staging.weight(PackRequest(key, (out, k, 1, 1), lambda: weight, multiply.b))
     first = panels.start * pairing.panel_width
-    weights, part = (
-        loop_nest.PackedAddress(packed + 4 * first * k),
-        Panels(context.machine.tuning.panel_nr, context.machine.lanes, len(panels)),
-    )
+    weights = loop_nest.PackedAddress(packed + 4 * first * k)
+    part = Panels(context.machine.tuning.panel_nr, context.machine.lanes, len(panels))
     return loop_nest.product_step(problem, context, part, weights, half * out + first, parallel_n=True)

@@ -79,7 +79,7 @@ def buffers(graph: Graph, shapes: Shapes, machine: Machine, threads: int, in_pla
         _delay_reuse(values | {_workspace(name): size for name, size in workspaces.items()}, lifetimes, machine)
     # A thread's workspace stays where it is from the first step to the last: what the thread wrote there is in its own
     # cache, while memory that another thread wrote last has to be fetched from that one's.
-    lifetimes[THREAD_WORKSPACES] = -1, len(graph.nodes)
+    lifetimes[THREAD_WORKSPACES] = BEFORE, len(graph.nodes)
     return Buffers(values, workspaces, round_up(thread_bytes, ALIGNMENT), lifetimes)
 
 

@@ -34,8 +34,8 @@ class Program:
     """A compiled plan for one input shape.
 
     The threads share every image, in one table (steps, words); or the batch is cut into shards, and there are `shards`
-    tables and parts of the arena. Offsets and views are those of the first shard. The input is read
-    where the caller holds it if `input_rows` is not empty, and copied into the arena otherwise.
+    tables and parts of the arena. Offsets and views are those of the first shard. The input is read where the caller
+    holds it if `input_rows` is not empty, and copied into the arena otherwise.
     """
 
     table: np.ndarray  # int64 (steps, WORDS) or (shards, steps, WORDS)
