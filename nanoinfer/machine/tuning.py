@@ -59,6 +59,10 @@ class Tuning(NamedTuple):
     block_bytes: int = 256 << 10  # of input pixels in an L2 block; of a band of rows in depthwise convolution
 
     # Prefetch.
+    # Bytes by which a product's prefetches go on with each step over k, where weights of a later step are pending, and
+    # where none are: what comes in faster than memory delivers occupies the line fill buffers, and the core waits.
+    prefetch_step: int = 64
+    slowest_prefetch_step: int = 8
     prefetch_output_above: float = 0.25  # of L2: larger outputs are evicted before they are written again
     prefetch_rows_above: float = 0.5  # of the threads' L2: larger inputs and outputs of fused blocks lie in L3
     lookahead_gap: int = 16 << 10  # bytes between two weights that are prefetched as one range
@@ -91,6 +95,7 @@ SIXTEEN_REGISTERS = AVX512._replace(
     depthwise_mr={3: 8, 5: 8, 6: 6, 7: 8},
     attention_tile=(6, 2),
     peak_chains=12,
+    prefetch_step=24,  # a step over k takes half the time
 )
 
 # By vector registers: AVX-512 and NEON have 32, AVX2 and SSE 16.
