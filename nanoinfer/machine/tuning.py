@@ -36,10 +36,8 @@ class Tuning(NamedTuple):
     # there is one kernel fewer to compile.
     matmul_mr: Mapping[int, int] = {1: 14, 2: 14, 3: 7, 4: 6, 5: 5}
     pool_mr: Mapping[int, int] = {1: 8, 2: 8}
-    # By the weights of a row of taps, window * group: accumulators, these weights, a pixel and its shuffled copy have
-    # to fit. `depthwise_mr_otherwise` for all others.
-    depthwise_mr: Mapping[int, int] = {3: 14, 5: 14, 6: 14, 7: 7, 12: 7}
-    depthwise_mr_otherwise: int = 4
+    depthwise_mr: int = 14  # most pixels of a tile of depthwise convolution
+    grouped_mr: int = 8  # and of one with narrow groups, whose shuffled inputs need registers, too
     attention_tile: tuple[int, int] = (6, 4)  # (mr, nr)
     peak_chains: int = 24  # accumulators of the kernel that measures the peak
 
@@ -92,7 +90,6 @@ AVX512 = Tuning()
 SIXTEEN_REGISTERS = AVX512._replace(
     matmul_mr={1: 12, 2: 6, 3: 4, 4: 2},
     pool_mr={1: 8, 2: 6},
-    depthwise_mr={3: 8, 5: 8, 6: 6, 7: 8},
     attention_tile=(6, 2),
     peak_chains=12,
     prefetch_step=24,  # a step over k takes half the time
