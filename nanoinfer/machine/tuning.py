@@ -29,7 +29,8 @@ class Numerics(NamedTuple):
 
 class Tuning(NamedTuple):
     """How networks are planned. Each default was measured on an AMD EPYC of the Zen 4 generation (AVX-512, 32 vector
-    registers, 1 MiB of L2 a core, 2 virtual cores), float32, on the networks of the README."""
+    registers, 1 MiB of L2 a core, 2 virtual cores), float32, on the networks of the README; those of prefetches and of
+    depthwise tiles on an Intel Xeon of the Emerald Rapids generation (2 MiB of L2)."""
 
     # Register tiles. Most pixels of a tile, by its vectors: accumulators, a vector of weights for each of nr and one
     # broadcast have to fit the registers. Seven, not eight, of three vectors: that divides images of 14 and 28 rows, so
@@ -85,15 +86,20 @@ class Tuning(NamedTuple):
     numerics: Numerics = Numerics()
 
 
-AVX512 = Tuning()
-# 16 registers. Register tiles are those that fit; all else is not yet measured there, and as on AVX-512.
-SIXTEEN_REGISTERS = AVX512._replace(
-    matmul_mr={1: 12, 2: 6, 3: 4, 4: 2},
-    pool_mr={1: 8, 2: 6},
-    attention_tile=(6, 2),
-    peak_chains=12,
-    prefetch_step=24,  # a step over k takes half the time
+DOUBLE_PUMPED = Tuning()
+AVX512 = DOUBLE_PUMPED
+# 16 registers. A step over k takes half the time of one of 32 registers, so memory delivers half as much in it.
+AVX2 = AVX512._replace(
+    matmul_mr={1: 12, 2: 6, 3: 4, 4: 2}, pool_mr={1: 8, 2: 6}, attention_tile=(6, 2), peak_chains=12, prefetch_step=24
 )
+# Not measured: register tiles are those that fit, and all else is as on the machine whose registers are as many.
+SSE, NEON = AVX2, AVX512
 
-# By vector registers: AVX-512 and NEON have 32, AVX2 and SSE 16.
-TUNINGS: dict[int, Tuning] = {32: AVX512, 16: SIXTEEN_REGISTERS}
+# By (lanes, registers, double-pumped). `python -m bench.tune` measures such a table.
+TUNINGS: dict[tuple[int, int, bool], Tuning] = {
+    (16, 32, True): DOUBLE_PUMPED,
+    (16, 32, False): AVX512,
+    (8, 16, False): AVX2,
+    (4, 16, False): SSE,
+    (4, 32, False): NEON,
+}
