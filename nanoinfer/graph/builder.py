@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .ir import INPUT, Graph, Node, Value
+from .windows import SAME
 
 
 class Builder:
@@ -82,11 +83,15 @@ class Builder:
         return value
 
     def conv2d(self, x, name, channels, window, *, stride=1, padding=None, groups=1, bias=False) -> Value:
-        """torch.nn.Conv2d; weight (channels, in / groups, window, window); padding None means (window - 1) // 2."""
+        """torch.nn.Conv2d; weight (channels, in / groups, window, window).
+
+        padding: pixels, SAME (see `windows`), or None for (window - 1) // 2.
+        """
         tensors = {"weight": self.parameter(f"{name}.weight", channels, x.channels // groups, window, window)}
         if bias:
             tensors["bias"] = self.parameter(f"{name}.bias", channels)
-        padding = (window - 1) // 2 if padding is None else padding
+        if padding is None or (padding == SAME and stride == 1 and window % 2):  # the same at every size
+            padding = (window - 1) // 2
         return self.add("conv2d", [x], channels, name, tensors, stride=stride, padding=padding, groups=groups)
 
     def batch_norm(self, x, name, eps=1e-5) -> Value:
@@ -131,6 +136,18 @@ class Builder:
     def max_pool2d(self, x, name, window, stride, padding) -> Value:
         """torch.nn.MaxPool2d with a square window; padding counts as -inf."""
         return self.add("max_pool2d", [x], x.channels, name, window=window, stride=stride, padding=padding)
+
+    def average_pool2d(self, x, name, window) -> Value:
+        """torch.nn.AvgPool2d(window): the means of squares that lie side by side; (N, C, H, W) -> (N, C, H/w, W/w)."""
+        return self.add("average_pool2d", [x], x.channels, name, window=window, stride=window)
+
+    def blur_pool2d(self, x, name, stride, window=3) -> Value:
+        """timm's BlurPool2d: every `stride`th pixel of the image under a binomial filter, its border reflected."""
+        return self.add("blur_pool2d", [x], x.channels, name, window=window, stride=stride)
+
+    def global_max_pool(self, x, name) -> Value:
+        """Maximum over H and W, kept as (N, C, 1, 1)."""
+        return self.add("global_max_pool", [x], x.channels, name)
 
     def global_average_pool(self, x, name) -> Value:
         """Mean over H and W, kept as (N, C, 1, 1)."""
