@@ -2,7 +2,8 @@
 
 Read `architecture` first (the row of MODELS: build function, preprocessing, weights), then a family: `mobilenetv2` (the
 table of the paper, as timm and torchvision build it), `article` (the same table as a walkthrough builds it, and the
-digits network), `mobilenetv3`, `resnet`, `vit`. `timm_blocks` holds the blocks that timm's MobileNets share.
+digits network), `efficientnet_lite` (another table over the same blocks), `mobilenetv3`, `resnet`, `antialiased` (the
+same with filters before strides), `vit`. `timm_blocks` holds the blocks that timm's MobileNets share.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from ..errors import InputError, did_you_mean
-from . import article, mobilenetv2, mobilenetv3, resnet, vit
+from . import antialiased, article, efficientnet_lite, mobilenetv2, mobilenetv3, resnet, vit
 from .architecture import Architecture, Preprocessing
 
 __all__ = ["MODELS", "Architecture", "Preprocessing", "find_model", "list_models"]
@@ -18,8 +19,10 @@ __all__ = ["MODELS", "Architecture", "Preprocessing", "find_model", "list_models
 MODELS: dict[str, Architecture] = {
     **mobilenetv2.MODELS,
     **article.MODELS,
+    **efficientnet_lite.MODELS,
     **mobilenetv3.MODELS,
     **resnet.MODELS,
+    **antialiased.MODELS,
     **vit.MODELS,
 }
 

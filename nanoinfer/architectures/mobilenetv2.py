@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 from ..graph import Builder, Graph, Value
 from .architecture import Architecture, Preprocessing
-from .timm_blocks import batch_norm_act, depthwise_separable, inverted_residual, make_divisible
+from .timm_blocks import (
+    TORCH,
+    batch_norm_act,
+    depthwise_separable,
+    inverted_residual,
+    make_divisible,
+    select_pool,
+    timm_builder,
+)
 
 
 class Stage(NamedTuple):
@@ -21,6 +29,7 @@ class Stage(NamedTuple):
     channels: int  # c
     blocks: int  # n
     stride: int  # s
+    window: int = 3  # of the depthwise convolutions
 
 
 STEM_CHANNELS = 32  # 3 x 3, stride 2; 224 x 224 -> 112 x 112
@@ -37,19 +46,41 @@ STAGES = (
 HEAD_CHANNELS = 1280  # 1 x 1, 7 x 7
 
 
-def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: bool) -> Graph:
-    """timm's mobilenetv2_*: channels are multiplied by `width`, the blocks of a stage by `depth` and rounded up.
+def timm_mobilenetv2(
+    num_classes: int, width: float, depth: float, fixed_ends: bool, *, pad_type: str, bn_eps: float, global_pool: str
+) -> Graph:
+    """timm's mobilenetv2_*; the arguments are those of `timm_network`."""
+    return timm_network(
+        STAGES, num_classes=num_classes, width=width, depth=depth, fixed_ends=fixed_ends, pad_type=pad_type,
+        bn_eps=bn_eps, global_pool=global_pool,
+    )  # fmt: skip
 
-    With `fixed_ends`, the stem and the head keep the paper's channels, and the first and the last stage one block.
+
+def timm_network(
+    stages: tuple[Stage, ...],
+    *,
+    num_classes: int,
+    width: float,
+    depth: float,
+    fixed_ends: bool,
+    pad_type: str,
+    bn_eps: float,
+    global_pool: str,
+) -> Graph:
+    """timm's EfficientNet class over a table.
+
+    Channels are multiplied by `width`, the blocks of a stage by `depth` and rounded up. With `fixed_ends`, the
+    stem and the head keep the paper's channels, and the first and the last stage one block. pad_type, bn_eps and
+    global_pool mean what they mean in timm: `timm_blocks` has them.
     """
-    net = Builder(kind="EfficientNet")
+    net = timm_builder("EfficientNet", pad_type, bn_eps)
     x = net.conv2d(net.input, "conv_stem", STEM_CHANNELS if fixed_ends else _scaled(STEM_CHANNELS, width), 3, stride=2)
     x = batch_norm_act(net, x, "bn1", "relu6")
-    for i, stage in enumerate(STAGES):
-        end = fixed_ends and i in (0, len(STAGES) - 1)
+    for i, stage in enumerate(stages):
+        end = fixed_ends and i in (0, len(stages) - 1)
         for j in range(stage.blocks if end else math.ceil(stage.blocks * depth)):
             name, channels = f"blocks.{i}.{j}", _scaled(stage.channels, width)
-            options = {"window": 3, "stride": stage.stride if j == 0 else 1, "activation": "relu6"}
+            options = {"window": stage.window, "stride": stage.stride if j == 0 else 1, "activation": "relu6"}
             if stage.expansion == 1:
                 x = depthwise_separable(net, x, name, channels, **options)
             else:
@@ -58,7 +89,7 @@ def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: b
     net.module("blocks", x)
     x = net.conv2d(x, "conv_head", HEAD_CHANNELS if fixed_ends else _head_channels(width), window=1)
     features = batch_norm_act(net, x, "bn2", "relu6")
-    x = net.flatten(net.global_average_pool(features, "global_pool.pool"), "global_pool.flatten")
+    x = net.flatten(select_pool(net, features, global_pool), "global_pool.flatten")
     return net.finish(
         net.linear(net.module("global_pool", x, "SelectAdaptivePool2d"), "classifier", num_classes), features
     )
@@ -117,7 +148,7 @@ TIMM = Preprocessing(resize=256, interpolation="bicubic")
 def _timm(
     name: str, width: float, weights: str | None, *, depth: float = 1.0, fixed_ends: bool = False
 ) -> Architecture:
-    arguments = {"num_classes": 1000, "width": width, "depth": depth, "fixed_ends": fixed_ends}
+    arguments = {"num_classes": 1000, "width": width, "depth": depth, "fixed_ends": fixed_ends, **TORCH}
     scaled = f", depth x {depth:g}" if depth != 1 else ""
     description = f"MobileNetV2, width x {width:g}{scaled} (timm)"
     return Architecture(name, timm_mobilenetv2, arguments, TIMM, "imagenet1k", weights, description, "timm")

@@ -50,14 +50,19 @@ def resnet_basic(num_classes: int, layers: tuple[int, ...]) -> Graph:
     return _build(num_classes, layers, lambda net, x, name, stage, s: _basic(net, x, name, stage.channels, s))
 
 
-def _build(num_classes: int, layers: tuple[int, ...], block: Callable[..., Value]) -> Graph:
-    """Stem, stages of `block(net, x, name, stage, stride)`, mean over pixels, linear."""
+def checked_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
+    """`layers`, or ValueError if they are not a number of blocks for each stage."""
     if len(layers) != len(STAGES) or min(layers) < 1:
         raise ValueError(f"layers={layers} does not give a number of blocks for each of {len(STAGES)} stages")
+    return layers
+
+
+def _build(num_classes: int, layers: tuple[int, ...], block: Callable[..., Value]) -> Graph:
+    """Stem, stages of `block(net, x, name, stage, stride)`, mean over pixels, linear."""
     net = Builder(kind="ResNet")
     x = net.batch_norm(net.conv2d(net.input, "conv1", STEM_CHANNELS, window=7, stride=2), "bn1")
     x = net.max_pool2d(net.activation(x, "relu", "relu"), "maxpool", window=3, stride=2, padding=1)
-    for i, (stage, blocks) in enumerate(zip(STAGES, layers, strict=True), start=1):
+    for i, (stage, blocks) in enumerate(zip(STAGES, checked_layers(layers), strict=True), start=1):
         for j in range(blocks):
             x = block(net, x, f"layer{i}.{j}", stage, stage.stride if j == 0 else 1)
         net.module(f"layer{i}", x)
