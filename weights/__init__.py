@@ -8,7 +8,7 @@ takes a source), then the readers: `safetensors_file`, `torch_zip` with `pickle_
 from __future__ import annotations
 
 from ..errors import InputError
-from .files import load_weights
+from .files import WeightSource, load_weights, read_weights
 from .safetensors_file import release, save_safetensors
 
-__all__ = ["InputError", "load_weights", "release", "save_safetensors"]
+__all__ = ["InputError", "WeightSource", "load_weights", "read_weights", "release", "save_safetensors"]

@@ -1,10 +1,12 @@
-"""load_weights: a path, a mapping or a hub name -> {name: ndarray}."""
+"""read_weights: a path, a mapping or a hub name -> the arrays by name, and what is said about them."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +28,26 @@ _OTHER_CONTENT = (
 )
 
 
+class WeightSource(NamedTuple):
+    """Named arrays, and what belongs to them.
+
+    `notes` are sentences of one line each that say what the reader chose or stripped, empty if it had no choice.
+    `config` is the parsed config.json of the hub repository, of the folder or beside the file, None if there is none.
+    It comes from outside: any JSON object, of any content. `name` names the source in messages.
+    """
+
+    arrays: Arrays
+    notes: tuple[str, ...]
+    config: dict | None
+    name: str
+
+
 def load_weights(source: StrPath | Mapping) -> Arrays:
+    """The arrays of `read_weights` alone: {name: array}, in the order of the file."""
+    return read_weights(source).arrays
+
+
+def read_weights(source: StrPath | Mapping) -> WeightSource:
     """Read named arrays from `source`.
 
     source: one of
@@ -42,16 +63,28 @@ def load_weights(source: StrPath | Mapping) -> Arrays:
     Raises InputError, in one line that says what to do next, if the source is missing, unreadable or damaged.
     """
     if isinstance(source, Mapping):
-        return _from_mapping(source)
+        return WeightSource(_from_mapping(source), (), None, "weights")
     if isinstance(source, str) and source.startswith("hub:"):
         from .hub import hub_file
 
-        return _from_file(hub_file(source[len("hub:") :]))
+        path = hub_file(source[len("hub:") :])
+        return WeightSource(_from_file(path), (), _config_beside(path), printable(source))
     if isinstance(source, (str, os.PathLike)):
-        return _from_file(os.fsdecode(source))
+        path = os.fsdecode(source)
+        return WeightSource(_from_file(path), (), _config_beside(path), printable(path))
     raise InputError(
         f"weights cannot be a {type(source).__name__}; give a path, a mapping of arrays or 'hub:owner/name'"
     )
+
+
+def _config_beside(path: str) -> dict | None:
+    """The config.json in the folder of `path`, None without one."""
+    try:
+        with open(os.path.join(os.path.dirname(path), "config.json"), "rb") as file:
+            config = json.loads(file.read(2**20))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
 
 
 def _from_file(path: str) -> Arrays:
