@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -95,6 +96,8 @@ def _from_path(source: str) -> WeightSource:
     if os.path.isdir(path):
         chosen, notes = choose_file(_names_in(path), printable(path))
         path = os.path.join(path, chosen)
+    elif re.search(r"-\d+-of-\d+\.\w+$", path):
+        notes = ["is one of several shards; give their folder or their index to load all of them"]
     arrays, choices = _from_file(path, key)
     config, faults = read_config(os.path.dirname(path))
     return _finished(arrays, [*notes, *choices, *faults], config, printable(source))

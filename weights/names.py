@@ -12,13 +12,13 @@ PREFIXES = (
     *("_orig_mod.", "module.", "_forward_module.", "_fsdp_wrapped_module.", "model.", "_model.", "net.", "network."),
     *("backbone.", "timm_model.", "base_model.", "ema_model."),
 )
-_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel, beside "module."
+_COUNTERS = ("n_averaged", "steps")  # of AveragedModel of torch.optim.swa_utils and of mmengine, beside "module."
 
 
 def plain_names(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[str]]:
     """`arrays` without the prefixes that all names have, one after the other, and a note that says which."""
     removed = ""
-    others = {name: array for name, array in arrays.items() if name != _COUNTER}
+    others = {name: array for name, array in arrays.items() if name not in _COUNTERS}
     if others and all(name.startswith("module.") for name in others):
         arrays = others
     while arrays:

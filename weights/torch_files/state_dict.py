@@ -13,7 +13,8 @@ AVERAGES = (
     *("state_dict_ema", "model_ema", "ema", "ema_state_dict", "model_ema_state_dict", "ema_model", "params_ema"),
 )
 WRAPPERS = (
-    *("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights", "params", "module"),
+    *("state_dict", "model_state_dict", "model", "model_state", "net", "network", "weights", "params"),
+    *("module", "state"),  # DeepSpeed and the averages of some trainers; Composer
 )
 _DEPTH = 6  # of wrappers in each other; a dict that holds itself must not be followed for ever
 _LISTED = 10  # entries in a message

@@ -72,12 +72,12 @@ def _numbers(buffer: Buffer, find: Find, tensor: Tensor, order: str, budget: _Bu
     dtype = np.dtype(order + ("u2" if tensor.code == "bf" else tensor.code))
     start = find(storage, size)
     flat = buffer.array(dtype, size // dtype.itemsize, start)
-    if flat.flags.owndata:
+    if flat.flags.owndata:  # its bytes are not aligned
         budget.take(flat.nbytes, storage.key)
-    if tensor.code in ("bf", "f2", "f8") or not flat.dtype.isnative:
-        budget.take(4 * flat.size if dtype.kind == "f" or tensor.code == "bf" else flat.nbytes, storage.key)
     wide = bfloat16_to_float32(flat) if tensor.code == "bf" else to_float32(flat)
     if wide is not flat:
+        budget.take(wide.nbytes, storage.key)
+    if wide is not flat or flat.flags.owndata:  # a copy
         buffer.forget(start, size)
     return wide
 
