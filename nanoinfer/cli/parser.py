@@ -12,6 +12,7 @@ from . import commands, reports
 
 MOST = 1_000_000_000  # of anything that is counted
 MODEL_HELP = "see 'nanoinfer models'"
+SOURCE_HELP = ".safetensors, .pth or .ckpt file, file.pth#ENTRY, a folder of these or hub:OWNER/NAME"
 WEIGHTS_HELP = ".safetensors or .pth file, hub:OWNER/NAME or random[:SEED]"
 THREADS_HELP = "default: every core this process may use"
 
@@ -64,7 +65,7 @@ def _models(subparsers) -> None:
 def _inspect(subparsers) -> None:
     text = "Count the parameters of a network or of a weight file by form: vectors, matrices, tensors."
     command = subparsers.add_parser("inspect", help="parameters by name, shape and form", description=text)
-    command.add_argument("source", metavar="MODEL|FILE", help="a network, or a .safetensors or .pth file")
+    command.add_argument("source", metavar="MODEL|FILE", help=f"a network, or {SOURCE_HELP}")
     command.add_argument("--plot", metavar="PIE.png", help="draw the shares as pies (needs matplotlib)")
     _add_format(command)
     command.set_defaults(run=reports.inspect)
@@ -116,9 +117,9 @@ def _profile(subparsers) -> None:
 
 
 def _convert(subparsers) -> None:
-    text = "Copy the tensors of a .pth file to a .safetensors file, without torch."
+    text = "Copy the weights of a checkpoint, a folder or a model on the hub to a .safetensors file, without torch."
     command = subparsers.add_parser("convert", help=".pth to .safetensors", description=text)
-    command.add_argument("source", metavar="IN.pth")
+    command.add_argument("source", metavar="IN", help=SOURCE_HELP)
     command.add_argument("target", metavar="OUT.safetensors")
     command.set_defaults(run=commands.convert)
 

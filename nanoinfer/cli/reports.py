@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError, printable
 from ..reports.report import Report, Table
+from . import tell
 
 
 def inspect(arguments: argparse.Namespace) -> int:
@@ -17,6 +18,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     from ..reports.inspect import inspect
 
     report = inspect(arguments.source)
+    tell(report.name, report.notes)
     if arguments.plot is not None:
         report.plot(arguments.plot)
     _print(report, arguments.format)
