@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -16,27 +15,36 @@ from .architectures import Architecture
 from .data import FOLDER
 from .errors import InputError, printable
 from .graph import Graph
-from .weights import load_weights
+from .weights import WeightSource, read_weights
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def tensors_of(architecture: Architecture, graph: Graph, weights) -> dict[str, np.ndarray]:
+def read_source(architecture: Architecture, weights) -> WeightSource | None:
+    """The arrays of `weights`, which is what `create_model` takes, but None; None for "random" and "random:SEED".
+
+    The counters of batch norms are left out. Raises InputError where there is no source, or it cannot be read.
+    """
+    if is_random(weights):
+        return None
+    if isinstance(weights, str) and weights.startswith("package:"):
+        weights = FOLDER / weights.removeprefix("package:")
+    source = read_weights(weights)
+    arrays = {name: array for name, array in source.arrays.items() if not name.endswith("num_batches_tracked")}
+    named = f"the weights for {architecture.name}" if isinstance(weights, Mapping) else source.name
+    return source._replace(arrays=arrays, name=named)
+
+
+def fitted(graph: Graph, source: WeightSource, *, copy: bool) -> dict[str, np.ndarray]:
     """{name: float32 array} for every parameter and buffer of `graph`, in its order.
 
-    `weights` is what `create_model` takes: a path, a mapping, "hub:...", "random", "random:SEED" or None for the
-    architecture's default. Raises InputError where there is no source, or where it does not fit the network.
+    Weights are folded and packed later and must not have changed by then: `copy` a caller's own arrays. Raises
+    InputError where they do not fit the network.
     """
-    source = architecture.weights if weights is None else weights
-    if source is None:
-        raise InputError(
-            f"{architecture.name} has no default weights; pass a .safetensors or .pth file as weights, or 'random'"
-        )
-    if is_random(source):
-        return random_tensors(graph, seed_of(source, "weights"))
-    if isinstance(source, str) and source.startswith("package:"):
-        source = FOLDER / source.removeprefix("package:")
-    return _load_and_check(architecture.name, graph, source)
+    expected = {**graph.parameters, **graph.buffers}
+    _check(source.name, expected, {name: tuple(array.shape) for name, array in source.arrays.items()})
+    own = np.array if copy else np.asarray
+    return {name: own(source.arrays[name], np.float32) for name in expected}
 
 
 def is_random(source) -> bool:
@@ -64,17 +72,6 @@ def random_tensors(graph: Graph, seed: int) -> dict[str, np.ndarray]:
             scale = np.float32((2 / np.prod(shape[1:])) ** 0.5)
             tensors[name] = generator.standard_normal(shape, np.float32) * scale
     return tensors
-
-
-def _load_and_check(network: str, graph: Graph, source: str | Path | Mapping) -> dict[str, np.ndarray]:
-    arrays = load_weights(source)
-    arrays = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
-    expected = {**graph.parameters, **graph.buffers}
-    what = f"the weights for {network}" if isinstance(source, Mapping) else printable(source)
-    _check(what, expected, {name: tuple(array.shape) for name, array in arrays.items()})
-    # Weights are folded and packed later and must not have changed by then, so a caller's arrays are copied.
-    own = np.array if isinstance(source, Mapping) else np.asarray
-    return {name: own(arrays[name], np.float32) for name in expected}
 
 
 def _check(source: str, expected: Shapes, found: Shapes) -> None:

@@ -7,23 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..graph import Graph
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Image -> input: resize the shorter side, crop the centre, scale to 0..1, then (x - mean) / std.
-
-    resize: pixels of the shorter side. crop: (height, width) in pixels. mean, std: of RGB values in 0..1.
-    """
-
-    resize: int
-    crop: tuple[int, int] = (224, 224)
-    interpolation: Literal["bicubic", "bilinear"] = "bilinear"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+from ..graph.variants import with_channels, without_head
+from ..preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -49,9 +34,14 @@ class Architecture:
     def graph(self, **arguments) -> Graph:
         """The graph with some arguments changed: `graph(num_classes=10)`.
 
-        Raises ValueError for an argument that the network does not have, or a value that leaves a layer empty.
+        Every network takes two more: num_classes=0 leaves the head out, and `in_chans` is the number of channels of the
+        input. Raises ValueError for an argument that the network does not have, or a value that leaves a layer empty.
         """
+        channels = arguments.pop("in_chans", 3)
         unknown = [name for name in arguments if name not in self.arguments]
         if unknown:
             raise ValueError(f"{self.name} has no argument {', '.join(unknown)}; it has {', '.join(self.arguments)}")
-        return self.build(**{**self.arguments, **arguments})
+        headless = arguments.get("num_classes") == 0
+        graph = self.build(**{**self.arguments, **arguments, **({"num_classes": 1} if headless else {})})
+        graph = without_head(graph) if headless else graph
+        return graph if channels == 3 else with_channels(graph, channels)

@@ -1,0 +1,220 @@
+"""load: a network's name and a source of weights -> its graph, its tensors, and what they mean.
+
+A publisher says this in a config.json beside the weights; or it follows from the name of the file or repository, by the
+table of published weights; or it is assumed, and said so. What the caller states comes before all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+
+from .. import checkpoint
+from ..architectures import MODELS, Architecture, find_model
+from ..errors import InputError, did_you_mean, printable
+from ..graph import Graph
+from ..graph.variants import input_weights
+from ..preprocessing import Preprocessing
+from .config import Config, read_config
+from .labels import labels_of
+from .published import Published, architecture_of, of_file, of_hub, of_tag, tags
+from .shapes import adapted, told_by_shapes
+
+LARGEST_ARGUMENT = 100_000  # of what an architecture takes as a number: blocks, channels, pixels
+
+
+class Meaning(NamedTuple):
+    """What belongs to a network's weights.
+
+    weights: where they come from. labels: a name for each class, two for a single logit, none without a head. notes:
+    sentences about what was chosen or left out in reading. assumed: nobody has stated the preprocessing.
+    """
+
+    weights: str
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] = ()
+    labels_source: str = ""
+    notes: tuple[str, ...] = ()
+    assumed: bool = False
+
+
+class Pretrained(NamedTuple):
+    """A network with its weights: the graph, {name: float32 array} of its tensors, and what they mean."""
+
+    architecture: Architecture
+    graph: Graph
+    tensors: dict[str, np.ndarray]
+    meaning: Meaning
+
+
+def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None) -> Pretrained:
+    """The network called `name`, its weights, and what they mean; the arguments are those of `create_model`."""
+    architecture, row = _named(name)
+    size = None if "image_size" in architecture.arguments else arguments.pop("image_size", None)
+    _check_numbers(architecture, {**arguments, **({} if size is None else {"image_size": size})})
+    if weights is None:
+        weights = _default_weights(architecture, row)
+    source = checkpoint.read_source(architecture, weights)
+    config = read_config(source.config, source.name) if source else Config()
+    stated = row
+    if source:
+        row = row or _row_of(weights, architecture, source.name)
+        _check_architecture(architecture, config, weights, source.name)
+        _take_arguments(architecture, config, arguments, source.name)
+    graph = _graph(architecture, arguments)
+    if source:
+        read = told_by_shapes(architecture, graph, source, arguments)
+        if read:
+            arguments = {**arguments, **read}
+            graph = _graph(architecture, arguments)
+        source = adapted(architecture, graph, source, arguments)
+        tensors = checkpoint.fitted(graph, source, copy=isinstance(weights, Mapping))
+    else:
+        tensors = checkpoint.random_tensors(graph, checkpoint.seed_of(weights, "weights"))
+    setting = stated.preprocessing() if stated else config.preprocessing or (row and row.preprocessing())
+    packaged = isinstance(weights, str) and weights.startswith("package:")
+    assumed = setting is None and source is not None and not packaged and preprocessing is None
+    if "image_size" in architecture.arguments:
+        size = {**architecture.arguments, **arguments}["image_size"]
+    setting = _prepared(architecture, setting or _default(architecture), graph, size, preprocessing)
+    names, said, notes = labels_of(architecture, graph, tensors, labels, config)
+    where = source.name if isinstance(weights, Mapping) else _shown(weights)
+    notes = (*(source.notes if source else ()), *notes)
+    return Pretrained(architecture, graph, tensors, Meaning(where, setting, names, said, notes, assumed))
+
+
+def _default(architecture: Architecture) -> Preprocessing:
+    return replace(architecture.preprocessing, source=f"the default of {architecture.name}")
+
+
+def _named(name: str) -> tuple[Architecture, Published | None]:
+    """The architecture "resnet50", or it and its published weights by timm's name for both, "resnet50.a1_in1k"."""
+    base, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
+    if not tag or base not in MODELS:
+        return find_model(name), None
+    row = of_tag(base, tag)
+    if row is None:
+        known = [row.tag for row in tags(base)]
+        hint = did_you_mean(tag, known, otherwise=f"they are {', '.join(known)}" if known else "it has none")
+        raise InputError(f"{base} has no published weights {printable(tag)!r}; {hint}")
+    return MODELS[base], row
+
+
+def _default_weights(architecture: Architecture, row: Published | None):
+    if row is None and architecture.weights:
+        return architecture.weights
+    name = row.name if row else architecture.name
+    row = row or next(iter(tags(architecture.name)), None)
+    if row and row.hub:
+        return row.where
+    example = f" ({row.url})" if row else ""
+    raise InputError(
+        f"{name} has no default weights; pass a .safetensors or .pth file as weights{example}, or 'random'"
+    )
+
+
+def _check_numbers(architecture: Architecture, arguments: Mapping) -> None:
+    """InputError for a number that no network takes."""
+    for argument, value in arguments.items():
+        least = 0 if argument == "num_classes" else 1
+        default = {"in_chans": 3, "image_size": 224, **architecture.arguments}.get(argument)
+        if isinstance(default, bool) or not isinstance(default, Real):
+            continue
+        whole = isinstance(default, int)
+        if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+            fits = False
+        else:
+            fits = (value >= least if whole else value > 0) and value <= LARGEST_ARGUMENT
+        if not fits:
+            lower = "from 0" if least == 0 else "above 0 and"
+            raise InputError(
+                f"{argument}={value!r}: give a {'whole ' * whole}number {lower} up to {LARGEST_ARGUMENT:,}, "
+                f"such as {default}"
+            )
+
+
+def _graph(architecture: Architecture, arguments: Mapping) -> Graph:
+    try:
+        return architecture.graph(**arguments)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        given = ", ".join(f"{argument}={printable(repr(value))}" for argument, value in arguments.items())
+        raise InputError(f"{architecture.name} cannot be built with {given}: {error}") from None
+
+
+def _row_of(weights, architecture: Architecture, name: str) -> Published | None:
+    """The row of the table that a source has by its name; InputError if that is another architecture's."""
+    if isinstance(weights, str) and weights.startswith("hub:"):
+        row = of_hub(weights.removeprefix("hub:"))
+    elif isinstance(weights, (str, os.PathLike)):
+        row = of_file(os.fsdecode(weights).partition("#")[0], architecture.name)
+    else:
+        row = None
+    if row and row.architecture != architecture.name:
+        raise InputError(f"{name}: by its name these are the weights of {row.name}; use -m {row.architecture}")
+    return row
+
+
+def _check_architecture(architecture: Architecture, config: Config, weights, name: str) -> None:
+    """InputError if the weights are said to be another architecture's, which may have the same names and shapes."""
+    said, what = config.architecture, "its config.json says that these are weights of"
+    if said is None and isinstance(weights, str) and weights.startswith("hub:timm/"):
+        said, what = weights.removeprefix("hub:timm/"), "by its name these are weights of"
+    if said is None or architecture_of(said) == architecture.name:
+        return
+    other = architecture_of(said)
+    hint = f"use -m {other}" if other in MODELS else "nanoinfer has no network of that name"
+    raise InputError(f"{name}: {what} {printable(other)}, not of {architecture.name}; {hint}")
+
+
+def _take_arguments(architecture: Architecture, config: Config, arguments: dict, name: str) -> None:
+    """Put into `arguments` what the config states and the caller leaves out; InputError for what the network lacks."""
+    for key, value in config.arguments.items():
+        if key == "in_chans" or key in architecture.arguments:
+            arguments.setdefault(key, value)
+        elif key != "global_pool" or value != ("token" if "image_size" in architecture.arguments else "avg"):
+            raise InputError(
+                f"{name}: its config.json says {printable(key)}={printable(repr(value), 40)}, which nanoinfer's "
+                f"{architecture.name} has not; its answers would differ"
+            )
+    _check_numbers(architecture, {key: arguments[key] for key in config.arguments if key in arguments})
+
+
+def _prepared(
+    architecture: Architecture, setting: Preprocessing, graph: Graph, size: int | None, given
+) -> Preprocessing:
+    """The preprocessing at the network's size and channels, then with what the caller gives.
+
+    given: a Preprocessing, a mapping of some of its fields, or None. Raises InputError if it does not fit the network.
+    """
+    channels = graph.parameters[input_weights(graph)[0]][1]
+    setting = setting.for_channels(channels)
+    if size is not None:
+        setting = setting.at(size)
+    if isinstance(given, Preprocessing):
+        setting = given if given.source else replace(given, source="as given")
+    elif isinstance(given, Mapping):
+        setting = setting.with_options(given, "as given")
+    elif given is not None:
+        raise InputError(f"preprocessing is a Preprocessing or a mapping of its fields, not {type(given).__name__}")
+    if setting.channels != (3 if channels == 3 else 1):
+        raise InputError(f"{architecture.name} takes {channels} channels; give a mean and std of as many numbers")
+    fixed = "image_size" in architecture.arguments
+    if fixed and setting.crop != (size, size):
+        crop = " x ".join(map(str, setting.crop))
+        raise InputError(
+            f"{architecture.name} is built for {size} x {size} pixels, and a crop of {crop} does not fit; weights for "
+            "that size need image_size"
+        )
+    return setting
+
+
+def _shown(weights) -> str:
+    """Where weights come from, as a report says it."""
+    if isinstance(weights, str) and weights.startswith("package:"):
+        return f"{weights.removeprefix('package:')}, which ships with the package"
+    return printable(weights)
