@@ -154,7 +154,8 @@ def _from_safetensors(buffer: Buffer, key: str | None) -> tuple[Arrays, list[str
 def _no_entries(buffer: Buffer, key: str | None) -> None:
     """InputError if an entry is asked for, in a file that has none."""
     if key is not None:
-        raise InputError(f"{buffer.name}: '#{printable(key)}' chooses an entry of a .pth file, which this is not")
+        what = f"'#{printable(key)}' chooses an entry of a .pth file, and this is none"
+        raise InputError(f"{buffer.name}: {what}; leave it out")
 
 
 def _from_index(index: Buffer, path: str, key: str | None) -> tuple[Arrays, list[str]]:

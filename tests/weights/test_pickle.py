@@ -71,7 +71,7 @@ DOUBLING = b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60))
         (b"\x80\x02]K\x01K\x01s.", "expected a dict"),
         (b"\x80\x02}K\x01a.", "expected a list"),
         (b"\x80\x02\x8b\x00\x10\x00\x00" + b"\x7f" * 4096 + b".", "too many digits"),
-        (b"\x80\x02}X\x01\x00\x00\x00aK\x01s.", "'a' is a int"),
+        (b"\x80\x02}X\x01\x00\x00\x00aK\x01s.", "'a' is an int"),
         (b"\x80\x02ccollections\nOrderedDict\n(K\x01tR.", "damaged"),
         (b"\x80\x02ccollections\nOrderedDict\n((K\x01lK\x01tR.", "OrderedDict with several arguments"),
         (b"\x80\x02ccollections\nOrderedDict\n((K\x01ltR.", "an item that is no pair"),

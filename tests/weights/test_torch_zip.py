@@ -141,7 +141,7 @@ def test_whole_models_and_torchscript_are_refused(tmp_path):
     torch.save(torch.ones(2), tmp_path / "tensor.pth")
     refused_source(tmp_path / "tensor.pth", "holds a tensor")
     torch.save({"a": torch.ones(2), "epoch": 3}, tmp_path / "mixed.pth")
-    refused_source(tmp_path / "mixed.pth", "'epoch' is a int")
+    refused_source(tmp_path / "mixed.pth", "'epoch' is an int")
     torch.save({"a": torch.ones(2).to_sparse()}, tmp_path / "sparse.pth")
     refused_source(tmp_path / "sparse.pth", "not supported")
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:

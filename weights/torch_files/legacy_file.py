@@ -110,4 +110,4 @@ def _what_it_is(first: object) -> str:
 
 
 def _is_array(value: object) -> bool:
-    return isinstance(value, Placeholder) and value.name.startswith(("numpy.core.multiarray", "numpy._core.multiarray"))
+    return isinstance(value, Placeholder) and value.name.startswith("numpy.")

@@ -156,6 +156,7 @@ def _tensor_of_bytes(arguments: tuple) -> Tensor:
     """torch._utils._rebuild_tensor_v3: a view of bytes, with its dtype as the seventh argument."""
     expect(len(arguments) in (7, 8) and isinstance(arguments[6], Global), "a tensor without a dtype")
     view, kind = _tensor(arguments[:6]), arguments[6].name
+    expect(view.storage.code == "u1", "a view of bytes in a storage of other numbers")
     negative = _is_negative(arguments[7]) if len(arguments) == 8 else False
     return Tensor(view.storage, _DTYPES.get(kind), kind, view.offset, view.shape, view.strides, negative)
 
