@@ -183,7 +183,8 @@ def test_list_architectures_by_pattern():
         ("vit_b_32", {"image_size": 225}, "image_size=225 is not a multiple of the patch size 32"),
         ("vit_b_32", {"num_heads": 7}, "hidden_dim=768 is not a multiple of num_heads=7"),
         ("mobilenetv2_article", {"width": 0.01}, "first_conv.conv.weight would have shape"),
-        ("resnet50", {"num_classes": 0}, "fc.weight would have shape"),
+        ("resnet50", {"num_classes": -1}, "fc.weight would have shape"),
+        ("resnet50", {"in_chans": 0}, "in_chans=0: an input has at least one channel"),
         ("resnet50", {"layers": (1, 1)}, "layers=.* blocks for each of 4 stages"),
     ],
 )
