@@ -85,7 +85,7 @@ class Model:
         self, pretrained: Pretrained, threads: int, *, machine: Machine | None = None, pass_count: int | None = None
     ):
         self.pretrained, self.threads = pretrained, threads
-        self.architecture, self.graph, self.tensors, self.meaning = pretrained
+        self.architecture, self.arguments, self.graph, self.tensors, self.meaning = pretrained
         self.machine, self.pass_count = machine or host(), pass_count
         node = head(self.graph)
         self.classes = self.tensors[node.tensors["weight"]].shape[0] if node else 0

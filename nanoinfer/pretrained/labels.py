@@ -42,7 +42,7 @@ def labels_of(architecture: Architecture, graph: Graph, tensors: Mapping, given,
     if config.labels:
         notes.append(f"config.json names {len(config.labels)} classes, but the head has {count}: they are not used")
     names = tuple(labels(architecture.labels, shown))
-    known = "the numbers of the classes" if names[0] == "class 0" else f"{architecture.labels}, by their number"
+    known = "the numbers of the classes" if names[0] == "class 0" else f"the names of {architecture.labels}"
     return names, known, notes
 
 

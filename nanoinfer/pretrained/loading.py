@@ -44,9 +44,10 @@ class Meaning(NamedTuple):
 
 
 class Pretrained(NamedTuple):
-    """A network with its weights: the graph, {name: float32 array} of its tensors, and what they mean."""
+    """A network with its weights: the graph of its arguments, {name: float32 array} of its tensors, what they mean."""
 
     architecture: Architecture
+    arguments: Mapping[str, object]
     graph: Graph
     tensors: dict[str, np.ndarray]
     meaning: Meaning
@@ -54,7 +55,7 @@ class Pretrained(NamedTuple):
 
 def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None) -> Pretrained:
     """The network called `name`, its weights, and what they mean; the arguments are those of `create_model`."""
-    architecture, row = _named(name)
+    architecture, row = find_network(name)
     size = None if "image_size" in architecture.arguments else arguments.pop("image_size", None)
     _check_numbers(architecture, {**arguments, **({} if size is None else {"image_size": size})})
     if weights is None:
@@ -85,14 +86,25 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
     names, said, notes = labels_of(architecture, graph, tensors, labels, config)
     where = source.name if isinstance(weights, Mapping) else _shown(weights)
     notes = (*(source.notes if source else ()), *notes)
-    return Pretrained(architecture, graph, tensors, Meaning(where, setting, names, said, notes, assumed))
+    return Pretrained(architecture, arguments, graph, tensors, Meaning(where, setting, names, said, notes, assumed))
 
 
 def _default(architecture: Architecture) -> Preprocessing:
     return replace(architecture.preprocessing, source=f"the default of {architecture.name}")
 
 
-def _named(name: str) -> tuple[Architecture, Published | None]:
+def build(name: str, arguments: Mapping) -> Graph:
+    """The graph alone of the network called `name`, for reports; no weights are needed.
+
+    Raises InputError as `load` does; `image_size` is of no effect where the network takes any.
+    """
+    architecture, _ = find_network(name)
+    _check_numbers(architecture, arguments)
+    sized = "image_size" in architecture.arguments
+    return _graph(architecture, {key: value for key, value in arguments.items() if sized or key != "image_size"})
+
+
+def find_network(name: str) -> tuple[Architecture, Published | None]:
     """The architecture "resnet50", or it and its published weights by timm's name for both, "resnet50.a1_in1k"."""
     base, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
     if not tag or base not in MODELS:

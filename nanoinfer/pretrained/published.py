@@ -1,6 +1,6 @@
 """The weights that timm and torchvision publish for our networks: where they lie, and how their images are prepared.
 
-`data/published_weights.csv` has a row for each, in the order of `list_models`, a network's default before the others.
+`data/published_weights.csv` has a row for each, in the order of `list_models`; of one network in its library's, whose default is first.
 `python -m bench.published_weights` makes it from the two libraries.
 """
 
