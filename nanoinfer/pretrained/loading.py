@@ -79,7 +79,7 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
             arguments = {**arguments, **read}
             graph = _graph(architecture, arguments)
         source = adapted(architecture, graph, source, arguments)
-        tensors = checkpoint.fitted(graph, source, copy=isinstance(weights, Mapping))
+        tensors = checkpoint.fitted(architecture, graph, source, copy=isinstance(weights, Mapping))
     else:
         tensors = checkpoint.random_tensors(graph, checkpoint.seed_of(weights, "weights"))
     setting = stated.preprocessing() if stated else config.preprocessing or (row and row.preprocessing())
