@@ -54,16 +54,17 @@ def _installed_file(distribution: str, name: str) -> str:
     return paths[0]
 
 
-def fitted(architecture: Architecture, graph: Graph, source: WeightSource, *, copy: bool) -> dict[str, np.ndarray]:
+def fitted(
+    architecture: Architecture, graph: Graph, source: WeightSource, *, copy: bool, given: WeightSource | None = None
+) -> dict[str, np.ndarray]:
     """{name: float32 array} for every parameter and buffer of `graph`, in its order.
 
-    Weights are folded and packed later and must not have changed by then: `copy` a caller's own arrays. Raises
-    InputError where they do not fit the network.
+    Weights are folded and packed later and must not have changed by then: `copy` a caller's own arrays. `given` is the
+    source under its own names, if they were others. Raises InputError where they do not fit the network.
     """
     expected = {**graph.parameters, **graph.buffers}
-    found = {name: tuple(array.shape) for name, array in source.arrays.items()}
-    if found != expected:
-        raise _mismatch(architecture, graph, source.name, found)
+    if _shapes(source) != expected:
+        raise _mismatch(architecture, graph, source, given or source)
     own = np.array if copy else np.asarray
     return {name: own(source.arrays[name], np.float32) for name in expected}
 
@@ -95,13 +96,17 @@ def random_tensors(graph: Graph, seed: int) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _mismatch(architecture: Architecture, graph: Graph, source: str, found: Shapes) -> InputError:
+def _shapes(source: WeightSource) -> Shapes:
+    return {name: tuple(array.shape) for name, array in source.arrays.items()}
+
+
+def _mismatch(architecture: Architecture, graph: Graph, source: WeightSource, given: WeightSource) -> InputError:
     """The error of tensors of other names or shapes: what they are, and every one that does not fit."""
     from difflib import get_close_matches  # here, since it takes a millisecond of every start
 
     from .diagnosis import diagnosis
 
-    expected = {**graph.parameters, **graph.buffers}
+    expected, found = {**graph.parameters, **graph.buffers}, _shapes(source)
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
     misshapen = [name for name in expected if name in found and found[name] != expected[name]]
@@ -113,7 +118,7 @@ def _mismatch(architecture: Architecture, graph: Graph, source: str, found: Shap
         details.append(f"  missing     {name} {expected[name]}{hint}")
     details += [f"  left over   {printable(name)} {found[name]}" for name in extra]
     details += [f"  other shape {name} {found[name]}, not {expected[name]}" for name in misshapen]
-    if said := diagnosis(architecture, graph, found):
-        return InputError(f"{source}: {said} ({counts})", details)
+    if said := diagnosis(architecture, graph, found, _shapes(given)):
+        return InputError(f"{source.name}: {said} ({counts})", details)
     advice = "use the file that belongs to this network, or its width and num_classes"
-    return InputError(f"{source}: does not fit the network: {counts}; {advice}", details)
+    return InputError(f"{source.name}: does not fit the network: {counts}; {advice}", details)

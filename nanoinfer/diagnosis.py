@@ -13,18 +13,19 @@ MOST_TENSORS = 5_000  # of a file that is compared with all networks
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def diagnosis(architecture: Architecture, graph: Graph, found: Shapes) -> str | None:
+def diagnosis(architecture: Architecture, graph: Graph, found: Shapes, given: Shapes) -> str | None:
     """What tensors of the shapes `found` are, if they do not fit `graph`, and what to do; None if nothing tells.
 
-    `found` are under the architecture's own names where they are in a dialect of it. The sentence has the file as its
-    subject. It takes a few tenths of a second, since all networks are built to compare.
+    `given` are their shapes under the file's own names, `found` under the architecture's names as far as one of its
+    dialects has them. The sentence has the file as its subject. It takes a tenth of a second, since all networks are
+    built to compare.
     """
     if wrong := _own_sizes(graph, found):
         return wrong
     fits, names, dialects = [], [], set()
-    for name, model in MODELS.items() if len(found) <= MOST_TENSORS else ():
-        dialect = spoken(model.dialects, found)
-        shapes = translated_shapes(dialect, found) if dialect else found
+    for name, model in MODELS.items() if len(given) <= MOST_TENSORS else ():
+        dialect = spoken(model.dialects, given)
+        shapes = translated_shapes(dialect, given) if dialect else given
         known, heads = _body(model.graph())
         if shapes.keys() - heads != known.keys():
             continue
@@ -44,7 +45,9 @@ def diagnosis(architecture: Architecture, graph: Graph, found: Shapes) -> str | 
         return f"has the names of {architecture.name}, {spoken_as}but other sizes; give its {given}"
     if names:
         return f"has the names of {names[0]}, {spoken_as}in other sizes, not those of {architecture.name}"
-    if title := other_title(found):
+    expected = {**graph.parameters, **graph.buffers}
+    near = sum(found.get(name) == shape for name, shape in expected.items()) > len(expected) / 2
+    if title := other_title(given, kin=not near):
         return f"holds weights of {title}, which is not among nanoinfer's networks; 'nanoinfer models' lists them"
     return None
 

@@ -12,13 +12,15 @@ MOST_NAMES = 10_000  # that are looked at
 class Other(NamedTuple):
     """title: what a message calls it. names: patterns of whole names, all of which such a file has.
 
-    shapes: of some tensors. without: the pattern of a name that no such file has.
+    shapes: of some tensors. without: the pattern of a name that no such file has. kin: whether one of our networks has
+    these names, too, so that it is one in other sizes.
     """
 
     title: str
     names: tuple[str, ...]
     shapes: Mapping[str, tuple[int, ...]] = {}
     without: str = ""
+    kin: bool = False
 
 
 # Tan and Le, table 1 and the scaling of each: channels of the stem, of the last stage and of the head.
@@ -63,9 +65,6 @@ OTHERS = (  # the first that fits counts
     Other("HF transformers' ConvNeXt", (r"(convnext(v2)?\.)?encoder\.stages\.0\.layers\.0\.dwconv\.weight",)),
     Other("HF transformers' MobileNetV1", (r"(mobilenet_v1\.)?layer\.0\.convolution\.weight",)),
     Other("HF transformers' EfficientNet", (r"(efficientnet\.)?encoder\.blocks\.0\.depthwise_conv\..+",)),
-    Other("a ViT of HF transformers of another size", (r"(vit\.)?embeddings\.patch_embeddings\.projection\.weight",)),
-    Other("a ResNet of HF transformers of another size", (r"(resnet\.)?embedder\.embedder\.convolution\.weight",)),
-    Other("a MobileNetV2 of HF transformers of another kind", (r"(mobilenet_v2\.)?conv_stem\.first_conv\..+",)),
     Other("a language model of HF transformers", (r"(model\.)?layers\.0\.self_attn\.q_proj\.weight",)),
     Other("HF transformers' BERT", (r"(bert\.)?encoder\.layer\.0\.attention\.self\.query\.weight",)),
     Other("timm's distilled DeiT", ("dist_token", r"blocks\.0\.attn\.qkv\.weight")),
@@ -79,7 +78,6 @@ OTHERS = (  # the first that fits counts
     Other("timm's RegNet", (r"s1\.b1\.conv1\.conv\.weight",)),
     Other("timm's ResNetV2", (r"stages\.0\.blocks\.0\.conv1\.weight", r"stem\.conv\.weight")),
     Other("timm's GhostNet", (r"blocks\.0\.0\.ghost1\..+",)),
-    Other("a network of timm's EfficientNet kind", ("conv_stem.weight", r"blocks\.0\.0\..+")),
     Other("a SENet of timm's ResNet kind", (r"layer1\.0\.se\..+", r"conv1(\.0)?\.weight")),
     Other("a Res2Net", (r"layer1\.0\.convs\.0\.weight",)),
     Other("a ResNet with a deep stem (timm's resnet*d and its like)", (r"conv1\.6\.weight", r"layer1\.0\..+")),
@@ -102,22 +100,34 @@ OTHERS = (  # the first that fits counts
     Other("DenseNet", (r"features\.denseblock1\.denselayer1\..+",)),
     Other("GoogLeNet", (r"inception3a\..+",)),
     Other("Inception-v3", (r"Mixed_5b\..+",)),
-    Other("a ResNet of another size", ("conv1.weight", r"layer4\.0\.conv1\.weight", "fc.weight")),
-    Other(
-        "a vision transformer of torchvision of another size", ("class_token", r"encoder\.layers\.encoder_layer_0\..+")
-    ),
     Other("VGG or AlexNet", (r"features\.0\.weight", r"classifier\.6\.weight|head\.fc\.weight")),
+    *(
+        Other(title, names, kin=True)
+        for title, names in (
+            (
+                "a ViT of HF transformers of another size",
+                (r"(vit\.)?embeddings\.patch_embeddings\.projection\.weight",),
+            ),
+            ("a ResNet of HF transformers of another size", (r"(resnet\.)?embedder\.embedder\.convolution\.weight",)),
+            ("a MobileNetV2 of HF transformers of another kind", (r"(mobilenet_v2\.)?conv_stem\.first_conv\..+",)),
+            ("a vision transformer of torchvision of another size", (r"encoder\.layers\.encoder_layer_0\..+",)),
+            ("a network of timm's EfficientNet kind", ("conv_stem.weight", r"blocks\.0\.0\..+")),
+            ("a ResNet of another size", ("conv1.weight", r"layer4\.0\.conv1\.weight", "fc.weight")),
+        )
+    ),
 )
 
 
-def other_title(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """What a file of tensors of these names and shapes is, None if no row of OTHERS fits."""
+def other_title(shapes: Mapping[str, tuple[int, ...]], *, kin: bool) -> str | None:
+    """What a file of tensors of these names and shapes is, None if no row of OTHERS fits; those of `kin` if asked."""
     names = list(shapes)[:MOST_NAMES]
 
     def has(pattern: str) -> bool:
         return any(re.fullmatch(pattern, name) for name in names)
 
     for other in OTHERS:
+        if other.kin and not kin:
+            continue
         sized = all(shapes.get(name) == shape for name, shape in other.shapes.items())
         if sized and all(map(has, other.names)) and not (other.without and has(other.without)):
             return other.title
