@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -115,13 +116,19 @@ def arguments_of(dialect: Dialect, config: Mapping | None, where: str) -> dict[s
     """
     arguments = {}
     for key, default, argument, values in dialect.settings:
-        value = (config or {}).get(key, default)
+        value = (config or {}).get(key)
         value = default if value is None else value
-        known = values is None or (isinstance(value, (str, bool)) and value in values)
-        if not known or (argument is None and value != default):
+        if values is not None:
+            known = isinstance(value, (str, bool)) and value in values
+        elif argument is None:
+            known = type(value) is type(default) and value == default
+        else:
+            known = value is None or (isinstance(value, Real) and not isinstance(value, bool))
+        if not known:
+            said, taken = f"{key}={printable(repr(value), 40)}", " or ".join(map(repr, values or (default,)))
             raise InputError(
-                f"{where}: its config.json says {key}={printable(value, 40)}, which nanoinfer does not compute; "
-                f"it takes {dialect.title} with {key}={' or '.join(map(str, values or (default,)))}"
+                f"{where}: its config.json says {said}, which nanoinfer does not compute; of {dialect.title} it takes "
+                f"{key}={taken}"
             )
         if argument and value is not None:
             arguments[argument] = value if values is None else values[value]
