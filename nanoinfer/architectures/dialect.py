@@ -39,13 +39,15 @@ class Dialect(NamedTuple):
     title: what a message calls them. marker: the pattern of a name that no file of ours has, and every file in this
     dialect. names: (pattern of a whole name, name here), of which the first that fits counts; a name that none fits
     stays as it is. Tensors whose new names end in "[0]", "[1]" ... are parts of one, in this order along its first
-    axis; those whose new name is "" are left out. settings: of the library's config.json, and what follows from them.
-    preprocessing: what the library does where no file says it.
+    axis; those whose new name is "" are left out. arguments: those of our network that compute what the library
+    computes. settings: of the library's config.json, and what follows from them. preprocessing: what the library does
+    where no file says it.
     """
 
     title: str
     marker: str
     names: tuple[tuple[str, str], ...]
+    arguments: Mapping[str, object] = {}
     settings: tuple[Setting, ...] = ()
     preprocessing: Preprocessing | None = None
 
@@ -114,7 +116,7 @@ def arguments_of(dialect: Dialect, config: Mapping | None, where: str) -> dict[s
     `config` is its config.json, None without one; `where` names the weights in messages. Raises InputError for a
     setting that our network does not have.
     """
-    arguments = {}
+    arguments = dict(dialect.arguments)
     for key, default, argument, values in dialect.settings:
         value = (config or {}).get(key)
         value = default if value is None else value

@@ -131,7 +131,7 @@ def test_parts_of_a_tensor_need_each_other():
 
 
 def test_settings_need_a_number_where_one_is_expected():
-    dialect = Dialect("a test", "q", (), (Setting("eps", 1e-3, "bn_eps"),))
+    dialect = Dialect("a test", "q", (), settings=(Setting("eps", 1e-3, "bn_eps"),))
     assert arguments_of(dialect, {"eps": 1}, "f") == {"bn_eps": 1}
     assert arguments_of(dialect, {"eps": None}, "f") == {"bn_eps": 1e-3}
     with refused("eps=True"):
