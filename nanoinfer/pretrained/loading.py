@@ -112,7 +112,8 @@ def find_network(name: str) -> tuple[Architecture, Published | None]:
     row = of_tag(base, tag)
     if row is None:
         known = [row.tag for row in tags(base)]
-        hint = did_you_mean(tag, known, otherwise=f"they are {', '.join(known)}" if known else "it has none")
+        near = [name for name in known if name.startswith(tag)] or known  # "a1" for "a1_in1k"
+        hint = did_you_mean(tag, near, otherwise=f"they are {', '.join(known)}" if known else "it has none")
         raise InputError(f"{base} has no published weights {printable(tag)!r}; {hint}")
     return MODELS[base], row
 
