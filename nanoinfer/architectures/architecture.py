@@ -9,6 +9,7 @@ from typing import Literal
 from ..graph import Graph
 from ..graph.variants import with_channels, without_head
 from ..preprocessing import Preprocessing
+from .dialect import Dialect
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Architecture:
     labels: the class names, a table in `nanoinfer.data`.
     weights: the default source, "hub:owner/repository" or "package:file" for a file that ships with the package; None
         if no repository holds tensors under these names.
+    dialects: other names under which files hold the network's tensors.
     library: the library whose torch module of this very name the network equals; None if there is none.
     """
 
@@ -30,6 +32,7 @@ class Architecture:
     weights: str | None
     description: str
     library: Literal["timm", "torchvision"] | None = None
+    dialects: tuple[Dialect, ...] = ()
 
     def graph(self, **arguments) -> Graph:
         """The graph with some arguments changed: `graph(num_classes=10)`.

@@ -56,6 +56,14 @@ def _run(argv: list[str] | None) -> int:
         return fail(f"{name}{error.strerror or error}; check the path, its permissions and the disk")
 
 
+def tell(name: str, notes: tuple[str, ...]) -> None:
+    """Print what was chosen in a source of weights, a line on standard error for each of its notes."""
+    import sys
+
+    for note in notes:
+        print(f"nanoinfer: {name}: {note}", file=sys.stderr)
+
+
 def fail(message: str) -> int:
     """Print one line on standard error; returns exit code 2. The output so far comes first."""
     import sys

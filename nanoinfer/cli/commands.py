@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import InputError, did_you_mean, printable
 from ..reports.report import Column, Table
-from . import fail
+from . import fail, tell
 from .network import model_of, network_arguments
 from .predictions import PRINTERS, Prediction
 
@@ -156,19 +156,20 @@ def _parameter_count(graph) -> int:
 
 
 def convert(arguments: argparse.Namespace) -> int:
-    """Copy named arrays from one file to a new one."""
-    from ..weights import load_weights, save_safetensors
+    """Copy named arrays from a source of weights to a new file."""
+    from ..weights import read_weights, save_safetensors
 
     source, target = arguments.source, arguments.target
     if not target.endswith(".safetensors"):
         raise InputError(f"{printable(target)}: the name of the new file must end in .safetensors")
     if os.path.exists(source) and os.path.exists(target) and os.path.samefile(source, target):
         raise InputError(f"{printable(target)}: is the source itself; choose another name for the new file")
-    arrays = load_weights(source)
-    if not arrays:
+    weights = read_weights(source)
+    if not weights.arrays:
         raise InputError(f"{printable(source)}: holds no tensors; nothing was written")
-    save_safetensors(arrays, target)
-    print(f"{len(arrays)} tensors, {os.path.getsize(target) / 1e6:.1f} MB: {printable(target)}")
+    tell(weights.name, weights.notes)
+    save_safetensors(weights.arrays, target)
+    print(f"{len(weights.arrays)} tensors, {os.path.getsize(target) / 1e6:.1f} MB: {printable(target)}")
     return 0
 
 

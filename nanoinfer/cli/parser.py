@@ -10,6 +10,8 @@ from ..reports.report import FORMATS
 from . import commands, reports
 from .network import MODEL_HELP, THREADS_HELP, WEIGHTS_HELP, add_image_options, add_network_options, positive
 
+SOURCE_HELP = ".safetensors, .pth or .ckpt file, file.pth#ENTRY, a folder of these or hub:OWNER/NAME"
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are InputErrors."""
@@ -72,7 +74,7 @@ def _models(subparsers) -> None:
 def _inspect(subparsers) -> None:
     text = "Count the parameters of a network or of a weight file by form: vectors, matrices, tensors."
     command = subparsers.add_parser("inspect", help="parameters by name, shape and form", description=text)
-    command.add_argument("source", metavar="MODEL|FILE", help="a network, or a .safetensors or .pth file")
+    command.add_argument("source", metavar="MODEL|FILE", help=f"a network, or {SOURCE_HELP}")
     command.add_argument("--plot", metavar="PIE.png", help="draw the shares as pies (needs matplotlib)")
     _add_format(command)
     add_network_options(command)
@@ -128,9 +130,9 @@ def _profile(subparsers) -> None:
 
 
 def _convert(subparsers) -> None:
-    text = "Copy the tensors of a .pth file to a .safetensors file, without torch."
+    text = "Copy the weights of a checkpoint, a folder or a model on the hub to a .safetensors file, without torch."
     command = subparsers.add_parser("convert", help=".pth to .safetensors", description=text)
-    command.add_argument("source", metavar="IN.pth")
+    command.add_argument("source", metavar="IN", help=SOURCE_HELP)
     command.add_argument("target", metavar="OUT.safetensors")
     command.set_defaults(run=commands.convert)
 

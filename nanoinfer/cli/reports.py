@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..errors import InputError, printable
 from ..graph import Graph
 from ..reports.report import Report, Table
+from . import tell
 from .network import model_of, network_arguments
 
 
@@ -27,6 +28,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     from ..reports.inspect import inspect
 
     report = inspect(_inspected(arguments))
+    tell(report.name, report.notes)
     if arguments.plot is not None:
         report.plot(arguments.plot)
     _print(report, arguments.format)

@@ -15,13 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import checkpoint
-from ..architectures import MODELS, Architecture, find_model
+from ..architectures import MODELS, Architecture, arguments_of, find_model
 from ..errors import InputError, did_you_mean, printable
 from ..graph import Graph
 from ..graph.variants import input_weights
 from ..preprocessing import Preprocessing
 from .config import Config, read_config
 from .labels import labels_of
+from .names import in_own_names
 from .published import Published, architecture_of, of_file, of_hub, of_tag, tags
 from .shapes import adapted, told_by_shapes
 
@@ -62,11 +63,15 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
         weights = _default_weights(architecture, row)
     source = checkpoint.read_source(architecture, weights)
     config = read_config(source.config, source.name) if source else Config()
-    stated = row
+    stated, dialect = row, None
     if source:
+        source, dialect = in_own_names(architecture, source)
         row = row or _row_of(weights, architecture, source.name)
         _check_architecture(architecture, config, weights, source.name)
         _take_arguments(architecture, config, arguments, source.name)
+        if dialect:
+            arguments = {**arguments_of(dialect, source.config, source.name), **arguments}
+            _check_numbers(architecture, arguments)
     graph = _graph(architecture, arguments)
     if source:
         read = told_by_shapes(architecture, graph, source, arguments)
@@ -78,11 +83,12 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
     else:
         tensors = checkpoint.random_tensors(graph, checkpoint.seed_of(weights, "weights"))
     setting = stated.preprocessing() if stated else config.preprocessing or (row and row.preprocessing())
-    packaged = isinstance(weights, str) and weights.startswith("package:")
+    packaged = isinstance(weights, str) and weights.startswith(("package:", "installed:"))
     assumed = setting is None and source is not None and not packaged and preprocessing is None
     if "image_size" in architecture.arguments:
         size = {**architecture.arguments, **arguments}["image_size"]
-    setting = _prepared(architecture, setting or _default(architecture), graph, size, preprocessing)
+    setting = setting or (dialect and dialect.preprocessing) or _default(architecture)
+    setting = _prepared(architecture, setting, graph, size, preprocessing)
     names, said, notes = labels_of(architecture, graph, tensors, labels, config)
     where = source.name if isinstance(weights, Mapping) else _shown(weights)
     notes = (*(source.notes if source else ()), *notes)
@@ -228,6 +234,8 @@ def _prepared(
 
 def _shown(weights) -> str:
     """Where weights come from, as a report says it."""
+    if isinstance(weights, str) and weights.startswith("installed:"):
+        return "{1} of package {0}".format(*weights.removeprefix("installed:").split("/"))
     if isinstance(weights, str) and weights.startswith("package:"):
         return f"{weights.removeprefix('package:')}, which ships with the package"
     return printable(weights)

@@ -25,7 +25,7 @@ def test_source_of_another_kind_is_refused():
 
 def test_path_of_no_weight_file_is_refused(tmp_path):
     refused_source(tmp_path / "absent.pth", "no such file")
-    refused_source(tmp_path, "is a folder")
+    refused_source(tmp_path, "has no model.safetensors", "give its path")
     refused_source("a\0b", "cannot be read")
     refused_source(os.devnull, "regular file")
     for content, word in [
