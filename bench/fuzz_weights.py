@@ -139,7 +139,7 @@ def run(files: int, seed: int, folder: Path) -> Result:
         path = folder / f"{number % 2}{sound.suffix}"  # not the name of the file before, which may still be mapped
         path.write_bytes(content)
         source = content if rng.random() < 0.1 else path
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
+        faulthandler.dump_traceback_later(SECONDS, exit=True, file=sys.__stderr__)
         start, memory = time.perf_counter(), _reset_peak()
         try:
             for array in read_weights(source).arrays.values():

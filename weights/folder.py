@@ -36,7 +36,7 @@ def choose_file(names: Iterable[str], where: str) -> tuple[str, list[str]]:
     It is model.safetensors, its index of shards, pytorch_model.bin or its index; without these the only file whose
     suffix is that of weights, or the only .safetensors file. Raises InputError if there is no such file or several.
     """
-    names = sorted(names)
+    names = sorted(name for name in names if "/" not in name)  # a repository also lists what its folders hold
     for name in PUBLISHED:
         if name in names:
             return name, []

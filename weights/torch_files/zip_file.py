@@ -19,6 +19,7 @@ from .pickle_objects import Storage
 from .state_dict import choose_state_dict
 from .tensors import arrays_of
 
+MAX_DIRECTORY = 4 * 2**20  # bytes; that of a checkpoint has about 100 for each storage
 _CHUNK = 2**24  # bytes whose checksum is taken before they leave this process's memory again
 _OTHER_ARCHIVES = (  # the end of an entry's name -> what such an archive is, and the next step
     (".npy", "is an .npz archive of NumPy arrays; pass numpy.load(path) as the weights"),
@@ -51,8 +52,10 @@ class _Archive:
     def __init__(self, buffer: Buffer):
         self.data, self.name, self.forget = buffer.data, buffer.name, buffer.forget
         try:
-            with zipfile.ZipFile(_File(buffer.data)) as archive:
+            with zipfile.ZipFile(_File(buffer)) as archive:
                 entries = archive.infolist()
+        except InputError:
+            raise
         except Exception:  # zipfile raises many kinds on damaged bytes; all mean the same to the user
             raise damaged(buffer.name, "the zip directory at its end is missing or broken") from None
         pickles = [entry.filename for entry in entries if entry.filename.endswith("/data.pkl")]
@@ -123,8 +126,8 @@ class _Archive:
 class _File(io.RawIOBase):
     """The bytes of a buffer as a file for zipfile, which reads the directory at their end; the rest is not copied."""
 
-    def __init__(self, data):
-        self.data, self.position = data, 0
+    def __init__(self, buffer: Buffer):
+        self.data, self.name, self.position = buffer.data, buffer.name, 0
 
     def seekable(self) -> bool:
         return True
@@ -143,7 +146,10 @@ class _File(io.RawIOBase):
         return self.position
 
     def read(self, size: int = -1) -> bytes:
-        end = len(self.data) if size is None or size < 0 else self.position + size
+        if size > MAX_DIRECTORY:
+            what = f"its zip directory has more than {MAX_DIRECTORY:,} bytes, far more than that of any network"
+            raise InputError(f"{self.name}: {what}; save model.state_dict() alone")
+        end = len(self.data) if size < 0 else self.position + size
         content = self.data[self.position : end]
         self.position += len(content)
         return content
