@@ -40,7 +40,7 @@ def labels_of(architecture: Architecture, graph: Graph, tensors: Mapping, given,
         names = (*config.labels, *[""] * (shown - len(config.labels)))
         return tuple(name or f"class {index}" for index, name in enumerate(names)), "config.json", notes
     if config.labels:
-        notes.append(f"config.json names {len(config.labels)} classes, but the head has {count}: they are not used")
+        notes.append(f"has {len(config.labels)} labels in config.json for a head of {count} classes: they are not used")
     names = tuple(labels(architecture.labels, shown))
     known = "the numbers of the classes" if names[0] == "class 0" else f"the names of {architecture.labels}"
     return names, known, notes

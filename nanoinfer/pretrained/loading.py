@@ -26,6 +26,7 @@ from .names import in_own_names
 from .published import Published, architecture_of, of_file, of_hub, of_tag, tags
 from .shapes import adapted, told_by_shapes
 
+POOLS = {"fast": "avg", "fastavg": "avg", "fastmax": "max"}  # timm's other names, for the same values
 LARGEST_ARGUMENT = 100_000  # of what an architecture takes as a number: blocks, channels, pixels
 
 
@@ -33,7 +34,8 @@ class Meaning(NamedTuple):
     """What belongs to a network's weights.
 
     weights: where they come from. labels: a name for each class, two for a single logit, none without a head. notes:
-    sentences about what was chosen or left out in reading. assumed: nobody has stated the preprocessing.
+    phrases, with the weights as their subject, that say what was chosen or changed. assumed: nobody has stated the
+    preprocessing.
     """
 
     weights: str
@@ -72,7 +74,7 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
         if dialect:
             arguments = {**arguments_of(dialect, source.config, source.name), **arguments}
             _check_numbers(architecture, arguments)
-    graph = _graph(architecture, arguments)
+    graph = _graph(architecture, arguments, f"{source.name}: by its config.json, " if config.arguments else "")
     if source:
         read = told_by_shapes(architecture, graph, source, arguments)
         if read:
@@ -157,12 +159,13 @@ def _check_numbers(architecture: Architecture, arguments: Mapping) -> None:
             )
 
 
-def _graph(architecture: Architecture, arguments: Mapping) -> Graph:
+def _graph(architecture: Architecture, arguments: Mapping, where: str = "") -> Graph:
+    """The graph of these arguments; `where` begins a message about them, if they come from elsewhere."""
     try:
         return architecture.graph(**arguments)
     except (TypeError, ValueError, ArithmeticError) as error:
         given = ", ".join(f"{argument}={printable(repr(value))}" for argument, value in arguments.items())
-        raise InputError(f"{architecture.name} cannot be built with {given}: {error}") from None
+        raise InputError(f"{where}{architecture.name} cannot be built with {given}: {error}") from None
 
 
 def _row_of(weights, architecture: Architecture, name: str) -> Published | None:
@@ -193,6 +196,7 @@ def _check_architecture(architecture: Architecture, config: Config, weights, nam
 def _take_arguments(architecture: Architecture, config: Config, arguments: dict, name: str) -> None:
     """Put into `arguments` what the config states and the caller leaves out; InputError for what the network lacks."""
     for key, value in config.arguments.items():
+        value = POOLS.get(value, value) if key == "global_pool" and isinstance(value, str) else value
         if key == "in_chans" or key in architecture.arguments:
             arguments.setdefault(key, value)
         elif key != "global_pool" or value != ("token" if "image_size" in architecture.arguments else "avg"):
@@ -237,5 +241,5 @@ def _shown(weights) -> str:
     if isinstance(weights, str) and weights.startswith("installed:"):
         return "{1} of package {0}".format(*weights.removeprefix("installed:").split("/"))
     if isinstance(weights, str) and weights.startswith("package:"):
-        return f"{weights.removeprefix('package:')}, which ships with the package"
+        return f"{weights.removeprefix('package:')} of this package"
     return printable(weights)

@@ -10,6 +10,9 @@ import nanoinfer
 from nanoinfer.pretrained.published import published
 from tests.cli.command_line import SAMPLES, refused
 
+HEADLESS = (
+    "nanoinfer: digits.safetensors of this package: gives a network without a head, whose output is the embedding\n"
+)
 SETTINGS = ("--resize", "300", "--crop", "200x240", "--crop-mode", "squash", "--interpolation", "bicubic")
 
 
@@ -62,19 +65,19 @@ def test_verbose_says_what_is_used(run, tmp_path):
     assert code == 0 and "network" not in out
     assert err.splitlines() == [
         "nanoinfer: network: digits, 10 classes, 1 threads",
-        "nanoinfer: weights: digits.safetensors, which ships with the package",
+        "nanoinfer: weights: digits.safetensors of this package",
         "nanoinfer: preprocessing: resize 99 bilinear, crop 96 x 96, mean 0.5 0.5 0.5, std 0.5 0.5 0.5 "
         "(resize as given; else the default of digits)",
         "nanoinfer: labels: the names of digits",
     ]
     code, _, err = run("embed", SAMPLES[0], "-v", "--num-classes", 0)
     assert code == 0 and "network: digits, no head," in err and "labels:" not in err
-    assert err.endswith("nanoinfer: the network has no head: its output is the embedding\n")
+    assert err.endswith(HEADLESS)
 
 
 def test_notes_are_printed_without_verbose(run):
     code, _, err = run("embed", SAMPLES[0], "--num-classes", 0)
-    assert (code, err) == (0, "nanoinfer: the network has no head: its output is the embedding\n")
+    assert (code, err) == (0, HEADLESS)
 
 
 def test_file_of_unknown_origin_gives_one_line(run, tmp_path):

@@ -112,7 +112,7 @@ def test_labels_of_a_config_that_do_not_fit_are_left_out_and_said_so(tmp_path):
 
     save_file(nanoinfer.create_model("digits").tensors, tmp_path / "w.safetensors")
     for names, labels, noted in (
-        (["a"] * 11, CLASSES, "config.json names 11 classes, but the head has 10: they are not used"),
+        (["a"] * 11, CLASSES, "has 11 labels in config.json for a head of 10 classes: they are not used"),
         ({"3": "three", "9": "nine"}, [*(f"class {i}" for i in range(3)), "three"], None),
         (["x"], ["x", "class 1"], None),
     ):

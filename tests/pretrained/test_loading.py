@@ -117,8 +117,8 @@ TRANSFORMERS = {"model_type": "resnet", "id2label": {"1": "cat", "0": "dog", "2"
 )
 def test_config_of_transformers(tmp_path, published_file, processor, expected):
     path, _ = published_file
-    config = {**TRANSFORMERS, "preprocessor_config": processor}
-    model = nanoinfer.create_model(NAME, beside(tmp_path, path, config))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
+    model = nanoinfer.create_model(NAME, beside(tmp_path, path, TRANSFORMERS))
     assert model.labels == ("dog", "cat", "cow")
     assert model.preprocessing == expected and "preprocessor_config.json" in model.preprocessing.source
 
@@ -145,7 +145,7 @@ def test_other_processors_of_transformers_are_refused(tmp_path, published_file, 
 @pytest.mark.parametrize(
     "said, hint",
     [
-        ("tf_mobilenetv3_small_minimal_050", "nanoinfer has no network of that name"),
+        ("mobilenetv4_conv_small_050", "nanoinfer has no network of that name"),
         ("resnet50.a1_in1k", "not of mobilenetv3_small_050; use -m resnet50"),
         ("gluon_resnet50_v1b", "resnet50, not of mobilenetv3_small_050; use -m resnet50"),
         ("x\x1b[2J", "x\\x1b[2J"),
@@ -166,8 +166,8 @@ def test_same_architecture_by_another_name_is_taken(tmp_path, published_file):
 @pytest.mark.parametrize(
     "config, parts",
     [
-        ({"model_args": {"global_pool": "max"}}, ["global_pool='max'", "its answers would differ"]),
-        ({"model_args": {}, "global_pool": "max"}, ["global_pool='max'", "its answers would differ"]),
+        ({"model_args": {"global_pool": "catavgmax"}}, [f"{NAME} cannot be built with global_pool='catavgmax'"]),
+        ({"model_args": {}, "global_pool": "token"}, [f"{NAME} cannot be built with global_pool='token'"]),
         ({"model_args": {"act_layer": "silu"}}, ["act_layer='silu'", f"{NAME} has not"]),
         ({"model_args": 3}, ["model_args is a int"]),
         ({"num_classes": -1}, ["num_classes=-1"]),
@@ -182,6 +182,19 @@ def test_bad_configs_are_refused(tmp_path, published_file, config, parts):
     path, _ = published_file
     with refused(str(tmp_path), "config.json", *parts):
         nanoinfer.create_model(NAME, beside(tmp_path, path, {**config_of(path), **config}))
+
+
+def test_pool_of_a_config(tmp_path, published_file, monkeypatch):
+    path, _ = published_file
+    for said, pool in (("max", "max"), ("fast", "avg"), ("fastmax", "max")):
+        config = {**config_of(path), "model_args": {"global_pool": said, "drop_rate": 0.2}}
+        assert nanoinfer.create_model(NAME, beside(tmp_path, path, config)).arguments["global_pool"] == pool
+    for said in ("avg", "fast"):
+        hub(monkeypatch, timm_module("resnet18"), {"architecture": "resnet18", "global_pool": said})
+        nanoinfer.create_model("resnet18", "hub:someone/mine")
+    hub(monkeypatch, timm_module("resnet18"), {"architecture": "resnet18", "global_pool": "max"})
+    with refused("its config.json says global_pool='max', which nanoinfer's resnet18 has not; its answers would"):
+        nanoinfer.create_model("resnet18", "hub:someone/mine")
 
 
 WRONG = (True, -1, 0, 0.5, 1e99, float("nan"), "x", "\x1b", [], [1], ["a", "b", "c"], [1, 2, 3, 4], {}, {"a": 1}, [[]])
@@ -215,7 +228,9 @@ def test_hub_repository_without_config_is_known_by_its_name(monkeypatch):
     model = nanoinfer.create_model("mobilenetv3_large_100", "hub:timm/mobilenetv3_large_100.miil_in21k_ft_in1k@main")
     assert model.preprocessing == Preprocessing(256, 224, "bilinear", (0, 0, 0), (1, 1, 1))
     assert model.preprocessing.source == "timm's mobilenetv3_large_100.miil_in21k_ft_in1k" and not model.meaning.assumed
-    with refused("by its name these are weights of tf_mobilenetv3_large_100", "nanoinfer has no network of that name"):
+    with refused("by its name these are weights of mobilenetv3_large_150d", "nanoinfer has no network of that name"):
+        nanoinfer.create_model("mobilenetv3_large_100", "hub:timm/mobilenetv3_large_150d.ra4_e3600_r256_in1k")
+    with refused("by its name these are the weights of tf_mobilenetv3_large_100.in1k; use -m tf_mobilenetv3_large_100"):
         nanoinfer.create_model("mobilenetv3_large_100", "hub:timm/tf_mobilenetv3_large_100.in1k")
     with refused("by its name these are the weights of resnet18.a1_in1k; use -m resnet18"):
         nanoinfer.create_model("mobilenetv3_large_100", "hub:timm/resnet18.a1_in1k")
@@ -331,7 +346,7 @@ def test_headless_weights_and_headless_networks_give_embeddings():
     assert vectors.shape == (1, 448) and vectors.dtype == np.float32
     for model in (found, asked):
         assert (model.classes, model.labels) == (0, ()) and "no head" in repr(model)
-        assert "has no head" in model.meaning.notes[0]
+        assert "without a head" in model.meaning.notes[0]
         np.testing.assert_array_equal(model(whole.preprocess(images)), vectors)
         with refused("digits has no head here", "use embed"):
             model.predict(images)
@@ -395,5 +410,5 @@ def test_channels_of_a_config(tmp_path):
 def test_digits_of_the_package_stay_what_they_were():
     model = nanoinfer.create_model("digits")
     assert model.preprocessing == nanoinfer.architectures.MODELS["digits"].preprocessing
-    assert model.meaning.weights == "digits.safetensors, which ships with the package"
+    assert model.meaning.weights == "digits.safetensors of this package"
     assert nanoinfer.create_model("digits", DIGITS_WEIGHTS).meaning.assumed
