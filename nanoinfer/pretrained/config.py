@@ -12,10 +12,10 @@ import math
 import re
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import NamedTuple
 
 from ..errors import InputError, printable
 from ..preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from .records import Config
 
 PREPARED = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")  # what timm says about images
 # Arguments of timm's models that change no answer, or that the tensors tell.
@@ -23,20 +23,6 @@ HARMLESS = ("drop_rate", "drop_path_rate", "drop_block_rate", "pretrained", "num
 RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers of its filters
 AS_USUAL = {"do_resize": True, "do_rescale": True, "do_flip_channel_order": False, "rescale_factor": 1 / 255}
 MOST_LABELS = 1_000_000
-
-
-class Config(NamedTuple):
-    """What a config.json says; None for what it does not say.
-
-    architecture: a name of timm's. labels: a name for each class, "" for one that has none. arguments: those of timm's
-    model that change its answers.
-    """
-
-    architecture: str | None = None
-    num_classes: int | None = None
-    labels: tuple[str, ...] | None = None
-    preprocessing: Preprocessing | None = None
-    arguments: Mapping[str, object] = {}
 
 
 def read_config(config: Mapping | None, name: str) -> Config:

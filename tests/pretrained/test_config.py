@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanoinfer import InputError
-from nanoinfer.pretrained.config import Config, read_config
+from nanoinfer.pretrained.config import read_config
 from nanoinfer.pretrained.labels import read_labels
+from nanoinfer.pretrained.records import Config
 
 KEYS = (
     *("architecture", "num_classes", "label_names", "labels", "label_descriptions", "model_args", "pretrained_cfg"),
