@@ -69,7 +69,7 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
     setting = setting or (dialect and dialect.preprocessing) or _default(architecture)
     setting = _prepared(architecture, setting, graph, size, preprocessing)
     names, said, notes = labels_of(architecture, graph, tensors, labels, config.labels)
-    where = source.name if isinstance(weights, Mapping) else _shown(weights)
+    where = source.name if source and not _is_shipped(weights) else _shown(weights)
     notes = (*(source.notes if source else ()), *notes)
     return Pretrained(architecture, arguments, graph, tensors, Meaning(where, setting, names, said, notes, assumed))
 

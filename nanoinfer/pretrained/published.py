@@ -107,7 +107,7 @@ def of_file(path: str, architecture: str) -> Published | None:
     Where several rows have it, this architecture's come first, and torchvision's before timm's, which lists some of
     torchvision's files with a preprocessing of its own.
     """
-    name = os.path.basename(path)
+    name = os.path.basename(path.rstrip("/\\"))
     for suffix in (*WEIGHT_SUFFIXES, ".pth"):  # "model.pth.tar" has two
         name = name.removesuffix(suffix)
     name = re.sub(r" ?\(\d+\)$", "", name)  # a browser's second download
