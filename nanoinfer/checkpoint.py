@@ -1,7 +1,7 @@
 """A checkpoint against a network: the graph's tensors from a source of weights, checked by name and shape.
 
 Files become arrays in nanoinfer.weights, which knows no graph; here the arrays meet the names and shapes that the
-network declares. A tensor that is missing, left over or of another shape is refused, with the whole list.
+network declares. A tensor that is missing, left over or of another shape is refused, with what the checkpoint is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from .architectures import Architecture
 from .data import FOLDER
-from .errors import InputError, printable
+from .errors import MOST_DETAILS, InputError, printable
 from .graph import Graph
 from .weights import WeightSource, read_weights
 
@@ -54,14 +54,17 @@ def _installed_file(distribution: str, name: str) -> str:
     return paths[0]
 
 
-def fitted(graph: Graph, source: WeightSource, *, copy: bool) -> dict[str, np.ndarray]:
+def fitted(
+    architecture: Architecture, graph: Graph, source: WeightSource, *, copy: bool, given: WeightSource | None = None
+) -> dict[str, np.ndarray]:
     """{name: float32 array} for every parameter and buffer of `graph`, in its order.
 
-    Weights are folded and packed later and must not have changed by then: `copy` a caller's own arrays. Raises
-    InputError where they do not fit the network.
+    Weights are folded and packed later and must not have changed by then: `copy` a caller's own arrays. `given` is the
+    source under its own names, if they were others. Raises InputError where they do not fit the network.
     """
     expected = {**graph.parameters, **graph.buffers}
-    _check(source.name, expected, {name: tuple(array.shape) for name, array in source.arrays.items()})
+    if _shapes(source) != expected:
+        raise _mismatch(architecture, graph, source, given or source)
     own = np.array if copy else np.asarray
     return {name: own(source.arrays[name], np.float32) for name in expected}
 
@@ -93,23 +96,29 @@ def random_tensors(graph: Graph, seed: int) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _check(source: str, expected: Shapes, found: Shapes) -> None:
-    """InputError with every tensor that is missing, left over or of another shape."""
+def _shapes(source: WeightSource) -> Shapes:
+    return {name: tuple(array.shape) for name, array in source.arrays.items()}
+
+
+def _mismatch(architecture: Architecture, graph: Graph, source: WeightSource, given: WeightSource) -> InputError:
+    """The error of tensors of other names or shapes: what they are, and every one that does not fit."""
     from difflib import get_close_matches  # here, since it takes a millisecond of every start
 
+    from .diagnosis import diagnosis
+
+    expected, found = {**graph.parameters, **graph.buffers}, _shapes(source)
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
     misshapen = [name for name in expected if name in found and found[name] != expected[name]]
-    if not (missing or extra or misshapen):
-        return
-    lines = [
-        f"{source}: does not fit the network: {len(missing)} tensors missing, {len(extra)} left over, "
-        f"{len(misshapen)} of another shape; use the file that belongs to this network, or its width and num_classes"
-    ]
-    for name in missing:
-        near = get_close_matches(name, extra, 1, 0.75)
+    counts = f"{len(missing)} tensors missing, {len(extra)} left over, {len(misshapen)} of another shape"
+    details = []
+    for number, name in enumerate(missing):
+        near = get_close_matches(name, extra, 1, 0.75) if number < MOST_DETAILS else []
         hint = f"   (file has {printable(near[0])} {found[near[0]]})" if near else ""
-        lines.append(f"  missing     {name} {expected[name]}{hint}")
-    lines += [f"  left over   {printable(name)} {found[name]}" for name in extra]
-    lines += [f"  other shape {name} {found[name]}, not {expected[name]}" for name in misshapen]
-    raise InputError("\n".join(lines))
+        details.append(f"  missing     {name} {expected[name]}{hint}")
+    details += [f"  left over   {printable(name)} {found[name]}" for name in extra]
+    details += [f"  other shape {name} {found[name]}, not {expected[name]}" for name in misshapen]
+    if said := diagnosis(architecture, graph, found, _shapes(given)):
+        return InputError(f"{source.name}: {said} ({counts})", details)
+    advice = "use the file that belongs to this network, or its width and num_classes"
+    return InputError(f"{source.name}: does not fit the network: {counts}; {advice}", details)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+MOST_DETAILS = 10  # lines of a message, unless all are asked for
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
 
-    The message is one line (grouped lists of tensors may follow on further lines), names the input, says what is
-    wrong with it and what to do next. The command line prints it as it is and exits with 2.
+    The message is one line, names the input, says what is wrong with it and what to do next. The command line prints
+    it as it is and exits with 2. `details` are further lines, such as tensors: the message ends with the first ten of
+    them, and `full` is the message with all.
     """
+
+    def __init__(self, message: str = "", details: Iterable[str] = ()):
+        details = [*details]
+        more = [f"  ... and {len(details) - MOST_DETAILS} more, which -v lists"] if len(details) > MOST_DETAILS else []
+        super().__init__("\n".join([message, *details[:MOST_DETAILS], *more]))
+        self.full = "\n".join([message, *details])
 
 
 def damaged(path, problem: str) -> InputError:

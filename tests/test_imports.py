@@ -24,7 +24,8 @@ kernels        kernels.simd
 kernels.jit    kernels kernels.simd
 graph
 architectures  graph preprocessing errors
-checkpoint     architectures graph weights data errors
+diagnosis      architectures graph
+checkpoint     diagnosis architectures graph weights data errors
 pretrained     checkpoint architectures graph weights data preprocessing errors
 machine        kernels kernels.jit kernels.simd
 runtime        kernels kernels.jit errors

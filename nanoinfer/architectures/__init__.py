@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from ..errors import InputError, did_you_mean
 from . import antialiased, article, efficientnet_lite, mobilenetv2, mobilenetv3, resnet, vit
 from .architecture import Architecture, Preprocessing
-from .dialect import Dialect, arguments_of, left_out, spoken, translated
+from .dialect import Dialect, arguments_of, left_out, spoken, translated, translated_shapes
 
 __all__ = [
     "MODELS",
@@ -27,6 +27,7 @@ __all__ = [
     "list_models",
     "spoken",
     "translated",
+    "translated_shapes",
 ]
 
 MODELS: dict[str, Architecture] = {

@@ -54,31 +54,44 @@ def spoken(dialects: tuple[Dialect, ...], names) -> Dialect | None:
     return next((dialect for dialect in dialects if any(re.fullmatch(dialect.marker, name) for name in names)), None)
 
 
-def translated(dialect: Dialect, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays under our names, parts of a tensor as one.
+def renamed(dialect: Dialect, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+    """{our name: its names in a file of tensors of these shapes}, several where they are parts of one tensor.
 
     Where a new name is taken, or parts are missing or of different shapes, the old names stay, and so do not fit.
     """
     patterns = [(re.compile(pattern), name) for pattern, name in dialect.names]
-    found, parts, dropped = {}, {}, set()
-    for old, array in arrays.items():
+    found, parts = {}, {}
+    for old in shapes:
         new = _renamed(patterns, old)
-        if new == "":
-            dropped.add(old)
-        elif part := PART.fullmatch(new):
+        if part := PART.fullmatch(new):
             parts.setdefault(part[1], {})[int(part[2])] = old
-        elif new in found or (new != old and new in arrays):
-            found[old] = array
-        else:
-            found[new] = array
+        elif new in found or (new != old and new in shapes):
+            found[old] = [old]
+        elif new:
+            found[new] = [old]
     for name, olds in parts.items():
-        pieces = [arrays[olds[number]] for number in sorted(olds)]
-        alike = len(pieces) > 1 and len({piece.shape[1:] for piece in pieces}) == 1 and pieces[0].ndim
-        if alike and sorted(olds) == list(range(len(olds))) and name not in arrays:
-            found[name] = np.concatenate(pieces)
-        else:
-            found |= {old: arrays[old] for old in olds.values()}
+        pieces = [olds[number] for number in sorted(olds)]
+        alike = len({shapes[piece][1:] for piece in pieces}) == 1 and all(shapes[piece] for piece in pieces)
+        whole = len(pieces) > 1 and sorted(olds) == list(range(len(pieces))) and name not in shapes
+        found |= {name: pieces} if alike and whole else {piece: [piece] for piece in pieces}
     return found
+
+
+def translated(dialect: Dialect, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays under our names, parts of a tensor as one."""
+    names = renamed(dialect, {name: tuple(array.shape) for name, array in arrays.items()})
+    return {
+        new: np.concatenate([arrays[old] for old in olds]) if len(olds) > 1 else arrays[olds[0]]
+        for new, olds in names.items()
+    }
+
+
+def translated_shapes(dialect: Dialect, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """The same of shapes alone."""
+    return {
+        new: (sum(shapes[old][0] for old in olds), *shapes[olds[0]][1:]) if len(olds) > 1 else shapes[olds[0]]
+        for new, olds in renamed(dialect, shapes).items()
+    }
 
 
 def left_out(dialect: Dialect, names) -> list[str]:

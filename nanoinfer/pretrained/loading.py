@@ -43,7 +43,7 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
         from .config import read_config
 
         config = read_config(source.config, source.name)
-    stated, dialect = row, None
+    stated, dialect, given = row, None, source
     if source:
         source, dialect = in_own_names(architecture, source)
         row = row or _row_of(weights, architecture, source.name)
@@ -59,7 +59,7 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
             arguments = {**arguments, **read}
             graph = _graph(architecture, arguments)
         source = adapted(architecture, graph, source, arguments)
-        tensors = checkpoint.fitted(graph, source, copy=isinstance(weights, Mapping))
+        tensors = checkpoint.fitted(architecture, graph, source, copy=isinstance(weights, Mapping), given=given)
     else:
         tensors = checkpoint.random_tensors(graph, checkpoint.seed_of(weights, "weights"))
     setting = stated.preprocessing() if stated else config.preprocessing or (row and row.preprocessing())
