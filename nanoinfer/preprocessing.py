@@ -105,6 +105,8 @@ class Preprocessing:
             if name in options:
                 values = _numbers(name, options[name])
                 options[name] = values * self.channels if len(values) == 1 else values
+        if "crop" in options:
+            options["crop"] = _pair("crop", options["crop"])
         base = self.at(options["crop"]) if "crop" in options and "resize" not in options else self
         rest = f"; else {self.source}" if self.source and set(options) != set(known) else ""
         return replace(base, **options, source=f"{', '.join(options)} {source}{rest}")

@@ -10,6 +10,7 @@ from .buffer import Buffer
 from .json_text import MAX_BYTES, parse_object
 
 CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"  # HF transformers' word on images, beside its config.json
 # In the order in which the libraries of the hub take them.
 PUBLISHED = (
     "model.safetensors",
@@ -77,12 +78,31 @@ def shards_of(index: Buffer) -> list[str] | None:
 
 
 def read_config(folder: str) -> tuple[dict | None, list[str]]:
-    """The object in config.json of a folder, None without one, and a note if the file cannot be read."""
+    """The object in config.json of a folder, None without one, and notes on files that cannot be read.
+
+    One of HF transformers, known by its "model_type", gets what preprocessor_config.json holds, under the key
+    "preprocessor_config".
+    """
+    config, notes = _read_object(folder, CONFIG)
+    if is_of_transformers(config):
+        processor, more = _read_object(folder, PROCESSOR)
+        notes += more
+        if processor is not None:
+            config = {**config, "preprocessor_config": processor}
+    return config, notes
+
+
+def is_of_transformers(config: dict | None) -> bool:
+    """Whether a config.json is one of HF transformers, which may have a preprocessor_config.json beside it."""
+    return bool(config) and "model_type" in config
+
+
+def _read_object(folder: str, name: str) -> tuple[dict | None, list[str]]:
     try:
-        with open(os.path.join(folder, CONFIG), "rb") as file:
+        with open(os.path.join(folder, name), "rb") as file:
             return parse_object(file.read(MAX_BYTES + 1), unique=False), []
     except FileNotFoundError:
         return None, []
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        return None, [f"ignores {CONFIG} beside the weights, which cannot be read ({printable(reason)})"]
+        return None, [f"ignores {name} beside the weights, which cannot be read ({printable(reason)})"]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from ..errors import InputError, printable
 from .buffer import map_file
-from .folder import CONFIG, PUBLISHED, choose_file, shards_of
+from .folder import CONFIG, PROCESSOR, PUBLISHED, choose_file, is_of_transformers, read_config, shards_of
 
 TIMEOUT = 8  # seconds
 
@@ -91,23 +91,32 @@ def _locate(repository: str, revision: str, where: str) -> tuple[str, str | None
 
 
 def _download(repository: str, name: str, revision: str, commit: str | None) -> str:
-    """The path of the weight file, once it, config.json and the shards of an index are in the cache."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache, utils
+    """The path of the weight file, once it, the configs beside it and the shards of an index are in the cache."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
     path = try_to_load_from_cache(repository, name, revision=commit) if commit else None
     if not isinstance(path, str):
         path = hf_hub_download(repository, name, revision=revision)
     commit = os.path.basename(os.path.dirname(path))
-    try:
-        hf_hub_download(repository, CONFIG, revision=commit)
-    except utils.LocalEntryNotFoundError:  # a subclass of EntryNotFoundError: no network, and not in the cache
-        raise
-    except utils.EntryNotFoundError:  # the repository has none
-        pass
+    _download_if_there(repository, CONFIG, commit)
+    if is_of_transformers(read_config(os.path.dirname(path))[0]):
+        _download_if_there(repository, PROCESSOR, commit)
     if name.endswith(".json"):
         for shard in shards_of(map_file(path)) or ():
             hf_hub_download(repository, shard, revision=commit)
     return path
+
+
+def _download_if_there(repository: str, name: str, commit: str) -> None:
+    """Put a file of a repository into the cache, if the repository has it."""
+    from huggingface_hub import hf_hub_download, utils
+
+    try:
+        hf_hub_download(repository, name, revision=commit)
+    except utils.LocalEntryNotFoundError:  # a subclass of EntryNotFoundError: no network, and not in the cache
+        raise
+    except utils.EntryNotFoundError:
+        pass
 
 
 def _refusal(error: Exception, repository: str, revision: str) -> str | None:

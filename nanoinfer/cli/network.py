@@ -8,6 +8,7 @@ import re
 import sys
 
 from ..errors import printable
+from . import tell
 
 MOST = 1_000_000_000  # of anything that is counted
 MODEL_HELP = "see 'nanoinfer models'"
@@ -96,8 +97,10 @@ def model_of(arguments: argparse.Namespace, name: str, weights):
     if getattr(arguments, "labels", None) is not None:
         options["labels"] = arguments.labels
     model = create_model(name, weights, threads=getattr(arguments, "threads", None), **options)
-    for line in [*(description(model) if getattr(arguments, "verbose", False) else ()), *model.meaning.notes]:
-        print(f"nanoinfer: {line}", file=sys.stderr)
+    if arguments.verbose:
+        for line in description(model):
+            print(f"nanoinfer: {line}", file=sys.stderr)
+    tell(model.meaning.weights, model.meaning.notes)
     return model
 
 

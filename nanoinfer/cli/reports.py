@@ -7,20 +7,12 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
 
 from ..errors import InputError, printable
-from ..graph import Graph
 from ..reports.report import Report, Table
 from . import tell
 from .network import model_of, network_arguments
-
-
-class Network(NamedTuple):
-    """A network without weights, as `inspect` takes it."""
-
-    name: str
-    graph: Graph
 
 
 def inspect(arguments: argparse.Namespace) -> int:
@@ -45,7 +37,8 @@ def _inspected(arguments: argparse.Namespace):
         return arguments.source
     if arguments.source not in MODELS:
         raise InputError(f"{printable(arguments.source)}: is no network; leave out its arguments")
-    return Network(arguments.source, build(arguments.source, network_arguments(arguments, arguments.source)))
+    graph = build(arguments.source, network_arguments(arguments, arguments.source))
+    return SimpleNamespace(name=arguments.source, graph=graph)
 
 
 def summary(arguments: argparse.Namespace) -> int:

@@ -12,10 +12,10 @@ import math
 import re
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import NamedTuple
 
 from ..errors import InputError, printable
 from ..preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from .records import Config
 
 PREPARED = ("input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")  # what timm says about images
 # Arguments of timm's models that change no answer, or that the tensors tell.
@@ -23,20 +23,6 @@ HARMLESS = ("drop_rate", "drop_path_rate", "drop_block_rate", "pretrained", "num
 RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's numbers of its filters
 AS_USUAL = {"do_resize": True, "do_rescale": True, "do_flip_channel_order": False, "rescale_factor": 1 / 255}
 MOST_LABELS = 1_000_000
-
-
-class Config(NamedTuple):
-    """What a config.json says; None for what it does not say.
-
-    architecture: a name of timm's. labels: a name for each class, "" for one that has none. arguments: those of timm's
-    model that change its answers.
-    """
-
-    architecture: str | None = None
-    num_classes: int | None = None
-    labels: tuple[str, ...] | None = None
-    preprocessing: Preprocessing | None = None
-    arguments: Mapping[str, object] = {}
 
 
 def read_config(config: Mapping | None, name: str) -> Config:
@@ -87,9 +73,7 @@ def _timm_preprocessing(cfg: Mapping, where: str) -> Preprocessing:
     if len(size) != 3:
         raise InputError(f"{where}: input_size is not [channels, height, width]")
     channels, *crop = (_whole(number, f"{where}: input_size") for number in size)
-    pct = value("crop_pct", 0.875)
-    if not isinstance(pct, Real) or isinstance(pct, bool) or not 0.01 < pct <= 100:
-        raise InputError(f"{where}: crop_pct={printable(pct, 40)} is no share of an image")
+    pct = _share(value("crop_pct", 0.875), where)
     resize = tuple(math.floor(side / pct) for side in crop)
     return _preprocessing(
         where,
@@ -145,17 +129,24 @@ def _transformers(config: Mapping, where: str) -> Config:
 
 def _processor(config: Mapping, where: str) -> Preprocessing:
     """How an image processor of transformers prepares images: resize, perhaps crop, divide by 255, normalise."""
-    size, crop = _area(config.get("size", 224), f"{where}: size"), config.get("crop_size")
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
-    mode, resize = ("squash", size) if isinstance(size, tuple) else ("center", size)
-    if kind.startswith("ConvNext"):  # ResNet's too: crop_pct of the shorter side below 384 pixels, all of it from there
-        side = size if isinstance(size, int) else size[0]
-        pct = config.get("crop_pct") or 224 / 256
-        crop, mode, resize = side, *(("center", int(side / pct)) if side < 384 else ("squash", side))
-    elif config.get("do_center_crop") and crop is not None:
-        crop = _area(crop, f"{where}: crop_size")
+    stated = config.get("size", 224)
+    size, shorter = _area(stated, f"{where}: size"), isinstance(stated, Mapping) and "shortest_edge" in stated
+    if kind.startswith(
+        "ConvNext"
+    ):  # ResNet's too: a crop of crop_pct below 384 pixels, and all of the image from there
+        crop = size if isinstance(size, int) else size[0]
+        pct = _share(config.get("crop_pct") or 224 / 256, where)
+        mode, resize = ("center", int(crop / pct)) if crop < 384 else ("squash", crop)
+    elif config.get("do_center_crop") and config.get("crop_size") is not None:
+        crop, resize = _area(config["crop_size"], f"{where}: crop_size"), size
+        mode = "center" if shorter else "squash"
+    elif shorter:
+        raise InputError(
+            f"{where}: size is that of the shorter side, without a crop; give the options --resize, --crop"
+        )
     else:
-        crop, mode = size, "squash"
+        crop, resize, mode = size, size, "squash"
     for key, value in AS_USUAL.items():
         if config.get(key, value) != value and config.get(key) is not None:
             raise InputError(f"{where}: {key} is {printable(config[key], 40)}; give the options --resize, --crop ...")
@@ -181,6 +172,12 @@ def _area(size, where: str) -> int | tuple[int, int]:
             return _whole(size["shortest_edge"], where)
         return tuple(_whole(size.get(side), where) for side in ("height", "width"))
     return _whole(size, where)
+
+
+def _share(pct, where: str) -> float:
+    if not isinstance(pct, Real) or isinstance(pct, bool) or not 0.01 < pct <= 100:
+        raise InputError(f"{where}: crop_pct={printable(pct, 40)} is no share of an image")
+    return pct
 
 
 def _whole(value, where: str, least: int = 1) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 
@@ -13,13 +12,15 @@ from ..data import labels
 from ..errors import InputError, printable
 from ..graph import Graph
 from ..graph.variants import head
-from .config import Config, label_list
 
 LARGEST_FILE = 1 << 26  # characters
 
 
-def labels_of(architecture: Architecture, graph: Graph, tensors: Mapping, given, config: Config):
-    """(a name for each class, where they come from, notes); two names for a single logit, none without a head."""
+def labels_of(architecture: Architecture, graph: Graph, tensors: Mapping, given, stated: tuple[str, ...] | None):
+    """(a name for each class, where they come from, notes); two names for a single logit, none without a head.
+
+    `given` are the caller's names, or the path of a file of them; `stated` are those of config.json.
+    """
     node, notes = head(graph), []
     if node is None:
         if given is not None:
@@ -34,13 +35,13 @@ def labels_of(architecture: Architecture, graph: Graph, tensors: Mapping, given,
         if len(names) != shown:
             raise InputError(f"{said} gives {len(names)} labels, but the network has {count} classes; give as many")
         return names, said, notes
-    if config.labels and count == 1 and len(config.labels) == 1:
-        return (f"not {config.labels[0]}", config.labels[0]), "config.json", notes
-    if config.labels and len(config.labels) <= shown:
-        names = (*config.labels, *[""] * (shown - len(config.labels)))
+    if stated and count == 1 and len(stated) == 1:
+        return (f"not {stated[0]}", stated[0]), "config.json", notes
+    if stated and len(stated) <= shown:
+        names = (*stated, *[""] * (shown - len(stated)))
         return tuple(name or f"class {index}" for index, name in enumerate(names)), "config.json", notes
-    if config.labels:
-        notes.append(f"config.json names {len(config.labels)} classes, but the head has {count}: they are not used")
+    if stated:
+        notes.append(f"has {len(stated)} labels in config.json for a head of {count} classes: they are not used")
     names = tuple(labels(architecture.labels, shown))
     known = "the numbers of the classes" if names[0] == "class 0" else f"the names of {architecture.labels}"
     return names, known, notes
@@ -52,7 +53,7 @@ def _given(given) -> tuple[tuple[str, ...], str]:
         return read_labels(given), printable(os.fspath(given))
     if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
         raise InputError("labels are a sequence of names, or the path of a file with a name on each line")
-    return tuple(given), "labels"
+    return tuple(map(printable, given)), "labels"
 
 
 def read_labels(path) -> tuple[str, ...]:
@@ -62,6 +63,10 @@ def read_labels(path) -> tuple[str, ...]:
     "label_names" of a larger one. A name may be a list whose last item counts, as in Keras's imagenet_class_index.json.
     Raises InputError for a file that cannot be read, or has no names.
     """
+    import json
+
+    from .config import label_list
+
     name = printable(path)
     try:
         with open(path, encoding="utf-8-sig") as file:

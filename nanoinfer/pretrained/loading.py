@@ -10,9 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
-from typing import NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .. import checkpoint
 from ..architectures import MODELS, Architecture, arguments_of, find_model
@@ -20,38 +18,16 @@ from ..errors import InputError, did_you_mean, printable
 from ..graph import Graph
 from ..graph.variants import input_weights
 from ..preprocessing import Preprocessing
-from .config import Config, read_config
 from .labels import labels_of
 from .names import in_own_names
-from .published import Published, architecture_of, of_file, of_hub, of_tag, tags
+from .records import Config, Meaning, Pretrained
 from .shapes import adapted, told_by_shapes
 
+if TYPE_CHECKING:
+    from .published import Published
+
+POOLS = {"fast": "avg", "fastavg": "avg", "fastmax": "max"}  # timm's other names, for the same values
 LARGEST_ARGUMENT = 100_000  # of what an architecture takes as a number: blocks, channels, pixels
-
-
-class Meaning(NamedTuple):
-    """What belongs to a network's weights.
-
-    weights: where they come from. labels: a name for each class, two for a single logit, none without a head. notes:
-    sentences about what was chosen or left out in reading. assumed: nobody has stated the preprocessing.
-    """
-
-    weights: str
-    preprocessing: Preprocessing
-    labels: tuple[str, ...] = ()
-    labels_source: str = ""
-    notes: tuple[str, ...] = ()
-    assumed: bool = False
-
-
-class Pretrained(NamedTuple):
-    """A network with its weights: the graph of its arguments, {name: float32 array} of its tensors, what they mean."""
-
-    architecture: Architecture
-    arguments: Mapping[str, object]
-    graph: Graph
-    tensors: dict[str, np.ndarray]
-    meaning: Meaning
 
 
 def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None) -> Pretrained:
@@ -62,7 +38,11 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
     if weights is None:
         weights = _default_weights(architecture, row)
     source = checkpoint.read_source(architecture, weights)
-    config = read_config(source.config, source.name) if source else Config()
+    config = Config()
+    if source and source.config:
+        from .config import read_config
+
+        config = read_config(source.config, source.name)
     stated, dialect, given = row, None, source
     if source:
         source, dialect = in_own_names(architecture, source)
@@ -72,7 +52,7 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
         if dialect:
             arguments = {**arguments_of(dialect, source.config, source.name), **arguments}
             _check_numbers(architecture, arguments)
-    graph = _graph(architecture, arguments)
+    graph = _graph(architecture, arguments, f"{source.name}: by its config.json, " if config.arguments else "")
     if source:
         read = told_by_shapes(architecture, graph, source, arguments)
         if read:
@@ -83,14 +63,13 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
     else:
         tensors = checkpoint.random_tensors(graph, checkpoint.seed_of(weights, "weights"))
     setting = stated.preprocessing() if stated else config.preprocessing or (row and row.preprocessing())
-    packaged = isinstance(weights, str) and weights.startswith(("package:", "installed:"))
-    assumed = setting is None and source is not None and not packaged and preprocessing is None
+    assumed = setting is None and source is not None and not _is_shipped(weights) and preprocessing is None
     if "image_size" in architecture.arguments:
         size = {**architecture.arguments, **arguments}["image_size"]
     setting = setting or (dialect and dialect.preprocessing) or _default(architecture)
     setting = _prepared(architecture, setting, graph, size, preprocessing)
-    names, said, notes = labels_of(architecture, graph, tensors, labels, config)
-    where = source.name if isinstance(weights, Mapping) else _shown(weights)
+    names, said, notes = labels_of(architecture, graph, tensors, labels, config.labels)
+    where = source.name if source and not _is_shipped(weights) else _shown(weights)
     notes = (*(source.notes if source else ()), *notes)
     return Pretrained(architecture, arguments, graph, tensors, Meaning(where, setting, names, said, notes, assumed))
 
@@ -115,10 +94,13 @@ def find_network(name: str) -> tuple[Architecture, Published | None]:
     base, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
     if not tag or base not in MODELS:
         return find_model(name), None
+    from .published import of_tag, tags
+
     row = of_tag(base, tag)
     if row is None:
         known = [row.tag for row in tags(base)]
-        hint = did_you_mean(tag, known, otherwise=f"they are {', '.join(known)}" if known else "it has none")
+        near = [name for name in known if name.startswith(tag)] or known  # "a1" for "a1_in1k"
+        hint = did_you_mean(tag, near, otherwise=f"they are {', '.join(known)}" if known else "it has none")
         raise InputError(f"{base} has no published weights {printable(tag)!r}; {hint}")
     return MODELS[base], row
 
@@ -126,6 +108,8 @@ def find_network(name: str) -> tuple[Architecture, Published | None]:
 def _default_weights(architecture: Architecture, row: Published | None):
     if row is None and architecture.weights:
         return architecture.weights
+    from .published import tags
+
     name = row.name if row else architecture.name
     row = row or next(iter(tags(architecture.name)), None)
     if row and row.hub:
@@ -156,22 +140,25 @@ def _check_numbers(architecture: Architecture, arguments: Mapping) -> None:
             )
 
 
-def _graph(architecture: Architecture, arguments: Mapping) -> Graph:
+def _graph(architecture: Architecture, arguments: Mapping, where: str = "") -> Graph:
+    """The graph of these arguments; `where` begins a message about them, if they come from elsewhere."""
     try:
         return architecture.graph(**arguments)
     except (TypeError, ValueError, ArithmeticError) as error:
         given = ", ".join(f"{argument}={printable(repr(value))}" for argument, value in arguments.items())
-        raise InputError(f"{architecture.name} cannot be built with {given}: {error}") from None
+        raise InputError(f"{where}{architecture.name} cannot be built with {given}: {error}") from None
 
 
 def _row_of(weights, architecture: Architecture, name: str) -> Published | None:
     """The row of the table that a source has by its name; InputError if that is another architecture's."""
+    if not isinstance(weights, (str, os.PathLike)) or _is_shipped(weights):
+        return None
+    from .published import of_file, of_hub
+
     if isinstance(weights, str) and weights.startswith("hub:"):
         row = of_hub(weights.removeprefix("hub:"))
-    elif isinstance(weights, (str, os.PathLike)):
-        row = of_file(os.fsdecode(weights).partition("#")[0], architecture.name)
     else:
-        row = None
+        row = of_file(os.fsdecode(weights).partition("#")[0], architecture.name)
     if row and row.architecture != architecture.name:
         raise InputError(f"{name}: by its name these are the weights of {row.name}; use -m {row.architecture}")
     return row
@@ -182,7 +169,11 @@ def _check_architecture(architecture: Architecture, config: Config, weights, nam
     said, what = config.architecture, "its config.json says that these are weights of"
     if said is None and isinstance(weights, str) and weights.startswith("hub:timm/"):
         said, what = weights.removeprefix("hub:timm/"), "by its name these are weights of"
-    if said is None or architecture_of(said) == architecture.name:
+    if said is None:
+        return
+    from .published import architecture_of
+
+    if architecture_of(said) == architecture.name:
         return
     other = architecture_of(said)
     hint = f"use -m {other}" if other in MODELS else "nanoinfer has no network of that name"
@@ -192,6 +183,7 @@ def _check_architecture(architecture: Architecture, config: Config, weights, nam
 def _take_arguments(architecture: Architecture, config: Config, arguments: dict, name: str) -> None:
     """Put into `arguments` what the config states and the caller leaves out; InputError for what the network lacks."""
     for key, value in config.arguments.items():
+        value = POOLS.get(value, value) if key == "global_pool" and isinstance(value, str) else value
         if key == "in_chans" or key in architecture.arguments:
             arguments.setdefault(key, value)
         elif key != "global_pool" or value != ("token" if "image_size" in architecture.arguments else "avg"):
@@ -231,10 +223,15 @@ def _prepared(
     return setting
 
 
+def _is_shipped(weights) -> bool:
+    """Whether weights are those of this package, or of another one that extra "imagenet" installs."""
+    return isinstance(weights, str) and weights.startswith(("package:", "installed:"))
+
+
 def _shown(weights) -> str:
     """Where weights come from, as a report says it."""
     if isinstance(weights, str) and weights.startswith("installed:"):
         return "{1} of package {0}".format(*weights.removeprefix("installed:").split("/"))
     if isinstance(weights, str) and weights.startswith("package:"):
-        return f"{weights.removeprefix('package:')}, which ships with the package"
+        return f"{weights.removeprefix('package:')} of this package"
     return printable(weights)

@@ -1,7 +1,7 @@
 """The weights that timm and torchvision publish for our networks: where they lie, and how their images are prepared.
 
-`data/published_weights.csv` has a row for each, in the order of `list_models`; of one network in its library's, whose default is first.
-`python -m bench.published_weights` makes it from the two libraries.
+`data/published_weights.csv` has a row for each, network by network, and of one network in its
+library's order, the default first. `python -m bench.published_weights` makes it from the two libraries.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def of_file(path: str, architecture: str) -> Published | None:
     Where several rows have it, this architecture's come first, and torchvision's before timm's, which lists some of
     torchvision's files with a preprocessing of its own.
     """
-    name = os.path.basename(path)
+    name = os.path.basename(path.rstrip("/\\"))
     for suffix in (*WEIGHT_SUFFIXES, ".pth"):  # "model.pth.tar" has two
         name = name.removesuffix(suffix)
     name = re.sub(r" ?\(\d+\)$", "", name)  # a browser's second download

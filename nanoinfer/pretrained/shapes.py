@@ -47,7 +47,7 @@ def adapted(architecture: Architecture, graph: Graph, source: WeightSource, argu
     if head(graph) is None:
         unused = head(architecture.graph(**{**arguments, "num_classes": 1})).tensors.values()
         arrays = {name: array for name, array in arrays.items() if name not in unused}
-        notes.append("the network has no head: its output is the embedding")
+        notes.append("gives a network without a head, whose output is the embedding")
     channels = arguments.get("in_chans", 3)
     for name in input_weights(graph):
         array, (outputs, _, *window) = arrays.get(name), graph.parameters[name]
@@ -58,5 +58,5 @@ def adapted(architecture: Architecture, graph: Graph, source: WeightSource, argu
             else:
                 repeated = np.tile(array, (1, math.ceil(channels / 3), 1, 1))[:, :channels]
                 arrays[name] = repeated * np.float32(3 / channels)
-            notes.append(f"{name} is for 3 channels, and adapted to {channels} as in timm")
+            notes.append(f"has {name} for 3 channels, which is adapted to {channels} as in timm")
     return source._replace(arrays=arrays, notes=(*source.notes, *notes))

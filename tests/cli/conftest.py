@@ -17,14 +17,14 @@ from nanoinfer.pretrained import Meaning
 class FakeModel:
     """Stands in for Model: its n-th call predicts class n, after the last class the first again."""
 
-    channels, notes = 3, ()
+    channels = 3
 
     def __init__(self, name, weights, threads, options):
         self.architecture, self.weights, self.threads, self.options = MODELS[name], weights, threads, options
         self.name, self.shapes, self.preprocessing = name, [], self.architecture.preprocessing
         self.classes = options.get("num_classes", self.architecture.arguments["num_classes"])
         self.labels = tuple(labels(self.architecture.labels, self.classes))
-        self.meaning = Meaning(str(weights), self.preprocessing, self.labels, "their names", self.notes)
+        self.meaning = Meaning(str(weights), self.preprocessing, self.labels, "their names")
 
     def preprocess(self, images):
         return preprocess(images, self.preprocessing)

@@ -89,6 +89,7 @@ def test_default_weights_are_the_first_of_timm_or_torchvisions_own():
         ("resnet50-11ad3fa6.pth.tar", "resnet50", "resnet50.IMAGENET1K_V2"),
         ("resnet50_a1_0-14fe96d1.pth", "resnet50", "resnet50.a1_in1k"),
         ("resnet50.a1_in1k.safetensors", "resnet50", "resnet50.a1_in1k"),
+        ("weights/resnet50.a1_in1k/", "resnet50", "resnet50.a1_in1k"),
         ("resnet18-f37072fd.pth", "resnet18", "resnet18.IMAGENET1K_V1"),  # timm lists this file, too
         ("vit_b_16_swag-9ac1b537.pth", "vit_b_16", "vit_b_16.IMAGENET1K_SWAG_E2E_V1"),
         ("resnet18-f37072fd.pth", "resnet50", "resnet18.IMAGENET1K_V1"),

@@ -65,6 +65,17 @@ def test_model_is_read_with_its_config(hub, part):
     assert len(hub.requests) == 1, "what is in the cache is not asked for again"
 
 
+def test_transformers_word_on_images_is_read_with_the_config(hub, part):
+    config, processor = {"model_type": "vit"}, {"size": 224}
+    files = {"config.json": json.dumps(config).encode(), "preprocessor_config.json": json.dumps(processor).encode()}
+    hub.repositories["owner/name"] = {"model.safetensors": part("a"), **files}
+    assert read_weights("hub:owner/name").config == {**config, "preprocessor_config": processor}
+    hub.repositories["owner/other"] = {"model.safetensors": part("a"), "config.json": files["config.json"]}
+    assert read_weights("hub:owner/other").config == config
+    hub.repositories["owner/third"] = {**hub.repositories["owner/name"], "config.json": b"{}"}
+    assert read_weights("hub:owner/third").config == {}
+
+
 def test_revision_is_asked_for(hub, part):
     hub.repositories["owner/name"] = {"model.safetensors": part("a")}
     assert read_weights("hub:owner/name@refs/pr/1").config is None
