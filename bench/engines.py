@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -17,15 +19,30 @@ from pathlib import Path
 import numpy as np
 
 Run = Callable[[np.ndarray], np.ndarray]
+Engine = tuple[Run, str]  # and the instruction sets that it says it uses
+
+# What holds engines to AVX2 on a CPU with AVX-512. onnxruntime has no such switch, nor has the library that OpenVINO
+# takes for linear layers ("mlas").
+AVX2 = {
+    "NUMBA_CPU_NAME": "haswell",
+    "NUMBA_CPU_FEATURES": "",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "OPENCV_CPU_DISABLE": "AVX512-SKX",
+}
+NOT_HELD = {"onnxruntime"}
 
 
-def load_nanoinfer(name: str, folder: Path, batch: int, threads: int) -> Run:
+def load_nanoinfer(name: str, folder: Path, batch: int, threads: int) -> Engine:
     import nanoinfer
+    from nanoinfer.machine import host
 
-    return nanoinfer.create_model(name, folder / "weights.safetensors", threads=threads)
+    lanes = host().lanes
+    return nanoinfer.create_model(name, folder / "weights.safetensors", threads=threads), f"{lanes} lanes"
 
 
-def load_onnxruntime(name: str, folder: Path, batch: int, threads: int) -> Run:
+def load_onnxruntime(name: str, folder: Path, batch: int, threads: int) -> Engine:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -33,10 +50,10 @@ def load_onnxruntime(name: str, folder: Path, batch: int, threads: int) -> Run:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     path = str(folder / f"batch{batch}.onnx")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda x: session.run(None, {"input": x})[0]
+    return lambda x: session.run(None, {"input": x})[0], "not told"
 
 
-def load_openvino(name: str, folder: Path, batch: int, threads: int) -> Run:
+def load_openvino(name: str, folder: Path, batch: int, threads: int) -> Engine:
     import openvino
 
     core = openvino.Core()
@@ -49,7 +66,32 @@ def load_openvino(name: str, folder: Path, batch: int, threads: int) -> Run:
     }
     compiled = core.compile_model(str(folder / f"batch{batch}.onnx"), "CPU", settings)
     request, output = compiled.create_infer_request(), compiled.output(0)
-    return lambda x: request.infer({0: x}, share_inputs=True, share_outputs=True)[output]
+    return lambda x: request.infer({0: x}, share_inputs=True, share_outputs=True)[output], _sets_of_layers(compiled)
+
+
+def _sets_of_layers(compiled) -> str:
+    """The instruction sets in the names of a compiled OpenVINO model's kernels, the most frequent first."""
+    counts = Counter()
+    for layer in compiled.get_runtime_model().get_ops():
+        info = layer.get_rt_info()
+        if "primitiveType" in info:
+            counts.update(re.findall(r"avx512|avx2|avx|sse\d*|mlas|asimd|sve\d*", info["primitiveType"].astype(str)))
+    return "+".join(name for name, _ in counts.most_common())
+
+
+def load_opencv(name: str, folder: Path, batch: int, threads: int) -> Engine:
+    import cv2
+
+    cv2.setNumThreads(threads)
+    net = cv2.dnn.readNetFromONNX(str(folder / f"batch{batch}.onnx"), cv2.dnn.ENGINE_NEW)
+
+    def run(x):
+        net.setInput(x)
+        return net.forward()
+
+    # A feature with a question mark behind it is disabled.
+    used = [word.strip("*").lower() for word in cv2.getCPUFeaturesLine().split() if not word.endswith("?")]
+    return run, used[-1]
 
 
 def _torch_module(name: str, folder: Path, threads: int):
@@ -64,17 +106,17 @@ def _torch_module(name: str, folder: Path, threads: int):
     return torch, module
 
 
-def load_torch(name: str, folder: Path, batch: int, threads: int) -> Run:
+def load_torch(name: str, folder: Path, batch: int, threads: int) -> Engine:
     torch, module = _torch_module(name, folder, threads)
 
     def run(x):
         with torch.inference_mode():
             return module(torch.from_numpy(x)).numpy()
 
-    return run
+    return run, torch.backends.cpu.get_cpu_capability().lower()
 
 
-def load_torch_compile(name: str, folder: Path, batch: int, threads: int) -> Run:
+def load_torch_compile(name: str, folder: Path, batch: int, threads: int) -> Engine:
     torch, module = _torch_module(name, folder, threads)
     compiled = torch.compile(module)
 
@@ -82,14 +124,15 @@ def load_torch_compile(name: str, folder: Path, batch: int, threads: int) -> Run
         with torch.inference_mode():
             return compiled(torch.from_numpy(x)).numpy()
 
-    return run
+    return run, torch.backends.cpu.get_cpu_capability().lower()
 
 
-ENGINES: dict[str, tuple[str, Callable[[str, Path, int, int], Run]]] = {
+ENGINES: dict[str, tuple[str, Callable[[str, Path, int, int], Engine]]] = {
     "nanoinfer": ("nanoinfer", load_nanoinfer),
     "before": ("nanoinfer", load_nanoinfer),  # an earlier version, in a folder of its own
     "onnxruntime": ("onnxruntime", load_onnxruntime),
     "openvino": ("openvino", load_openvino),
+    "opencv": ("opencv-python-headless", load_opencv),
     "torch": ("torch", load_torch),
     "torch.compile": ("torch", load_torch_compile),
 }
@@ -113,9 +156,9 @@ def main() -> None:
     package, load = ENGINES[engine]
     name = (folder / "name").read_text()
     x = np.load(folder / "input.npy")[:batch]
-    run = load(name, folder, batch, threads)
+    run, sets = load(name, folder, batch, threads)
     np.save(folder / f"{engine}-{batch}-{threads}.npy", run(x))
-    print(json.dumps({"version": version(package)}), flush=True)
+    print(json.dumps({"version": version(package), "instruction_sets": sets}), flush=True)
     for line in sys.stdin:
         print(json.dumps(turn(run, x, float(line))), flush=True)
 

@@ -1,6 +1,7 @@
 """The same network, weights, input and threads through nanoinfer and its peers, side by side.
 
     python -m bench.models [--models M ...] [--batch-sizes N ...] [--threads T ...] [--peers P ...] [--before FOLDER]
+                                    [--isa avx2]
 
 Every engine runs in a process of its own, by turns: idle thread pools go on spinning, and two of them on the same
 cores would slow each other down. A turn settles for a third of its time, then times calls back to back; a round is one
@@ -30,9 +31,10 @@ from nanoinfer.architectures import MODELS as ARCHITECTURES
 from nanoinfer.cli.parser import positive
 from nanoinfer.runtime import default_threads
 
-from .engines import ENGINES
+from .engines import AVX2, ENGINES, NOT_HELD
 
 MODELS = ("mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d", "vit_b_32")
+BEST_OF = ("onnxruntime", "openvino", "opencv")  # the peers that count; torch is the reference
 SEED = 7
 ROOT = Path(__file__).parents[1]
 
@@ -72,18 +74,19 @@ class Setting:
 
 
 class Worker:
-    """One engine in a process of its own."""
+    """One engine in a process of its own; `environment` is added to that of this one."""
 
-    def __init__(self, engine: str, setting: Setting, before: str | None = None):
+    def __init__(self, engine: str, setting: Setting, before: str | None, environment: dict[str, str]):
         self.engine = engine
         arguments = (engine, str(setting.folder), str(setting.batch), str(setting.threads))
         # `python -m` looks for modules in its working folder first: there lies the earlier version, and not this bench.
-        elsewhere = dict(cwd=before, env={**os.environ, "PYTHONPATH": str(ROOT)}) if engine == "before" else {}
+        earlier = engine == "before"
+        environment = {**os.environ, **environment, **({"PYTHONPATH": str(ROOT)} if earlier else {})}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.engines", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, **elsewhere,
+            text=True, cwd=before if earlier else None, env=environment,
         )  # fmt: skip
-        self.version = self._answer()["version"]
+        self.about = self._answer()
         self.logits = np.load(setting.folder / f"{engine}-{setting.batch}-{setting.threads}.npy")
         self.rounds: list[list[float]] = []
 
@@ -105,7 +108,8 @@ class Worker:
 
 def compare(setting: Setting, expected: np.ndarray, engines: list[str], options: argparse.Namespace) -> dict:
     """One row of the result: all engines on one network, batch size and number of threads."""
-    workers = [Worker(engine, setting, options.before) for engine in engines]
+    environment = AVX2 if options.isa == "avx2" else {}
+    workers = [Worker(engine, setting, options.before, environment) for engine in engines]
     expected = expected[: setting.batch]
     errors = {
         worker.engine: float(np.abs(worker.logits - expected).max() / np.abs(expected).max()) for worker in workers
@@ -120,7 +124,7 @@ def compare(setting: Setting, expected: np.ndarray, engines: list[str], options:
         medians = [statistics.median(turn) for turn in worker.rounds]
         ours = [statistics.median(turn) for turn in workers[0].rounds]
         results[worker.engine] = {
-            "version": worker.version,
+            **worker.about,
             "median_ms": float(np.median(calls)),
             "p95_ms": float(np.percentile(calls, 95)),
             "min_ms": float(calls.min()),
@@ -132,17 +136,20 @@ def compare(setting: Setting, expected: np.ndarray, engines: list[str], options:
 
 def show(row: dict) -> None:
     print(f"\n{row['model']}, batch {row['batch']}, {_threads(row)}")
-    print(f"  {'engine':14} {'version':12} {'median':>9} {'p95':>9} {'min':>9} {'time/ours':>10} {'error':>9}")
+    print(
+        f"  {'engine':14} {'version':12} {'instructions':18} {'median':>9} {'p95':>9} {'min':>9} {'time/ours':>10} "
+        f"{'error':>9}"
+    )
     for engine, result in row["engines"].items():
         print(
-            f"  {engine:14} {result['version']:12} {result['median_ms']:9.3f} {result['p95_ms']:9.3f} "
-            f"{result['min_ms']:9.3f} {result['times_as_long']:10.2f} {result['error']:9.1e}"
+            f"  {engine:14} {result['version']:12} {result['instruction_sets']:18} {result['median_ms']:9.3f} "
+            f"{result['p95_ms']:9.3f} {result['min_ms']:9.3f} {result['times_as_long']:10.2f} {result['error']:9.1e}"
         )
 
 
 def best_peer(row: dict) -> float:
-    """How many times as long the faster of onnxruntime and openvino takes; nan if neither ran."""
-    ratios = [row["engines"][peer]["times_as_long"] for peer in ("onnxruntime", "openvino") if peer in row["engines"]]
+    """How many times as long the fastest of the peers in BEST_OF takes; nan if none ran."""
+    ratios = [row["engines"][peer]["times_as_long"] for peer in BEST_OF if peer in row["engines"]]
     return min(ratios, default=float("nan"))
 
 
@@ -184,6 +191,9 @@ def _engines(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
             parser.error(f"{options.before}: holds no nanoinfer; pip install --no-deps --target FOLDER CHECKOUT")
         engines.append("before")
     for peer in options.peers:
+        if options.isa == "avx2" and peer in NOT_HELD:
+            print(f"{peer} has no switch for its instruction set and is left out")
+            continue
         try:
             version(ENGINES[peer][0])
             engines.append(peer)
@@ -205,7 +215,8 @@ def _summary(rows: list[dict]) -> None:
     ratios = [best_peer(row) for row in rows]
     if np.isfinite(ratios).all():
         mean = statistics.geometric_mean(ratios)
-        print(f"\nagainst the faster of onnxruntime and openvino: worst {min(ratios):.2f}x, geometric mean {mean:.2f}x")
+        peers = ", ".join(peer for peer in BEST_OF if peer in rows[0]["engines"])
+        print(f"\nagainst the fastest of {peers}: worst {min(ratios):.2f}x, geometric mean {mean:.2f}x")
     if all("before" in row["engines"] for row in rows):
         gains = [row["engines"]["before"]["times_as_long"] for row in rows]
         mean = statistics.geometric_mean(gains)
@@ -217,9 +228,11 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=MODELS, choices=ARCHITECTURES, metavar="MODEL")
     parser.add_argument("--batch-sizes", nargs="+", type=positive, default=[1])
     parser.add_argument("--threads", nargs="+", type=positive, default=[2])
-    parser.add_argument("--peers", nargs="*", default=["onnxruntime", "openvino", "torch"], choices=list(ENGINES)[2:])
+    parser.add_argument("--peers", nargs="*", default=[*BEST_OF, "torch"], choices=list(ENGINES)[2:])
     text = "also time an earlier version in FOLDER: pip install --no-deps --target FOLDER CHECKOUT"
     parser.add_argument("--before", metavar="FOLDER", help=text)
+    text = "hold engines to AVX2 on a CPU with AVX-512, and leave out those that cannot be held"
+    parser.add_argument("--isa", choices=("native", "avx2"), default="native", help=text)
     parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one turn")
     parser.add_argument("--tolerance", type=float, default=1e-3, help="largest error, relative to the largest logit")
@@ -236,7 +249,7 @@ def main() -> int:
     for name in options.models:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
-            onnx = "onnxruntime" in engines or "openvino" in engines
+            onnx = not set(engines).isdisjoint(BEST_OF)
             expected = prepare(name, folder, options.batch_sizes, onnx)
             for batch in options.batch_sizes:
                 for threads in options.threads:

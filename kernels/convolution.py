@@ -21,7 +21,7 @@ copied to pad it, and an output's chain of multiply-adds is the same wherever it
 come in blocks that fit L2, so that the next micro-panel finds them there. Threads split pixels (the M dimension of the
 product) or micro-panels (N).
 
-*Prefetch.* A micro-kernel prefetches a cache line with each step over k: the first tiles of a micro-panel prefetch the
+*Prefetch.* A micro-kernel prefetches some bytes with each step over k: the first tiles of a micro-panel prefetch the
 next one, which may be the next product's first (`next_panel`); the tiles after them prefetch weights of a later step
 (`lookahead`) or, for a product of a single run of pixels, the pixels of the next L2 block.
 """
@@ -72,7 +72,7 @@ class Region(NamedTuple):
     y_run_stride: int
     y_tile_stride: int
     w_offset: int  # of the first valid tap in a micro-panel
-    prefetch_bytes: int  # that a tile prefetches: a cache line for each step over k
+    prefetch_bytes: int  # that a tile prefetches: TileLoops.prefetch_step for each step over k
     panel_prefetch_tiles: int  # tiles that prefetch the next micro-panel; those after them look ahead
     # Where the next group of micro-panels reads other input channels, tiles prefetch these, of the pixels that a run
     # of tiles is the first to read:
@@ -94,6 +94,7 @@ class TileLoops(NamedTuple):
     k: int  # steps of the innermost loop over one tap: input channels of a group
     x_k_stride: int
     k_block: int  # steps in one chain of multiply-adds
+    prefetch_step: int  # bytes by which a prefetch goes on with each step over k
     w_skip: int  # of invalid taps between the end of one row of taps and the start of the next
     residual_offset: int  # from an output element to the one that is added to it; 0: none
     # The stem's micro-kernel (stem.py) has a list in place of loops over taps and k:

@@ -8,10 +8,11 @@ all lanes of its group. In step k, lane l meets input channel l ^ k (lane-xor or
 instructions as those that spread channel k over its group, since they swap neighbours, pairs of lanes and quadruples
 and no more. Weights are packed in the same order (`xor_permuted`).
 
-A tile is a run of `mr` output pixels of one image row, one vector of channels wide. For each row of taps the input
-pixels under the tile are loaded (and shuffled) once, from left to right, and each is multiplied into every output that
-it belongs to: (mr - 1) * stride + window loads for mr * window * group multiply-adds (simd/window.py). An output still
-receives its taps in the order (ky, kx, k), so its bits depend neither on where its tile starts nor on the lanes. Pixels
+A tile is a run of `mr` output pixels of one image row, one vector of channels wide. For each row of taps and each k the
+input pixels under the tile are loaded (and shuffled), from left to right, and each is multiplied into every output that
+it belongs to: (mr - 1) * stride + window loads for mr * window multiply-adds (simd/window.py). An output still receives
+its taps in the order (ky, k, kx), so its bits depend neither on where its tile starts nor on the lanes. Vectors that
+share cache lines take turns. Pixels
 beyond the ends of an image row are read from a vector of zeros, or left out where a tile is a whole image row (the
 result is the same unless a weight is infinite). Rows of taps beyond the image are left out.
 """
@@ -23,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .packing import reference as packed
+from .simd import CACHE_LINE
 from .simd.activation import epilogue
 
 GROUPS = (1, 2, 4, 8)  # channels of a group that the kernel takes
@@ -108,12 +110,12 @@ def example(lanes: int, generator: np.random.Generator, check) -> None:
 
 
 def build(spec: Depthwise):
-    """Threads split items of one vector of channels and one block of rows.
+    """Threads split items of one cache line of channels and one block of rows.
 
     The last tile of a row starts early enough to be a full one; the pixels that it computes again come out the same.
     Assumes: the channels of a pixel are contiguous and have room for whole vectors.
     """
-    from .simd.intrinsics import instruction_reader, maximum, minimum
+    from .simd.intrinsics import instruction_reader, minimum
     from .simd.tile import register_tile
     from .simd.window import Window
 
@@ -124,36 +126,39 @@ def build(spec: Depthwise):
     load_for_all, add, store_result = t.load_for_all, t.add, epilogue(t, spec.variant)
     window = Window(size, stride, padding + spec.more_right, spec.group, skipped)
     fma_window, read = t.fma_window(window), instruction_reader(Instruction)
-    w_row_stride = size * spec.group * vector
+    w_vector_stride, line_vectors = size * size * spec.group * vector, max(1, CACHE_LINE // vector)
 
     def depthwise(row_address, thread, threads):
         call = read(row_address)
         rows = call.images * call.out_height
-        items = -(-rows // call.block_rows) * call.vectors
+        lines = -(-call.vectors // line_vectors)
+        items = -(-rows // call.block_rows) * lines
         for item in range(items * thread // threads, items * (thread + 1) // threads):
-            first, v = item // call.vectors * call.block_rows, item % call.vectors
-            w = call.w + v * size * w_row_stride
-            bias = call.bias + v * vector
-            for image_row in range(first, minimum(first + call.block_rows, rows)):
-                image = image_row // call.out_height
-                row = image_row - image * call.out_height
+            first, first_vector = item // lines * call.block_rows, item % lines * line_vectors
+            end_vector = minimum(first_vector + line_vectors, call.vectors)
+            image = first // call.out_height
+            row = first - image * call.out_height
+            for _ in range(minimum(call.block_rows, rows - first)):
                 top = (call.first_row + row) * stride - call.padding_top
-                x_image = call.x + image * call.x_image_stride + v * vector
-                y_row = call.y + image * call.y_image_stride + row * call.y_row_stride + v * vector
-                first_tap, end_tap = maximum(0, -top), minimum(size, call.height - top)
-                first_slot = (top + first_tap) % call.buffer_rows
+                slot = top % call.buffer_rows
+                x_image = call.x + image * call.x_image_stride
+                y_row = call.y + image * call.y_image_stride + row * call.y_row_stride
                 for tile in range(0, call.out_width, mr):
                     start = minimum(tile, call.out_width - mr)
                     left = start * stride - padding
                     beyond = left + columns - call.width
-                    acc, slot = load_for_all(bias), first_slot
-                    for ky in range(first_tap, end_tap):
-                        x = x_image + slot * call.x_row_stride + left * call.x_pixel_stride
-                        acc = fma_window(acc, x, call.x_pixel_stride, w + ky * w_row_stride, -left, beyond, call.zeros)
-                        slot = slot + 1 if slot + 1 < call.buffer_rows else 0
-                    y = y_row + start * call.y_pixel_stride
-                    if call.residual_offset != 0:
-                        acc = add(acc, y + call.residual_offset, call.y_pixel_stride)
-                    store_result(acc, call.activation, y, call.y_pixel_stride)
+                    for v in range(first_vector, end_vector):
+                        x = x_image + left * call.x_pixel_stride + v * vector
+                        acc = fma_window(
+                            load_for_all(call.bias + v * vector), x, call.x_pixel_stride, call.x_row_stride, slot,
+                            call.buffer_rows, top, call.height, call.w + v * w_vector_stride, -left, beyond, call.zeros,
+                        )  # fmt: skip
+                        y = y_row + start * call.y_pixel_stride + v * vector
+                        if call.residual_offset != 0:
+                            acc = add(acc, y + call.residual_offset, call.y_pixel_stride)
+                        store_result(acc, call.activation, y, call.y_pixel_stride)
+                row += 1
+                if row == call.out_height:
+                    row, image = 0, image + 1
 
     return depthwise

@@ -22,7 +22,6 @@ import numpy as np
 
 from .convolution import TileCall, TileLoops
 from .packing import reference as packed
-from .simd import CACHE_LINE
 from .simd.activation import epilogue
 
 
@@ -106,7 +105,7 @@ def build(spec: Matmul):
                             acc = fma_outer(acc, a, loops.x_pixel_stride, w)
                             if prefetches:
                                 prefetch(next_line)
-                                next_line += CACHE_LINE
+                                next_line += loops.prefetch_step
                             a += loops.x_k_stride
                             w += w_k_stride
                         if first != 0:
@@ -127,6 +126,6 @@ def build(spec: Matmul):
             store_result(acc, loops.activation, y, loops.y_pixel_stride)
             x += mr * loops.x_pixel_stride
             y += mr * loops.y_pixel_stride
-            ahead += (loops.k if single else loops.taps_y * loops.taps_x * loops.k) * CACHE_LINE
+            ahead += (loops.k if single else loops.taps_y * loops.taps_x * loops.k) * loops.prefetch_step
 
     return matmul

@@ -25,7 +25,8 @@ HOST = host()
 
 def _machine(lanes, registers, **changes):
     """The host with other vectors, planned as its machine is."""
-    return replace(HOST, lanes=lanes, registers=registers, double_pumped=False, tuning=TUNINGS[registers], **changes)
+    tuning = TUNINGS[lanes, registers, False]
+    return replace(HOST, lanes=lanes, registers=registers, double_pumped=False, tuning=tuning, **changes)
 
 
 WIDE, MIDDLE, NARROW, ARM = (_machine(*machine) for machine in ((16, 32), (8, 16), (4, 16), (4, 32)))

@@ -13,8 +13,7 @@ in bytes; a stride leads from a pixel to the next, and stride 0 uses the same me
     prefetch(x, stride)             prefetch the cache lines of pixel p, at x + p * stride, into L2
     prefetch_write(y, stride)       the same with write intent
     fma_outer(acc, a, stride, b)    acc[p][v] += a[p] * b[v]: one step of a matrix product, a[p] a single float
-    fma_window(window)(acc, x, stride, w, pad_left, pad_right, zeros)
-                                    a row of taps of a depthwise convolution: see window.py
+    fma_window(window)(acc, x, ...) all taps of a depthwise convolution: see window.py
     add, sub, mul(acc, x, stride)   acc[p] combined with x[p]
     max(acc, x, stride)             acc[p] = max(acc[p], x[p]); NaN stays
     add_square(acc, x)              acc + x * x, x a tile

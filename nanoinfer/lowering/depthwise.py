@@ -7,11 +7,14 @@ import numpy as np
 from ..graph import Node
 from ..graph.windows import padding_before
 from ..kernels.depthwise import GROUPS, Depthwise, Instruction, xor_permuted
+from ..kernels.simd import CACHE_LINE
 from ..kernels.simd.activation import code, variant
 from .layout import TensorView, ceil_div, round_up, splits_channels
 from .loop_nest import bias_key
 from .packed import PackKey, PackRequest
 from .step import Context, Step
+
+NOT_CIRCULAR = 1 << 40  # rows of a buffer that holds whole images
 
 
 def applies(node: Node, weight_shape: tuple[int, ...]) -> bool:
@@ -41,7 +44,7 @@ def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int =
     key = PackKey(node.tensors["weight"], "xor", len(weight), lanes)
     block_rows = rows
     if not buffer_rows and not splits_channels(y):
-        block_rows = _block_rows(rows, stride * x.row_stride, vectors, context)
+        block_rows = _block_rows(rows, stride * x.row_stride, ceil_div(4 * vectors * lanes, CACHE_LINE), context)
     instruction = Instruction(
         x=x.address, x_image_stride=x.image_stride, x_row_stride=x.row_stride, x_pixel_stride=x.pixel_stride,
         w=context.staging.weight(PackRequest(key, weight.shape, lambda: xor_permuted(weight))),
@@ -50,9 +53,9 @@ def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int =
         y=y.address, y_image_stride=y.image_stride, y_row_stride=y.row_stride, y_pixel_stride=y.pixel_stride,
         residual_offset=residual.address - y.address if residual else 0, images=y.images, height=height, width=width,
         out_height=out_height, out_width=out_width, first_row=first_row, padding_top=top,
-        buffer_rows=buffer_rows or height, block_rows=block_rows, vectors=vectors, activation=code(activation),
+        buffer_rows=buffer_rows or NOT_CIRCULAR, block_rows=block_rows, vectors=vectors, activation=code(activation),
     )  # fmt: skip
-    largest = tuning.depthwise_mr.get(size * group, tuning.depthwise_mr_otherwise)
+    largest = tuning.depthwise_mr if group == 1 else tuning.grouped_mr
     mr = ceil_div(out_width, ceil_div(out_width, largest))
     whole_row = width if mr == out_width else 0
     spec = Depthwise(
@@ -66,16 +69,16 @@ def _bias(node: Node, context: Context, y: TensorView) -> np.ndarray:
     return np.zeros(y.channels) if bias is None else bias
 
 
-def _block_rows(rows: int, row_bytes: int, vectors: int, context: Context) -> int:
-    """Rows that all vectors of channels pass over before the next block of rows begins.
+def _block_rows(rows: int, row_bytes: int, lines: int, context: Context) -> int:
+    """Rows that all cache lines of channels pass over before the next block of rows begins.
 
     They are few enough to stay in cache, and an equal part of every thread's rows. They are all rows where each
-    thread's part stays in cache anyway and there are vectors enough to split: at the end of a run of rows, the hardware
-    would prefetch those that another thread is writing, once for every vector.
+    thread's part stays in cache anyway and there are lines enough to split: at the end of a run of rows, the hardware
+    would prefetch those that another thread is writing, once for every line.
     """
     threads, tuning = context.threads, context.machine.tuning
     own, most = ceil_div(rows, threads), max(1, tuning.block_bytes // row_bytes)
-    longest = round_up(vectors, threads)
-    if own <= most and longest <= tuning.most_imbalance * vectors:
+    longest = round_up(lines, threads)
+    if own <= most and longest <= tuning.most_imbalance * lines:
         return rows
     return max(block for block in range(1, min(own, most) + 1) if own % block == 0)

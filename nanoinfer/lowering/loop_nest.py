@@ -14,11 +14,10 @@ from ..graph import Node
 from ..kernels import convolution, packing
 from ..kernels.matmul import Matmul
 from ..kernels.pooling import MaxPool
-from ..kernels.simd import CACHE_LINE
 from ..kernels.simd.activation import code, variant
 from ..kernels.stem import Stem
 from ..machine import Machine
-from .layout import ceil_div, round_up, splits_channels
+from .layout import round_up, splits_channels
 from .packed import PackKey, PackRequest
 from .step import Context, Step, TiledRegion
 from .tiling import ConvProblem, Panels, Rectangle, panels, rectangles
@@ -142,9 +141,6 @@ def _tiled(problem: ConvProblem, machine: Machine, part: Panels, rectangle: Rect
     """A rectangle as the loop nest and the micro-kernels read it: its runs cut into tiles."""
     x, tap_bytes, has_weight = problem.x, problem.k * 4 * part.width, problem.weight is not None
     full, edge = divmod(rectangle.length, rectangle.mr)
-    prefetch_bytes = rectangle.taps_y * rectangle.taps_x * problem.k * CACHE_LINE
-    if rectangle.stem_offsets.size:
-        prefetch_bytes = 0
     # Groups and pooling: the channels that the next micro-panels read lie beside those of these.
     prefetch_rows, next_group = 0, 4 * (problem.k if has_weight else part.width)
     along_rows = rectangle.x_pixel_stride == problem.stride * x.pixel_stride
@@ -155,8 +151,7 @@ def _tiled(problem: ConvProblem, machine: Machine, part: Panels, rectangle: Rect
         x_offset=rectangle.x_offset, x_run_stride=rectangle.x_run_stride,
         x_tile_stride=rectangle.mr * rectangle.x_pixel_stride, y_offset=rectangle.y_offset,
         y_run_stride=rectangle.y_run_stride, y_tile_stride=rectangle.mr * rectangle.y_pixel_stride,
-        w_offset=rectangle.first_tap * tap_bytes, prefetch_bytes=prefetch_bytes,
-        panel_prefetch_tiles=ceil_div(problem.taps * tap_bytes, prefetch_bytes) if prefetch_bytes else 0,
+        w_offset=rectangle.first_tap * tap_bytes, prefetch_bytes=0, panel_prefetch_tiles=0,  # see plan/prefetch.py
         prefetch_rows=prefetch_rows,
         prefetch_offset=(rectangle.taps_y - prefetch_rows) * x.row_stride + next_group,
         prefetch_row_stride=x.row_stride, prefetch_pixel_stride=x.pixel_stride,
@@ -180,6 +175,7 @@ def _tile_loops(problem: ConvProblem, machine: Machine, rectangle: Rectangle, ta
     return convolution.TileLoops(
         x_pixel_stride=rectangle.x_pixel_stride, y_pixel_stride=rectangle.y_pixel_stride,
         **_loops(problem, rectangle), k_block=problem.k_block or k_block,
+        prefetch_step=0,  # see plan/prefetch.py
         w_skip=(problem.window[1] - rectangle.taps_x) * tap_bytes, residual_offset=offset(problem.residual),
         stem_offsets=0, stem_steps=rectangle.stem_offsets.size,
         activation=code(problem.node.attributes.get("activation")),

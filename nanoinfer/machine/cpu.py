@@ -49,7 +49,7 @@ def host() -> Machine:
         known = json.dumps(_vectors()).encode()
         cache.write(name, known)
     lanes, registers, double_pumped = json.loads(known)
-    return Machine(lanes, registers, double_pumped, *cache_sizes(), TUNINGS[registers])
+    return Machine(lanes, registers, double_pumped, *cache_sizes(), TUNINGS[lanes, registers, double_pumped])
 
 
 def _vectors() -> tuple[int, int, bool]:

@@ -29,17 +29,16 @@ class Numerics(NamedTuple):
 
 class Tuning(NamedTuple):
     """How networks are planned. Each default was measured on an AMD EPYC of the Zen 4 generation (AVX-512, 32 vector
-    registers, 1 MiB of L2 a core, 2 virtual cores), float32, on the networks of the README."""
+    registers, 1 MiB of L2 a core, 2 virtual cores), float32, on the networks of the README; those of prefetches and of
+    depthwise tiles on an Intel Xeon of the Emerald Rapids generation (2 MiB of L2)."""
 
     # Register tiles. Most pixels of a tile, by its vectors: accumulators, a vector of weights for each of nr and one
     # broadcast have to fit the registers. Seven, not eight, of three vectors: that divides images of 14 and 28 rows, so
     # there is one kernel fewer to compile.
     matmul_mr: Mapping[int, int] = {1: 14, 2: 14, 3: 7, 4: 6, 5: 5}
     pool_mr: Mapping[int, int] = {1: 8, 2: 8}
-    # By the weights of a row of taps, window * group: accumulators, these weights, a pixel and its shuffled copy have
-    # to fit. `depthwise_mr_otherwise` for all others.
-    depthwise_mr: Mapping[int, int] = {3: 14, 5: 14, 6: 14, 7: 7, 12: 7}
-    depthwise_mr_otherwise: int = 4
+    depthwise_mr: int = 14  # most pixels of a tile of depthwise convolution
+    grouped_mr: int = 8  # and of one with narrow groups, whose shuffled inputs need registers, too
     attention_tile: tuple[int, int] = (6, 4)  # (mr, nr)
     peak_chains: int = 24  # accumulators of the kernel that measures the peak
 
@@ -59,6 +58,10 @@ class Tuning(NamedTuple):
     block_bytes: int = 256 << 10  # of input pixels in an L2 block; of a band of rows in depthwise convolution
 
     # Prefetch.
+    # Bytes by which a product's prefetches go on with each step over k, where weights of a later step are pending, and
+    # where none are: what comes in faster than memory delivers occupies the line fill buffers, and the core waits.
+    prefetch_step: int = 64
+    slowest_prefetch_step: int = 8
     prefetch_output_above: float = 0.25  # of L2: larger outputs are evicted before they are written again
     prefetch_rows_above: float = 0.5  # of the threads' L2: larger inputs and outputs of fused blocks lie in L3
     lookahead_gap: int = 16 << 10  # bytes between two weights that are prefetched as one range
@@ -83,15 +86,20 @@ class Tuning(NamedTuple):
     numerics: Numerics = Numerics()
 
 
-AVX512 = Tuning()
-# 16 registers. Register tiles are those that fit; all else is not yet measured there, and as on AVX-512.
-SIXTEEN_REGISTERS = AVX512._replace(
-    matmul_mr={1: 12, 2: 6, 3: 4, 4: 2},
-    pool_mr={1: 8, 2: 6},
-    depthwise_mr={3: 8, 5: 8, 6: 6, 7: 8},
-    attention_tile=(6, 2),
-    peak_chains=12,
+DOUBLE_PUMPED = Tuning()
+AVX512 = DOUBLE_PUMPED
+# 16 registers. A step over k takes half the time of one of 32 registers, so memory delivers half as much in it.
+AVX2 = AVX512._replace(
+    matmul_mr={1: 12, 2: 6, 3: 4, 4: 2}, pool_mr={1: 8, 2: 6}, attention_tile=(6, 2), peak_chains=12, prefetch_step=24
 )
+# Not measured: register tiles are those that fit, and all else is as on the machine whose registers are as many.
+SSE, NEON = AVX2, AVX512
 
-# By vector registers: AVX-512 and NEON have 32, AVX2 and SSE 16.
-TUNINGS: dict[int, Tuning] = {32: AVX512, 16: SIXTEEN_REGISTERS}
+# By (lanes, registers, double-pumped). `python -m bench.tune` measures such a table.
+TUNINGS: dict[tuple[int, int, bool], Tuning] = {
+    (16, 32, True): DOUBLE_PUMPED,
+    (16, 32, False): AVX512,
+    (8, 16, False): AVX2,
+    (4, 16, False): SSE,
+    (4, 32, False): NEON,
+}

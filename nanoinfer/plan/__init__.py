@@ -151,7 +151,7 @@ def _lower_shard(
         thread_workspace_bytes=layout.thread_workspace_bytes,
     )
     steps = [step for node in plan.graph.nodes for step in lower(node, context)]
-    schedule_prefetch(steps, plan.threads, plan.machine.tuning.lookahead_gap)
+    schedule_prefetch(steps, plan.threads, plan.machine.tuning)
     return steps, context.views
 
 

@@ -2,9 +2,10 @@
 
 Classifier heads and squeeze-and-excite layers touch each weight once and run at memory bandwidth, while convolutions
 are compute-bound and leave that bandwidth idle. So the weights of the former are prefetched during the latter. Each
-step over k of a tile prefetches one cache line. The first tiles of a micro-panel fetch the next micro-panel, of this
-product or of the one that follows. The other tiles have lines to spare, with which they fetch weights of later steps.
-Within fused blocks, rows that the next product reads or writes come before weights if they lie beyond L2.
+step over k of a tile prefetches some bytes. The first tiles of a micro-panel fetch the next micro-panel, of this
+product or of the one that follows. The other tiles fetch weights of later steps; where there are none, all tiles share
+the next micro-panel among them, since a core waits when more is requested than memory delivers. Within fused blocks,
+rows that the next product reads or writes come before weights if they lie beyond L2.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from ..kernels.simd import CACHE_LINE
 from ..lowering import Step
 from ..lowering.layout import ceil_div
+from ..machine import Tuning
 
 Ranges = list[tuple[int, int]]  # (address, bytes)
 
@@ -25,7 +27,7 @@ class FirstPanel(NamedTuple):
     thread_stride: int  # about how far the next thread's is
 
 
-def schedule_prefetch(steps: list[Step], threads: int, gap: int) -> None:
+def schedule_prefetch(steps: list[Step], threads: int, tuning: Tuning) -> None:
     """Fill the prefetch fields of all products, in one backward pass.
 
     `next_panel` is where the product that follows begins to read its weights. `lookahead` is memory of a later step
@@ -36,23 +38,23 @@ def schedule_prefetch(steps: list[Step], threads: int, gap: int) -> None:
     following = FirstPanel(0, 0)
     for step in reversed(steps):
         if step.programs:
-            following = _schedule_programs(step, following, pending)
+            following = _schedule_programs(step, following, pending, tuning)
             continue
         following = _link_panels(step, following, threads)
-        budget = _budget(step, threads)
-        _look_ahead(step, budget, threads, pending)
+        budget = _look_ahead(step, threads, pending, tuning)
         if step.has_weights and not budget:
-            _push(pending, step.instruction.w, step.instruction.panels * step.instruction.panel_stride, gap)
+            weights = step.instruction.panels * step.instruction.panel_stride
+            _push(pending, step.instruction.w, weights, tuning.lookahead_gap)
 
 
-def _schedule_programs(step: Step, following: FirstPanel, pending: Ranges) -> FirstPanel:
+def _schedule_programs(step: Step, following: FirstPanel, pending: Ranges, tuning: Tuning) -> FirstPanel:
     """Fill the prefetch fields within the programs of threads; returns the first micro-panel of these."""
     addresses = []
     for thread, program in enumerate(step.programs):
         row_ranges: Ranges = []  # that the next step of the fused block reads and writes; they come first
         panel = FirstPanel(following.address + thread * following.thread_stride, 0)
         for inner in reversed(program):
-            _look_ahead(inner, _budget(inner, 1), 1, row_ranges or pending)
+            _look_ahead(inner, 1, row_ranges or pending, tuning)
             row_ranges += inner.prefetch_ranges
             panel = _link_panels(inner, panel, 1)
         addresses.append(panel.address)
@@ -73,14 +75,23 @@ def _link_panels(step: Step, following: FirstPanel, threads: int) -> FirstPanel:
     return FirstPanel(step.instruction.w, own if step.instruction.parallel_n else 0)
 
 
-def _look_ahead(step: Step, budget: int, threads: int, pending: Ranges) -> None:
-    """Have a product prefetch a part of what is pending: at most `budget` bytes by each thread."""
-    if budget and pending:
-        address, size = pending.pop()
-        each = min(budget, ceil_div(size, threads * CACHE_LINE) * CACHE_LINE)
-        step.instruction = step.instruction._replace(lookahead=address, lookahead_bytes=each)
-        if each * threads < size:
-            pending.append((address + each * threads, size - each * threads))
+def _look_ahead(step: Step, threads: int, pending: Ranges, tuning: Tuning) -> int:
+    """Have a product prefetch a part of what is pending; returns how many bytes each thread has room for.
+
+    Where nothing is pending, its tiles have more time for the next micro-panels.
+    """
+    budget = _pace(step, threads, tuning.prefetch_step)
+    if not budget:
+        return 0
+    if not pending:
+        _pace(step, threads, tuning.slowest_prefetch_step)
+        return budget
+    address, size = pending.pop()
+    each = min(budget, ceil_div(size, threads * CACHE_LINE) * CACHE_LINE)
+    step.instruction = step.instruction._replace(lookahead=address, lookahead_bytes=each)
+    if each * threads < size:
+        pending.append((address + each * threads, size - each * threads))
+    return budget
 
 
 def _push(pending: Ranges, address: int, size: int, gap: int) -> None:
@@ -91,17 +102,29 @@ def _push(pending: Ranges, address: int, size: int, gap: int) -> None:
     pending.append((address, size))
 
 
-def _budget(step: Step, threads: int) -> int:
-    """Bytes that a thread can prefetch in a step: a cache line a step over k, less those of the next micro-panels."""
+def _pace(step: Step, threads: int, slowest: int) -> int:
+    """Set how fast a product prefetches; returns the bytes that each of its threads can prefetch beside micro-panels.
+
+    A region's tiles prefetch `slowest` bytes with each step over k, or more where they are too few for a micro-panel:
+    a cache line at most.
+    """
     if not step.has_weights:
         return 0
-    call, budget = step.instruction, 0
-    for region, *_ in step.regions:
+    call, budget, regions = step.instruction, 0, []
+    for tiled in step.regions:
+        region, loops = tiled.region, tiled.loops
+        steps = 0 if loops.stem_steps else loops.taps_y * loops.taps_x * loops.k  # a stem's tile prefetches nothing
         tiles, panels = call.images * region.runs * region.run_tiles, call.panels
         if call.parallel_n:
             panels //= threads
         else:
             tiles //= threads
+        block = max(1, min(tiles, call.block_tiles))
+        pace = min(CACHE_LINE, max(slowest, ceil_div(call.panel_stride, max(1, steps * block))))
+        panel_tiles = ceil_div(call.panel_stride, pace * steps) if steps else 0
+        region = region._replace(prefetch_bytes=pace * steps, panel_prefetch_tiles=panel_tiles)
+        regions.append(tiled._replace(region=region, loops=loops._replace(prefetch_step=pace)))
         blocks = ceil_div(tiles, call.block_tiles)
-        budget += panels * max(0, tiles - blocks * region.panel_prefetch_tiles) * region.prefetch_bytes
+        budget += panels * max(0, tiles - blocks * panel_tiles) * region.prefetch_bytes
+    step.regions = tuple(regions)
     return budget

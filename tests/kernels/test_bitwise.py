@@ -33,7 +33,5 @@ def test_same_bits_for_any_register_tile(name):
     expected = run(case, WIDE)
     for machine, mr, nr in ((WIDE, 3, 1), (MIDDLE, 2, 1)):
         tiles = {1: mr + 1, 2: mr, 3: 1, 4: 1}
-        other = dict(
-            matmul_mr=tiles, pool_mr=tiles, depthwise_mr={}, depthwise_mr_otherwise=mr, attention_tile=(mr, nr)
-        )
+        other = dict(matmul_mr=tiles, pool_mr=tiles, depthwise_mr=mr, grouped_mr=mr, attention_tile=(mr, nr))
         np.testing.assert_array_equal(run(case, tuned(machine, **other), 2), expected)

