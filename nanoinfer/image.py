@@ -1,44 +1,55 @@
-"""Images to network input: decode, orient, resize, crop, normalise, bit by bit as torchvision does.
+"""Images to network input: decode, orient, resize, crop, normalise, bit by bit as torchvision and timm do.
 
-torchvision's pipeline on PIL images is Resize, CenterCrop, ToTensor, Normalize, and timm's consists of the same four.
-Pillow decodes and filters in both, so the same sizes and the same order of float32 operations give the same arrays.
+Their pipelines on PIL images are a resize, a crop of the centre, ToTensor and Normalize. Pillow decodes and filters in
+both, so the same sizes and the same order of float32 operations give the same arrays.
 """
 
 from __future__ import annotations
 
+import importlib
+import io
 import os
+import warnings
 from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import InputError, printable
-
-INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+from .preprocessing import Preprocessing
 
 # Pixels. Only strips exceed it (1 x 3000 resized to 256 x 768000), and they would fill the memory.
 LARGEST_RESIZED = 1 << 27
+VECTOR_FORMATS = ("EPS", "WMF", "EMF")  # Pillow runs other programs for these
+# Formats that a plugin decodes, by the brand that stands behind "ftyp" in their first bytes.
+PLUGINS = {
+    "HEIC": (("heic", "heix", "heim", "heis", "hevc", "hevx", "mif1", "msf1"), "pillow_heif", "register_heif_opener"),
+    "AVIF": (("avif", "avis"), "pillow_avif", None),  # importing it is enough, and Pillow from 11.3 needs none
+}
 
 
-def open_image(source: str | os.PathLike | Image.Image | np.ndarray) -> Image.Image:
-    """`source` as a PIL image of mode RGB.
+def open_image(source, mode: str = "RGB") -> Image.Image:
+    """`source` as a PIL image of mode RGB, or of `mode` "L", grey.
 
-    source: a path, a PIL image, or a uint8 array (H, W, 3) or (H, W).
+    source: a path, the bytes of a file, an open binary file, a PIL image, or a uint8 array (H, W, 3) or (H, W).
 
-    EXIF orientation is applied, and an animation gives its first frame. Alpha is dropped, not composited, as
-    convert("RGB") in torchvision's and timm's loaders does. 16-bit grey is scaled to 8 bits, since Pillow's own
-    conversion clips it to white. Raises InputError if the source is missing, damaged or not an image.
+    EXIF orientation is applied, and an animation gives its first frame, with a warning. Alpha is dropped, not
+    composited, and colour profiles are left alone, as convert("RGB") in torchvision's and timm's loaders does. 16-bit
+    grey is scaled to 8 bits, since Pillow's own conversion clips it to white. Raises InputError if the source is
+    missing, damaged or not an image.
     """
     if isinstance(source, Image.Image):
-        return _decode(source, printable(getattr(source, "filename", "") or "image"))
+        return _decode(source, printable(getattr(source, "filename", "") or "image"), mode)
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source).convert(mode)
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _decode(io.BytesIO(source), "image", mode)
     if not isinstance(source, (str, os.PathLike)):
-        raise InputError(f"an image is a path, a PIL image or a uint8 array, not {type(source).__name__}")
+        return _decode(_seekable(source), printable(getattr(source, "name", "image")), mode)
     name = printable(os.fspath(source))
     try:
         with open(source, "rb") as file:
-            return _decode(file, name)
+            return _decode(file, name, mode)
     except FileNotFoundError:
         raise InputError(f"{name}: no such file; check the path") from None
     except IsADirectoryError:
@@ -49,41 +60,55 @@ def open_image(source: str | os.PathLike | Image.Image | np.ndarray) -> Image.Im
         raise InputError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def preprocess(images, preprocessing) -> np.ndarray:
-    """One image or several as float32 (N, 3, H, W), C-contiguous.
+def preprocess(images, preprocessing: Preprocessing) -> np.ndarray:
+    """One image or several as float32 (N, C, H, W), C-contiguous; C is 3, or 1 where `preprocessing` is of grey.
 
-    images: a source of `open_image`, or an iterable of them. preprocessing: an `architectures.Preprocessing`.
+    images: a source of `open_image`, or an iterable of them.
 
-    The shorter side is resized to `preprocessing.resize`, the centre (H, W) = `preprocessing.crop` is cropped (padded
-    with black if the image is smaller), then x = (x / 255 - mean) / std. Raises InputError as `open_image` does, and if
-    there are no images.
+    They are resized and cropped as `Preprocessing` says, then x = (x / 255 - mean) / std. Raises InputError as
+    `open_image` does, and if there are no images.
     """
-    if isinstance(images, (str, os.PathLike, Image.Image)) or isinstance(images, np.ndarray) and images.ndim < 4:
+    single = isinstance(images, np.ndarray) and images.ndim < 4 or hasattr(images, "read")
+    if single or isinstance(images, (str, os.PathLike, Image.Image, bytes, bytearray, memoryview)):
         images = [images]
     if not isinstance(images, Iterable):
-        raise InputError(f"images are paths, PIL images or uint8 arrays, not {type(images).__name__}")
+        raise InputError(f"images are paths, bytes, PIL images or uint8 arrays, not {type(images).__name__}")
     images = list(images)
     if not images:
         raise InputError("no images: give at least one")
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
-    batch = np.empty((len(images), 3, *preprocessing.crop), np.float32)
+    mode = "RGB" if preprocessing.channels == 3 else "L"
+    batch = np.empty((len(images), preprocessing.channels, *preprocessing.crop), np.float32)
     for x, image in zip(batch, images, strict=True):
         name = printable(image) if isinstance(image, (str, os.PathLike)) else "an image"
-        image = _resize(open_image(image), preprocessing.resize, INTERPOLATIONS[preprocessing.interpolation], name)
-        x[:] = np.asarray(_crop(image, *preprocessing.crop)).transpose(2, 0, 1)
+        image = _crop(_resize(open_image(image, mode), preprocessing, name), preprocessing)
+        x[:] = np.asarray(image).reshape(*preprocessing.crop, -1).transpose(2, 0, 1)
         x /= 255
         x -= mean
         x /= std
     return batch
 
 
-def _decode(source, name: str) -> Image.Image:
-    """The RGB image in an open file, or from a PIL image, whose pixels may still have to be read."""
+def _seekable(source):
+    """An open binary file that Pillow can seek in: `source` itself, or what is left in it."""
+    if not hasattr(source, "read"):
+        kinds = "a path, bytes, an open file, a PIL image or a uint8 array"
+        raise InputError(f"an image is {kinds}, not {type(source).__name__}")
     try:
-        image = source if isinstance(source, Image.Image) else Image.open(source)
+        if hasattr(source, "seekable") and source.seekable():
+            return source
+        return io.BytesIO(source.read())
+    except (OSError, ValueError, TypeError) as error:  # closed, or a file of text
+        raise InputError(f"an image cannot be read from this {type(source).__name__} ({error})") from None
+
+
+def _decode(source, name: str, mode: str) -> Image.Image:
+    """The image in an open file, or a PIL image, whose pixels may still have to be read, in `mode`."""
+    try:
+        image = source if isinstance(source, Image.Image) else _opened(source, name)
         image.load()
         file_format = image.format  # the transposed image has none
-        return _to_rgb(_orient(image), file_format, name)
+        return _converted(_orient(image), mode, file_format, name)
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -94,8 +119,42 @@ def _decode(source, name: str) -> Image.Image:
         limit = 2 * Image.MAX_IMAGE_PIXELS // 1_000_000
         raise InputError(f"{name}: more than {limit} million pixels; scale it down first") from None
     except Exception as error:  # a decoder may raise anything on damaged bytes
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = printable(((str(error) or type(error).__name__).splitlines() or [""])[0])
         raise InputError(f"{name}: damaged image ({reason})") from None
+
+
+def _opened(file, name: str) -> Image.Image:
+    """The image in an open file, its pixels unread; a plugin is asked where Pillow alone does not know the format."""
+    start = file.tell()
+    try:
+        image = Image.open(file)
+    except UnidentifiedImageError:
+        file.seek(start)
+        image = _opened_by_plugin(file, name)
+    if image.format in VECTOR_FORMATS:
+        raise InputError(f"{name}: {image.format} is a drawing, not pixels; save it as PNG or JPEG")
+    # A phone's MPO is one picture with data beside it, such as depths.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        warnings.warn(f"{name}: holds several pictures; the first one is taken", stacklevel=2)
+    return image
+
+
+def _opened_by_plugin(file, name: str) -> Image.Image:
+    """The image by the plugin for its kind; UnidentifiedImageError where there is none."""
+    start = file.read(12)
+    file.seek(-len(start), os.SEEK_CUR)
+    for kind, (brands, module, register) in PLUGINS.items():
+        known = kind in Image.OPEN  # and the file is damaged
+        if start[4:8] == b"ftyp" and start[8:12].decode("latin-1") in brands and not known:
+            try:
+                plugin = importlib.import_module(module)
+            except ImportError:
+                package = module.replace("_", "-")
+                raise InputError(f"{name}: to read {kind} files, run: pip install {package}") from None
+            if register:
+                getattr(plugin, register)()
+            return Image.open(file)
+    raise UnidentifiedImageError
 
 
 def _orient(image: Image.Image) -> Image.Image:
@@ -106,18 +165,19 @@ def _orient(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image, file_format: str | None, name: str) -> Image.Image:
+def _converted(image: Image.Image, mode: str, file_format: str | None, name: str) -> Image.Image:
+    """The image in `mode`, "RGB" or "L"."""
     if 0 in image.size:
         raise InputError(f"{name}: an image without pixels")
     # 16-bit grey: "I;16..." or, from Pillow's PGM and its older PNG reader, 16-bit values in the 32-bit mode "I"
     if image.mode.startswith("I;16") or image.mode == "I" and file_format in ("PNG", "PPM"):
         values = np.asarray(image).astype(np.int64)
-        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert(mode)
     if image.mode in ("I", "F"):
         raise InputError(f"{name}: 32-bit pixels have no defined range; save the image with 8 or 16 bits")
-    if image.mode == "P":  # through RGBA, because Pillow warns of transparency otherwise; the colours are the same
+    if image.mode == "P" and mode == "RGB":  # through RGBA, because Pillow warns of transparency; colours are the same
         image = image.convert("RGBA")
-    return image.convert("RGB")
+    return image.convert(mode)
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
@@ -129,20 +189,36 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
 
 
-def _resize(image: Image.Image, shorter: int, interpolation, name: str) -> Image.Image:
-    """torchvision.transforms.Resize(shorter): the longer side is truncated, not rounded."""
+def _resize(image: Image.Image, preprocessing: Preprocessing, name: str) -> Image.Image:
+    """The image scaled to the size that `preprocessing` gives it."""
     width, height = image.size
-    longer = int(shorter * max(width, height) / min(width, height))
-    if shorter * longer > LARGEST_RESIZED:
+    rows, columns = preprocessing.rectangle
+    if preprocessing.crop_mode == "squash":
+        size = columns, rows
+    elif preprocessing.crop_mode == "center" and isinstance(preprocessing.resize, int):
+        # torchvision.transforms.Resize(resize): the longer side is truncated, not rounded.
+        longer = int(rows * max(width, height) / min(width, height))
+        size = (rows, longer) if width <= height else (longer, rows)
+    else:  # timm's ResizeKeepRatio, which rounds; "border" fits the image into the rectangle
+        ratios = height / rows, width / columns
+        ratio = max(ratios) if preprocessing.crop_mode == "border" else min(ratios)
+        size = round(width / ratio), round(height / ratio)
+    if size[0] * size[1] > LARGEST_RESIZED or 0 in size:
         raise InputError(f"{name}: {width} x {height} pixels are too long and thin; crop it first")
-    size = (shorter, longer) if width <= height else (longer, shorter)
-    return image if size == image.size else image.resize(size, interpolation)
+    filters = Image.Resampling[preprocessing.interpolation.upper()]
+    return image if size == image.size else image.resize(size, filters)
 
 
-def _crop(image: Image.Image, height: int, width: int) -> Image.Image:
-    """torchvision.transforms.CenterCrop((height, width)); Pillow fills pixels outside the image with black."""
+def _crop(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    """torchvision.transforms.CenterCrop; what lies outside of the image is black, or of the mean's colour."""
+    height, width = preprocessing.crop
     left, top = _offset(image.width, width), _offset(image.height, height)
-    return image.crop((left, top, left + width, top + height))
+    if preprocessing.crop_mode != "border":
+        return image.crop((left, top, left + width, top + height))
+    fill = tuple(round(255 * value) for value in preprocessing.mean)
+    canvas = Image.new(image.mode, (width, height), fill if len(fill) > 1 else fill[0])
+    canvas.paste(image, (-left, -top))
+    return canvas
 
 
 def _offset(size: int, crop: int) -> int:

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 import weakref
-from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import runtime
-from .architectures import Architecture, find_model
-from .checkpoint import tensors_of
-from .data import labels
 from .errors import InputError, did_you_mean
-from .graph import Graph
+from .graph.variants import embedding, head, input_weights
 from .machine import Machine, host
 from .plan import Program
+from .preprocessing import Preprocessing
+from .pretrained import Pretrained, load
+from .pretrained.labels import most_probable
 from .sections import Section, Sections
 
 if TYPE_CHECKING:
     from .reports.profile import Profile
     from .reports.summary import Summary
-
-LARGEST_ARGUMENT = 100_000  # of what an architecture takes as a number: blocks, channels, pixels
 
 _models: weakref.WeakSet[Model] = weakref.WeakSet()
 
@@ -46,41 +45,32 @@ def create_model(
     *,
     num_classes: int | None = None,
     threads: int | None = None,
+    preprocessing: Preprocessing | Mapping | None = None,
+    labels: Sequence[str] | str | os.PathLike | None = None,
     **architecture_arguments,
 ) -> Model:
     """A network ready to run.
 
-    `name` is one of `list_models()`. `weights` is a path (.safetensors, .pth, .pt), a mapping {name: array},
-    "hub:owner/repository", "random" or "random:SEED" (no file; for shapes and timing), or None for the
-    architecture's default weights. `threads` overrides NANOINFER_NUM_THREADS, OMP_NUM_THREADS and the number of cores.
-    `num_classes` and further arguments (width, width_mult, image_size ...) go to the architecture.
+    `name` is one of `list_models()`, or with the tag of published weights, "resnet50.a1_in1k". `weights` is a path
+    (.safetensors, .pth, .pt), a mapping {name: array}, "hub:owner/repository", "random" or "random:SEED" (no file; for
+    shapes and timing), or None for the weights that the tag names, without a tag the architecture's default.
+    `threads` overrides NANOINFER_NUM_THREADS, OMP_NUM_THREADS and the number of cores.
 
-    Raises InputError for an unknown name or argument and for weights that do not fit, with the full list of tensors.
+    `preprocessing` and `labels` (names, or the path of a file of them) are those of the weights unless given; a mapping
+    as `preprocessing` changes some of its fields. `num_classes` (0: no head, the network gives embeddings), `in_chans`,
+    `image_size` and further arguments (width, width_mult ...) go to the architecture; what is not given is read off the
+    tensors' shapes.
+
+    Raises InputError for an unknown name or argument and for weights that do not fit or belong to another network.
     """
-    architecture = find_model(name)
-    for argument, value in (("threads", threads), ("num_classes", num_classes)):
-        if value is not None and not _is_count(value):
-            raise InputError(f"{argument}={value!r}: give a whole number from 1 on")
+    if threads is not None and not _is_count(threads):
+        raise InputError(f"threads={threads!r}: give a whole number from 1 on")
     if threads is not None and threads > runtime.most_threads():
         raise InputError(f"threads={threads}: this machine has {os.cpu_count()} cores; give at most their number")
     if num_classes is not None:
         architecture_arguments["num_classes"] = num_classes
-    for argument, value in architecture_arguments.items():
-        default = architecture.arguments.get(argument)
-        if isinstance(default, bool) or not isinstance(default, Real):
-            continue
-        kind = Integral if isinstance(default, int) else Real
-        if not isinstance(value, kind) or isinstance(value, bool) or not 0 < value <= LARGEST_ARGUMENT:
-            whole = "whole " * (kind is Integral)
-            raise InputError(
-                f"{argument}={value!r}: give a {whole}number above 0 and up to {LARGEST_ARGUMENT:,}, such as {default}"
-            )
-    try:
-        graph = architecture.graph(**architecture_arguments)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        given = ", ".join(f"{argument}={value!r}" for argument, value in architecture_arguments.items())
-        raise InputError(f"{name} cannot be built with {given}: {error}") from None
-    return Model(architecture, graph, tensors_of(architecture, graph, weights), threads or runtime.default_threads())
+    pretrained = load(name, weights, architecture_arguments, preprocessing=preprocessing, labels=labels)
+    return Model(pretrained, threads or runtime.default_threads())
 
 
 def _is_count(value) -> bool:
@@ -91,26 +81,33 @@ class Model:
     """A network with its weights. Calls may come from any thread; they run one after another."""
 
     def __init__(
-        self,
-        architecture: Architecture,
-        graph: Graph,
-        tensors: dict[str, np.ndarray],
-        threads: int,
-        *,
-        machine: Machine | None = None,
-        pass_count: int | None = None,
+        self, pretrained: Pretrained, threads: int, *, machine: Machine | None = None, pass_count: int | None = None
     ):
-        self.architecture, self.graph, self.tensors, self.threads = architecture, graph, tensors, threads
+        self.pretrained, self.threads = pretrained, threads
+        self.architecture, self.arguments, self.graph, self.tensors, self.meaning = pretrained
         self.machine, self.pass_count = machine or host(), pass_count
-        head = graph.producers()[graph.outputs[0]]
-        self.classes = tensors[head.tensors["weight"]].shape[0]
-        self._lock, self._busy = threading.RLock(), False
-        self._sections = Sections(self.name, graph, tensors, threads, machine=self.machine, pass_count=pass_count)
+        node = head(self.graph)
+        self.classes = self.tensors[node.tensors["weight"]].shape[0] if node else 0
+        self.channels = self.graph.parameters[input_weights(self.graph)[0]][1]
+        self._lock, self._busy, self._warned = threading.RLock(), False, False
+        self._sections = Sections(
+            self.name, self.graph, self.tensors, threads, machine=self.machine, pass_count=pass_count
+        )
         _models.add(self)
 
     @property
     def name(self) -> str:
         return self.architecture.name
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How `preprocess` prepares images; its `source` says who states this."""
+        return self.meaning.preprocessing
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each class; two where the head has a single logit, none without a head."""
+        return self.meaning.labels
 
     def __reduce__(self):
         """Programs and packed weights are made again where a copy is used.
@@ -118,10 +115,11 @@ class Model:
         A copy is planned for the machine where it is made, unless the model is `planned_for` another.
         """
         machine = None if self.machine is host() else self.machine
-        return _copy, (self.architecture, self.graph, self.tensors, self.threads, machine, self.pass_count)
+        return _copy, (self.pretrained, self.threads, machine, self.pass_count)
 
     def __repr__(self) -> str:
-        return f"<nanoinfer {self.name}, {self.classes} classes, {self.threads} threads>"
+        classes = f"{self.classes} classes" if self.classes else "no head"
+        return f"<nanoinfer {self.name}, {classes}, {self.threads} threads>"
 
     def with_passes(self, count: int | None) -> Model:
         """The same network and weights with only the first `count` graph passes; 0 runs every operator as it stands."""
@@ -136,7 +134,7 @@ class Model:
 
     def _with(self, **changes) -> Model:
         options = {"machine": self.machine, "pass_count": self.pass_count, **changes}
-        return Model(self.architecture, self.graph, self.tensors, self.threads, **options)
+        return Model(self.pretrained, self.threads, **options)
 
     def __call__(self, x: np.ndarray, taps: Iterable[str] = ()):
         """Logits (N, classes) of x, float32 (N, 3, H, W) as torch takes it.
@@ -177,29 +175,45 @@ class Model:
         return self._run(features, Section(self.graph.features, self.graph.outputs))[self.graph.outputs[0]]
 
     def preprocess(self, images) -> np.ndarray:
-        """Paths, PIL images or uint8 arrays (H, W, 3) -> float32 (N, 3, H, W), prepared as in training."""
+        """Images, of any kind that `image.open_image` takes -> float32 (N, C, H, W), by `preprocessing`."""
         from .image import preprocess
 
-        return preprocess(images, self.architecture.preprocessing)
+        if self.channels not in (1, 3):
+            raise InputError(f"{self.name} takes {self.channels} channels, which no image has; call it with arrays")
+        if self.meaning.assumed and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self.meaning.weights} does not say how images are prepared; assumed is {self.preprocessing.source}: "
+                f"{self.preprocessing}",
+                stacklevel=2,
+            )
+        return preprocess(images, self.preprocessing)
 
     def top(self, logits: np.ndarray, topk: int = 5) -> list[list[tuple[str, int, float]]]:
-        """For each row of logits the `topk` most probable classes, as (label, index, probability)."""
+        """For each row of logits the `topk` most probable classes, as (label, index, probability).
+
+        A single logit is that of class 1 of two. Raises InputError for probabilities that are no numbers.
+        """
         if not _is_count(topk):
             raise InputError(f"topk={topk!r}: give a whole number from 1 on")
-        if getattr(logits, "ndim", 0) != 2 or not logits.shape[1]:
-            raise InputError("logits are an array (N, classes), as the model returns them")
-        names = labels(self.architecture.labels, logits.shape[1])
-        wide = logits.astype(np.float64)
-        weights = np.exp(wide - wide.max(1, keepdims=True))
-        probabilities = weights / weights.sum(1, keepdims=True)
-        order = np.argsort(-probabilities, 1, kind="stable")[:, :topk]
-        return [
-            [(names[i], int(i), float(row[i])) for i in best] for row, best in zip(probabilities, order, strict=True)
-        ]
+        if not self.classes:
+            raise InputError(f"{self.name} has no head here, and so no classes; use embed")
+        if getattr(logits, "ndim", 0) != 2 or logits.shape[1] != self.classes:
+            raise InputError(f"logits are an array (N, {self.classes}), as the model returns them")
+        return most_probable(logits, self.labels, topk)
 
     def predict(self, images, topk: int = 5) -> list[list[tuple[str, int, float]]]:
-        """Paths, PIL images or uint8 arrays -> for each the `topk` classes as (label, index, probability)."""
+        """Images, as `preprocess` takes them -> for each the `topk` classes as (label, index, probability)."""
         return self.top(self(self.preprocess(images)), topk)
+
+    def embed(self, images) -> np.ndarray:
+        """Images, as `preprocess` takes them, or its result -> float32 (N, D): what the head reads, pooled.
+
+        A network without a head returns the same when it is called.
+        """
+        ready = isinstance(images, np.ndarray) and images.dtype == np.float32 and images.ndim == 4
+        value = embedding(self.graph)
+        return self._run(images if ready else self.preprocess(images), Section(self.graph.input, (value,)))[value]
 
     def summary(self, input_size: Sequence[int] = (1, 3, 224, 224), depth: int | None = None) -> Summary:
         """Every module's output shape, parameters and multiply-adds, as torchinfo lists them; print it."""
@@ -213,8 +227,8 @@ class Model:
         A call runs a large batch in micro-batches, with the program for the shape of one.
         """
         shape = tuple(shape)
-        if len(shape) != 4 or not all(map(_is_count, shape)) or shape[1] != 3:
-            raise InputError(f"{self.name} has no program for shape {shape}; give (N, 3, H, W)")
+        if len(shape) != 4 or not all(map(_is_count, shape)) or shape[1] != self.channels:
+            raise InputError(f"{self.name} has no program for shape {shape}; give (N, {self.channels}, H, W)")
         with self._lock:
             return self._sections.program(shape, Section(self.graph.input, self.graph.outputs))
 
@@ -271,16 +285,17 @@ class Model:
         if x.dtype != np.float32:
             raise InputError(f"the input has dtype {x.dtype}; pass float32: x.astype(numpy.float32)")
         if section.start == self.graph.input:
-            height, width = self.architecture.preprocessing.crop
+            channels, (height, width) = self.channels, self.preprocessing.crop
             if x.ndim != 4:
-                raise InputError(f"the input has shape {x.shape}; pass (N, 3, H, W), such as (1, 3, {height}, {width})")
-            if x.shape[1] != 3:
-                hint = "; move the channels: x.transpose(0, 3, 1, 2)" if x.shape[3] == 3 else ""
-                raise InputError(f"the input has {x.shape[1]} channels; pass (N, 3, H, W){hint}")
+                example = f"(1, {channels}, {height}, {width})"
+                raise InputError(f"the input has shape {x.shape}; pass (N, {channels}, H, W), such as {example}")
+            if x.shape[1] != channels:
+                hint = "; move the channels: x.transpose(0, 3, 1, 2)" if x.shape[3] == channels else ""
+                raise InputError(f"the input has {x.shape[1]} channels; pass (N, {channels}, H, W){hint}")
         if x.size == 0:
             raise InputError(f"the input has shape {x.shape} and holds nothing; pass at least one image")
         return np.ascontiguousarray(x)
 
 
-def _copy(architecture, graph, tensors, threads, machine, pass_count) -> Model:
-    return Model(architecture, graph, tensors, threads, machine=machine, pass_count=pass_count)
+def _copy(pretrained, threads, machine, pass_count) -> Model:
+    return Model(pretrained, threads, machine=machine, pass_count=pass_count)

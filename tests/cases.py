@@ -16,6 +16,9 @@ WINDOWS = [
     (7, 2, 3, 9, 5),
     (7, 1, 3, 2, 3),
     (4, 4, 0, 8, 12),
+    (3, 2, "same", 8, 7),
+    (5, 2, "same", 5, 12),
+    (3, 2, "same", 1, 2),
 ]
 
 
@@ -23,12 +26,13 @@ def window_id(case):
     return "k{}s{}p{}-{}x{}".format(*case)
 
 
-def inverted_residual(stem=(1, 1), window=(3, 1), expanded=40, out=24, residual=False, width=1):
+def inverted_residual(stem=(1, 1), window=(3, 1), expanded=40, out=24, residual=False, width=1, padding=None):
     """(window, stride) of the stem and of the convolution with groups of `width`, then a pointwise one."""
 
     def add(builder, x):
-        y = builder.activation(builder.conv2d(x, "e", expanded, stem[0], stride=stem[1]), "relu6", "ea")
-        y = builder.conv2d(y, "d", expanded, window[0], stride=window[1], groups=expanded // width)
+        y = builder.conv2d(x, "e", expanded, stem[0], stride=stem[1], padding=padding)
+        y = builder.activation(y, "relu6", "ea")
+        y = builder.conv2d(y, "d", expanded, window[0], stride=window[1], groups=expanded // width, padding=padding)
         y = builder.conv2d(builder.activation(y, "hard_swish", "da"), "p", out, 1)
         return builder.residual(y, x, "r") if residual else y
 
@@ -56,10 +60,14 @@ NETWORKS = {
     "head": product((3, 130), 32, activation="gelu"),
     "wide head": product((3, 70), 50 * 16, bias=True),
     "depthwise": product((3, 48, 9, 14), 48, 3, "relu6", groups=48, residual=True, bias=True),
+    "depthwise same": product((3, 48, 8, 18), 48, 3, "relu6", groups=48, stride=2, padding="same", bias=True),
     "groups4": product((3, 48, 9, 7), 48, 3, groups=12, stride=2),
     "groups8": product((3, 48, 5, 17), 48, 3, groups=6),
     "groups64": product((3, 256, 3, 3), 256, 3, groups=4),
     "groups16": product((3, 48, 5, 8), 48, 3, groups=3),
+    "average_pool2d": network((3, 48, 9, 6), lambda b, x: b.average_pool2d(x, "p", 2)),
+    "blur_pool2d": network((3, 48, 9, 6), lambda b, x: b.blur_pool2d(x, "p", 2)),
+    "global_max_pool": network((3, 48, 5, 7), lambda b, x: b.global_max_pool(x, "p")),
     "max_pool": network((3, 48, 9, 7), lambda b, x: b.max_pool2d(x, "p", 3, 2, 1)),
     "average_pool": network((3, 48, 5, 7), lambda b, x: b.global_average_pool(x, "p")),
     "layer_norm": network((3, 5, 96), lambda b, x: b.layer_norm(x, "n")),

@@ -41,7 +41,7 @@ class Network:
 
     def with_threads(self, threads):
         """The same model on another number of threads."""
-        return nanoinfer.Model(self.model.architecture, self.model.graph, self.model.tensors, threads)
+        return nanoinfer.Model(self.model.pretrained, threads)
 
     @torch.no_grad()
     def torch_outputs(self, x, call=lambda module, x: module(x)):

@@ -1,16 +1,20 @@
 """Images: the bits of torchvision's and timm's own pipelines, every kind of file, and bad input."""
 
+import io
+import math
 import struct
+import sys
 import warnings
 import zlib
-from types import SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms, ImageFile, features
 
 from nanoinfer.architectures import MODELS, Preprocessing
 from nanoinfer.image import open_image, preprocess
+from nanoinfer.preprocessing import CROP_MODES, INTERPOLATIONS
 from nanoinfer.reports.torch_reference import import_torchvision
 from tests.helpers import refused
 
@@ -64,16 +68,22 @@ def test_preprocess_of_every_mode_equals_torchvision(mode):
     )
 
 
-@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_preprocess_equals_timm(interpolation):
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+@pytest.mark.parametrize("crop_mode", CROP_MODES)
+@pytest.mark.parametrize("size, crop_pct", [((96, 96), 0.875), ((96, 96), 1.0), ((64, 112), 0.9), ((97, 50), 1.0)])
+def test_preprocess_equals_timm(interpolation, crop_mode, size, crop_pct):
     import_torchvision()  # timm imports torchvision, whose compiled operators may be absent
     from timm.data import create_transform
 
-    pipeline = create_transform((3, 224, 224), interpolation=interpolation, crop_pct=0.875)
-    setting = Preprocessing(resize=256, interpolation=interpolation)
-    for seed, size in enumerate(SIZES):
-        image = noise(*size, seed=seed)
-        np.testing.assert_array_equal(preprocess(image, setting)[0], pipeline(image).numpy(), err_msg=str(size))
+    mean = (0.5, 0.4, 0.3)
+    options = {"interpolation": interpolation, "crop_mode": crop_mode, "mean": mean}
+    pipeline = create_transform((3, *size), crop_pct=crop_pct, **options)
+    resize = tuple(math.floor(side / crop_pct) for side in size)
+    setting = Preprocessing(resize[0] if resize[0] == resize[1] else resize, size, **options)
+    for seed, image_size in enumerate([(640, 480), (97, 131), (96, 96), (31, 200), (3, 2)]):
+        image = noise(*image_size, seed=seed)
+        x = preprocess(image, setting)[0]
+        np.testing.assert_array_equal(x, pipeline(image).numpy(), err_msg=str(image_size), strict=True)
 
 
 def test_paths_images_and_arrays_give_the_same(tmp_path):
@@ -157,10 +167,140 @@ def test_files_of_every_mode_equal_pillows_convert(tmp_path, mode):
         np.testing.assert_array_equal(result, np.asarray(Image.open(path).convert("RGB")))
 
 
-def test_animation_gives_its_first_frame(tmp_path):
+@pytest.mark.parametrize("kind", ["gif", "png", "webp", "tif"])
+def test_animation_gives_its_first_frame_and_says_so(tmp_path, kind):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert np.asarray(open_image(tmp_path / "a.gif"))[0, 0].tolist() == [255, 0, 0]
+    frames[0].save(tmp_path / f"a.{kind}", save_all=True, append_images=frames[1:], lossless=True)
+    with pytest.warns(UserWarning, match=f"a.{kind}: holds several pictures; the first one is taken"):
+        image = open_image(tmp_path / f"a.{kind}")
+    assert np.asarray(image)[0, 0].tolist() == [255, 0, 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frames[0].save(tmp_path / f"one.{kind}")
+        open_image(tmp_path / f"one.{kind}")
+        opened = Image.open(tmp_path / f"a.{kind}")
+        opened.seek(1)  # a caller's image is taken as it stands
+        assert np.asarray(open_image(opened))[0, 0].tolist() == [0, 0, 255]
+
+
+def test_picture_of_a_phone_is_no_animation(tmp_path):
+    noise(16, 16).save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[noise(16, 16, seed=1)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert open_image(tmp_path / "a.jpg").size == (16, 16)
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.format == "MPO" and image.n_frames == 2
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp", "tif"])
+def test_colour_profile_is_left_alone(tmp_path, kind):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    noise(16, 16).save(tmp_path / f"a.{kind}", icc_profile=profile, lossless=True)
+    pixels = np.asarray(Image.open(tmp_path / f"a.{kind}").convert("RGB"))
+    assert Image.open(tmp_path / f"a.{kind}").info["icc_profile"]
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / f"a.{kind}")), pixels)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow is built without AVIF")
+def test_avif_is_read(tmp_path):
+    noise(64, 48).save(tmp_path / "a.avif")
+    pixels = np.asarray(Image.open(tmp_path / "a.avif").convert("RGB"))
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.avif")), pixels)
+
+
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0heicmif1"  # the first bytes of a photo of an iPhone
+
+
+def test_heic_needs_its_plugin(tmp_path, monkeypatch):
+    (tmp_path / "a.heic").write_bytes(HEIC)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    refused_image(tmp_path / "a.heic", "a.heic: to read HEIC files", "pip install pillow-heif")
+    refused_image(HEIC, "pip install pillow-heif")
+    monkeypatch.setitem(sys.modules, "pillow_avif", None)
+    refused_image(
+        HEIC.replace(b"heic", b"avis"), "not an image" if features.check("avif") else "pip install pillow-avif"
+    )
+
+
+def test_heic_is_read_by_its_plugin(tmp_path, monkeypatch):
+    """A plugin of the same name and function, which decodes every HEIC file to one colour."""
+
+    class Plugin(ImageFile.ImageFile):
+        format = "HEIF"
+
+        def _open(self):
+            self._mode, self._size = "RGB", (4, 2)
+
+        def load(self):
+            self.im = Image.new("RGB", self.size, "blue").im
+            return Image.Image.load(self)
+
+    def register_heif_opener():
+        Image.register_open("HEIF", Plugin, lambda start: start[4:12] == b"ftypheic")
+
+    monkeypatch.setattr(Image, "ID", [*Image.ID])
+    monkeypatch.setattr(Image, "OPEN", {**Image.OPEN})
+    module = ModuleType("pillow_heif")
+    module.register_heif_opener = register_heif_opener
+    monkeypatch.setitem(sys.modules, "pillow_heif", module)
+    (tmp_path / "a.heic").write_bytes(HEIC)
+    assert np.asarray(open_image(tmp_path / "a.heic"))[1, 3].tolist() == [0, 0, 255]
+
+
+def test_drawings_are_not_run(tmp_path, monkeypatch):
+    noise(16, 16).save(tmp_path / "a.eps")
+    monkeypatch.setattr("subprocess.check_call", None)
+    refused_image(tmp_path / "a.eps", "a.eps: EPS is a drawing")
+
+
+@pytest.mark.parametrize("kind", ["tga", "ppm", "jp2", "ico", "bmp", "pcx", "dds", "sgi", "qoi"])
+def test_other_formats_of_pillow_are_read(tmp_path, kind):
+    noise(16, 16).save(tmp_path / f"a.{kind}")
+    pixels = np.asarray(Image.open(tmp_path / f"a.{kind}").convert("RGB"))
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / f"a.{kind}")), pixels)
+
+
+class Pipe(io.BytesIO):
+    """An open file that cannot seek, as standard input is."""
+
+    def seekable(self):
+        return False
+
+    def seek(self, *_):
+        raise OSError("Illegal seek")
+
+    tell = seek
+
+
+def test_bytes_and_open_files_are_images(tmp_path):
+    image = noise(20, 10)
+    image.save(tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    with open(tmp_path / "a.png", "rb") as file:
+        sources = [content, bytearray(content), memoryview(content), io.BytesIO(content), Pipe(content), file]
+        for source in sources:
+            np.testing.assert_array_equal(np.asarray(open_image(source)), np.asarray(image))
+        file.seek(0)
+        expected = preprocess(image, SETTINGS["bilinear"])
+        for source in (content, io.BytesIO(content), file, [content, content]):
+            np.testing.assert_array_equal(preprocess(source, SETTINGS["bilinear"])[:1], expected)
+    refused_image(io.BytesIO(content[:60]), "image")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "LA", "RGBA", "P", "1", "CMYK", "YCbCr"])
+def test_grey_equals_pillows_convert(mode):
+    image = noise(300, 200).convert(mode) if mode in ("P", "1") else noise(300, 200, mode)
+    setting = Preprocessing(resize=64, crop=48, mean=(0.4,), std=(0.2,))
+    np.testing.assert_array_equal(np.asarray(open_image(image, "L")), np.asarray(image.convert("L")))
+    x = preprocess(image, setting)
+    assert x.shape == (1, 1, 48, 48)
+    import_torchvision()
+    from torchvision import transforms
+
+    steps = [transforms.Resize(64), transforms.CenterCrop(48), transforms.ToTensor(), transforms.Normalize(0.4, 0.2)]
+    np.testing.assert_array_equal(x[0], transforms.Compose(steps)(image.convert("L")).numpy())
+    pixels = np.asarray(image.convert("L"))
+    np.testing.assert_array_equal(preprocess(pixels, setting), x)
 
 
 def refused_image(source, *parts):
@@ -199,9 +339,10 @@ def test_huge_images_are_not_decoded(tmp_path):
     refused_image(tmp_path / "bomb.png", "bomb.png", "million pixels")
 
 
-def test_thin_strip_is_refused():
+@pytest.mark.parametrize("crop_mode", ["center", "border"])
+def test_thin_strip_is_refused(crop_mode):
     with refused("1 x 30000 pixels are too long and thin"):
-        preprocess(np.zeros((30000, 1), np.uint8), SETTINGS["bilinear"])
+        preprocess(np.zeros((30000, 1), np.uint8), Preprocessing(resize=256, crop_mode=crop_mode))
 
 
 @pytest.mark.parametrize(
@@ -220,9 +361,18 @@ def test_bad_arrays_are_refused(array):
     refused_image(array, "uint8", str(array.shape))
 
 
+class Closed:
+    """An open file that can no longer be read."""
+
+    def read(self):
+        raise ValueError("shut")
+
+
 def test_other_bad_sources_are_refused():
     refused_image(None, "NoneType")
-    refused_image(b"bytes", "bytes")
+    refused_image(b"bytes", "not an image")
+    refused_image(io.StringIO("text"), "StringIO")
+    refused_image(Closed(), "Closed", "shut")
     refused_image(Image.new("F", (4, 4)), "32-bit")
     refused_image(Image.new("I", (4, 4)), "32-bit")
     refused_image(Image.new("RGB", (0, 4)), "without pixels")
@@ -237,8 +387,3 @@ def test_open_image_leaves_the_callers_image_unchanged():
     before = image.tobytes()
     assert open_image(image).size == (10, 20)
     assert image.size == (20, 10) and image.tobytes() == before
-
-
-def test_preprocess_takes_any_object_with_the_fields():
-    setting = SimpleNamespace(resize=8, crop=(8, 8), interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
-    assert preprocess(np.full((8, 8), 255, np.uint8), setting).tolist() == np.ones((1, 3, 8, 8)).tolist()

@@ -15,23 +15,26 @@ NUMERIC = {"numpy", "numba", "llvmlite", "safetensors", "huggingface_hub"}
 ROOMS = """
 errors
 console        errors
+preprocessing  errors
 data           errors
-image          errors
+image          preprocessing errors
 weights        errors
 kernels.simd
 kernels        kernels.simd
 kernels.jit    kernels kernels.simd
 graph
-architectures  graph errors
-checkpoint     architectures graph weights data errors
+architectures  graph preprocessing errors
+diagnosis      architectures graph
+checkpoint     diagnosis architectures graph weights data errors
+pretrained     checkpoint architectures graph weights data preprocessing errors
 machine        kernels kernels.jit kernels.simd
 runtime        kernels kernels.jit errors
 lowering       graph kernels kernels.simd machine
 plan           lowering graph kernels kernels.jit kernels.simd machine runtime
 reports        plan lowering graph kernels machine runtime architectures weights errors
 sections       plan lowering graph machine weights console errors
-model          reports sections plan graph machine runtime checkpoint architectures image data errors
-cli            model reports console checkpoint architectures weights data errors __init__
+model          pretrained reports sections plan graph machine runtime image preprocessing errors
+cli            model reports console pretrained checkpoint architectures weights data errors __init__
 """
 ALLOWED = {room: set(needs) for room, *needs in map(str.split, ROOMS.strip().splitlines())}
 

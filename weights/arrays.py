@@ -1,12 +1,16 @@
-"""Shapes and dtypes, for both file readers: which shapes NumPy can hold, and float32 from every floating dtype."""
+"""Shapes and dtypes, for all readers: which shapes NumPy can hold, float32 from every floating dtype, array-likes."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 
 import numpy as np
 
+from ..errors import InputError, printable
+
+Arrays = dict[str, np.ndarray]
 StrPath = str | os.PathLike
 
 MAX_DIMENSIONS = 32  # NumPy 1.x holds no more; networks use five at most
@@ -40,3 +44,39 @@ def bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
     wide = bits.astype(np.uint32)
     wide <<= 16
     return wide.view(np.float32)
+
+
+def as_arrays(mapping: Mapping) -> Arrays:
+    """{str: array-like} -> {str: C-contiguous ndarray}, with their own dtypes.
+
+    Torch tensors are recognised by their methods, so torch is never imported. Raises InputError, which names the entry,
+    if a key is not a string or a value is not an array of real numbers.
+    """
+    arrays = {}
+    for name, value in mapping.items():
+        if not isinstance(name, str):
+            raise InputError(
+                f"weights: the key {printable(repr(name))} is not a string; name every array by its parameter"
+            )
+        try:
+            if hasattr(value, "detach"):
+                value = value.detach().cpu()
+                if hasattr(value, "resolve_neg"):
+                    value = value.resolve_neg()
+                if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype
+                    value = value.float()
+            array = np.asarray(value, order="C")
+            if array.dtype.name == "bfloat16":  # from the ml_dtypes package
+                array = array.astype(np.float32)
+        except Exception as error:  # array-likes run code of their own: any exception means "no array"
+            reason = printable(error)
+            raise InputError(
+                f"weights: {printable(name)!r} is not an array ({reason}); convert it to float32"
+            ) from None
+        if array.dtype.kind not in "fiub":
+            kind = f"{type(value).__name__} of dtype {array.dtype}"
+            raise InputError(
+                f"weights: {printable(name)!r} is a {kind}, not real numbers; convert it to float32 or remove it"
+            )
+        arrays[name] = array
+    return arrays

@@ -1,139 +1,179 @@
-"""load_weights: a path, a mapping or a hub name -> {name: ndarray}."""
+"""read_weights: a path, a folder, bytes, a mapping or a hub name -> arrays by name, and what is said about them."""
 
 from __future__ import annotations
 
 import os
-import stat
+import re
 from collections.abc import Mapping
-
-import numpy as np
+from typing import NamedTuple
 
 from ..errors import InputError, printable
-from .arrays import StrPath, to_float32
-
-Arrays = dict[str, np.ndarray]
-
-# First bytes of files that are given by mistake -> the problem and the next step.
-_OTHER_CONTENT = (
-    (
-        b"version https://git-lfs",
-        "is a Git LFS pointer, not the weights; run 'git lfs pull' or download the file itself",
-    ),
-    (b"<", "is a web page or XML, not weights; download the file itself (the 'raw' or 'download' link)"),
-    (b"\x93NUMPY", "is one NumPy array without a name; pass a mapping {name: array} instead"),
-    (b"\x89HDF", "is an HDF5 file; save the weights as .safetensors, or pass a mapping {name: array}"),
-    (b"\x1f\x8b", "is gzip-compressed; decompress it first"),
-)
+from .arrays import Arrays, StrPath, as_arrays, to_float32
+from .buffer import Buffer, map_file, read_object
+from .folder import choose_file, read_config, shards_of
+from .names import plain_names
+from .other_files import what_it_is
 
 
-def load_weights(source: StrPath | Mapping) -> Arrays:
+class WeightSource(NamedTuple):
+    """Named arrays, and what belongs to them.
+
+    `notes` are phrases of one line each, with the source as their subject, that say what the reader chose or removed
+    ("removes the prefix 'module.' of all names"); there are none if it had no choice. `config` is the parsed
+    config.json of the hub repository, of the folder or beside the file, None if there is none. It comes from outside:
+    any JSON object, of any content. `name` names the source in messages.
+    """
+
+    arrays: Arrays
+    notes: tuple[str, ...]
+    config: dict | None
+    name: str
+
+
+def load_weights(source) -> Arrays:
+    """The arrays of `read_weights` alone: {name: array}, in the order of the file."""
+    return read_weights(source).arrays
+
+
+def read_weights(source: StrPath | Mapping | bytes) -> WeightSource:
     """Read named arrays from `source`.
 
     source: one of
-        a path to a .safetensors, .pth or .pt file; the content decides which, not the suffix;
+        a path to a .safetensors, .pth, .pt, .bin or .ckpt file; the content decides which, not the suffix. A name
+            behind the path, as in "file.pth#state_dict", is the entry of a checkpoint that holds the weights;
+        a path to an index of shards (model.safetensors.index.json), whose shards lie beside it;
+        a path to a folder: its model.safetensors, the index of it, pytorch_model.bin or its index, or the only weight
+            file in it;
+        the bytes of such a file, or an open binary file, which is read to its end;
         a mapping {str: array-like of numbers} (NumPy arrays, torch tensors on any device, lists, an open .npz);
         "hub:owner/name" or "hub:owner/name@revision": a model on the Hugging Face hub (see hub.py).
 
-    Returns {name: array} in the order of the file. Every floating dtype (float16, bfloat16, float64) becomes float32;
-    integers and bools keep theirs. Arrays are C-contiguous, may be read-only and may share memory: with each other
-    (tied weights), with a mapping's own arrays, or with the file, since a .safetensors file is mapped and not read.
-    So replace such a file by renaming a new one over it (as save_safetensors does); do not truncate it while in use.
+    Arrays are in the order of the file. A prefix that all names have, such as "module.", is removed. Every floating
+    dtype (float16, bfloat16, float64) becomes float32; integers and bools keep theirs. Arrays are C-contiguous, may be
+    read-only and may share memory: with each other (tied weights), with a mapping's own arrays, or with the file, which
+    is mapped and not read. So replace such a file by renaming a new one over it (as save_safetensors does); do not
+    truncate it while in use.
 
     Raises InputError, in one line that says what to do next, if the source is missing, unreadable or damaged.
     """
     if isinstance(source, Mapping):
-        return _from_mapping(source)
+        arrays = {name: to_float32(array) for name, array in as_arrays(source).items()}
+        return _finished(arrays, [], None, "weights")
     if isinstance(source, str) and source.startswith("hub:"):
-        from .hub import hub_file
-
-        return _from_file(hub_file(source[len("hub:") :]))
+        return _from_hub(source)
     if isinstance(source, (str, os.PathLike)):
-        return _from_file(os.fsdecode(source))
-    raise InputError(
-        f"weights cannot be a {type(source).__name__}; give a path, a mapping of arrays or 'hub:owner/name'"
-    )
+        return _from_path(os.fsdecode(source))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        buffer = Buffer(bytes(source), "the given bytes")
+    elif hasattr(source, "read"):
+        buffer = read_object(source)
+    else:
+        kinds = "a path, bytes, a mapping of arrays or 'hub:owner/name'"
+        advice = "pass its state_dict()" if hasattr(source, "state_dict") else f"give {kinds}"
+        raise InputError(f"weights cannot be of class {type(source).__name__}; {advice}")
+    arrays, notes = _from_buffer(buffer, "", None)
+    return _finished(arrays, notes, None, buffer.name)
 
 
-def _from_file(path: str) -> Arrays:
-    """The arrays of a file, by the reader for its first bytes."""
-    name = printable(path)
+def _finished(arrays: Arrays, notes: list[str], config: dict | None, name: str) -> WeightSource:
+    arrays, removed = plain_names(arrays)
+    return WeightSource(arrays, (*notes, *removed), config, name)
+
+
+def _from_hub(source: str) -> WeightSource:
+    from .hub import hub_file
+
+    model, _, key = source.removeprefix("hub:").partition("#")
+    path, notes = hub_file(model)
+    arrays, choices = _from_file(path, key or None)
+    config, faults = read_config(os.path.dirname(path))
+    return _finished(arrays, [*notes, *choices, *faults], config, printable(source))
+
+
+def _from_path(source: str) -> WeightSource:
+    path, key = _split_key(source)
+    notes: list[str] = []
+    if os.path.isdir(path):
+        chosen, notes = choose_file(_names_in(path), printable(path))
+        path = os.path.join(path, chosen)
+    elif re.search(r"-\d+-of-\d+\.\w+$", path):
+        notes = ["is one of several shards; give their folder or their index to load all of them"]
+    arrays, choices = _from_file(path, key)
+    config, faults = read_config(os.path.dirname(path))
+    return _finished(arrays, [*notes, *choices, *faults], config, printable(source))
+
+
+def _split_key(path: str) -> tuple[str, str | None]:
+    """A path and the entry behind its "#"; a file whose own name holds "#" is meant as it is."""
+    front, mark, key = path.rpartition("#")
+    is_key = mark and not os.path.exists(path) and os.path.exists(front)
+    return (front, key) if is_key else (path, None)
+
+
+def _names_in(folder: str) -> list[str]:
     try:
-        mode = os.stat(path).st_mode
-        if stat.S_ISREG(mode):
-            with open(path, "rb") as file:
-                start = file.read(64)
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such file; check the path (a hub model is written hub:owner/name)") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"{name}: cannot be read ({reason}); check the path and its permissions") from None
-    if stat.S_ISDIR(mode):
-        raise InputError(f"{name}: is a folder; give the path of a .safetensors, .pth or .pt file in it")
-    if not stat.S_ISREG(mode):
-        raise InputError(f"{name}: is not a regular file; save the weights to a file and give its path")
+        return os.listdir(folder)
+    except OSError as error:
+        raise InputError(f"{printable(folder)}: cannot be read ({error.strerror}); check its permissions") from None
+
+
+def _from_file(path: str, key: str | None) -> tuple[Arrays, list[str]]:
+    return _from_buffer(map_file(path), path, key)
+
+
+def _from_buffer(buffer: Buffer, path: str, key: str | None) -> tuple[Arrays, list[str]]:
+    """The arrays of a file, by the reader for its first bytes, and notes. `path` is empty for bytes without a file."""
+    start = buffer.data[:512]
     if not start:
-        raise InputError(f"{name}: the file is empty; download or save it again")
+        raise InputError(f"{buffer.name}: the file is empty; download or save it again")
+    is_header = start[8:9] == b"{"
+    if is_header and start[4:8] == bytes(4):  # first, since a length may begin like a zip or a pickle
+        return _from_safetensors(buffer, key)
     if start[:2] == b"PK":
-        from .torch_zip import read_torch_zip
+        from .torch_files.zip_file import read_torch_zip
 
-        return read_torch_zip(path)
-    if start[8:9] == b"{":
-        from .safetensors_file import read_safetensors
+        return read_torch_zip(buffer, key)
+    if start[:1] == b"\x80":
+        from .torch_files.legacy_file import read_legacy_file
 
-        return read_safetensors(path)
-    raise InputError(f"{name}: {_what_it_is(path, start)}")
-
-
-def _what_it_is(path: str, start: bytes) -> str:
-    """The problem and the next step for a file that begins with `start`, neither safetensors nor a zip."""
-    for magic, advice in _OTHER_CONTENT:
-        if start.startswith(magic):
-            return advice
-    suffix = os.path.splitext(path)[1].lower()
-    if start[:1] == b"\x80":  # the first opcode of a pickle; before torch 1.6 a checkpoint was a row of pickles
-        return (
-            "is a pickle or a checkpoint of torch before 1.6, which is never executed here; "
-            "load it with torch and re-save it with torch.save(state_dict, path) from torch>=1.6"
-        )
-    if suffix in (".safetensors", ".pth", ".pt"):
-        return f"is not a {suffix} file inside, or its beginning is damaged; download or save it again"
-    return "is neither a safetensors file nor a torch checkpoint; give a .safetensors, .pth or .pt file"
+        return read_legacy_file(buffer, key)
+    if start[:1] == b"{":
+        return _from_index(buffer, path, key)
+    if is_header:
+        return _from_safetensors(buffer, key)
+    raise InputError(f"{buffer.name}: {what_it_is(path, start)}")
 
 
-def _from_mapping(mapping: Mapping) -> Arrays:
-    """{str: array-like} -> {str: C-contiguous ndarray}, floats as float32; float32 arrays are not copied."""
-    return {name: to_float32(array) for name, array in as_arrays(mapping).items()}
+def _from_safetensors(buffer: Buffer, key: str | None) -> tuple[Arrays, list[str]]:
+    from .safetensors_file import read_safetensors
+
+    _no_entries(buffer, key)
+    return read_safetensors(buffer), []
 
 
-def as_arrays(mapping: Mapping) -> Arrays:
-    """{str: array-like} -> {str: C-contiguous ndarray}, with their own dtypes.
+def _no_entries(buffer: Buffer, key: str | None) -> None:
+    """InputError if an entry is asked for, in a file that has none."""
+    if key is not None:
+        what = f"'#{printable(key)}' chooses an entry of a .pth file, and this is none"
+        raise InputError(f"{buffer.name}: {what}; leave it out")
 
-    Torch tensors are recognised by their methods, so torch is never imported. Raises InputError, which names the entry,
-    if a key is not a string or a value is not an array of real numbers.
-    """
-    arrays = {}
-    for name, value in mapping.items():
-        if not isinstance(name, str):
-            raise InputError(
-                f"weights: the key {printable(repr(name))} is not a string; name every array by its parameter"
-            )
-        try:
-            if hasattr(value, "detach"):
-                value = value.detach().cpu()
-                if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype
-                    value = value.float()
-            array = np.asarray(value, order="C")
-            if array.dtype.name == "bfloat16":  # from the ml_dtypes package
-                array = array.astype(np.float32)
-        except Exception as error:  # array-likes run code of their own: any exception means "no array"
-            reason = printable(error)
-            raise InputError(
-                f"weights: {printable(name)!r} is not an array ({reason}); convert it to float32"
-            ) from None
-        if array.dtype.kind not in "fiub":
-            kind = f"{type(value).__name__} of dtype {array.dtype}"
-            raise InputError(
-                f"weights: {printable(name)!r} is a {kind}, not real numbers; convert it to float32 or remove it"
-            )
-        arrays[name] = array
-    return arrays
+
+def _from_index(index: Buffer, path: str, key: str | None) -> tuple[Arrays, list[str]]:
+    """The arrays of all shards that an index names, in the order of the shards."""
+    _no_entries(index, key)
+    shards = shards_of(index)
+    if shards is None:
+        raise InputError(f"{index.name}: is JSON, not weights; give a .safetensors or .pth file")
+    if not path:
+        raise InputError(f"{index.name}: is an index of shards; give its path, so that the shards can be found")
+    arrays: Arrays = {}
+    for shard in shards:
+        name = os.path.join(os.path.dirname(path), shard)
+        if not os.path.exists(name):
+            what = f"names {shard!r}, which is not beside it"
+            raise InputError(f"{index.name}: {what}; download all {len(shards)} shards into one folder")
+        part, _ = _from_buffer(map_file(name), "", None)  # no path: a shard is no index of others
+        if twice := arrays.keys() & part.keys():
+            raise InputError(f"{index.name}: two shards hold {printable(min(twice))!r}; download them again")
+        arrays |= part
+    return arrays, []

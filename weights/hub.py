@@ -1,53 +1,183 @@
-"""Models on the Hugging Face hub, by name. Only this file imports huggingface_hub, an extra, and only when called."""
+"""Models on the Hugging Face hub, by name. Only this file imports huggingface_hub, an extra, and only when called.
+
+The hub is first asked where the weights are, by requests that may take TIMEOUT seconds together: the library's own
+download tries a dead server for minutes. If there is no answer, a copy in the local cache serves.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import threading
+from collections.abc import Callable
 
 from ..errors import InputError, printable
+from .buffer import map_file
+from .folder import CONFIG, PROCESSOR, PUBLISHED, choose_file, is_of_transformers, read_config, shards_of
 
-FILES = ("model.safetensors", "pytorch_model.bin")
+TIMEOUT = 8  # seconds
 
 
-def hub_file(spec: str) -> str:
-    """The path of a model's weight file in the local hub cache; the file is downloaded if it is not there.
+class _Unreachable(Exception):
+    """The hub does not serve the model now, for a reason that may pass; the message is that reason."""
 
-    spec: "owner/name" or "owner/name@revision". The file is model.safetensors if the repository has one, else
-    pytorch_model.bin. Raises InputError if the name is malformed, the extra is not installed, the model does not
-    exist, or the network fails and the cache has no copy.
+
+def hub_file(spec: str) -> tuple[str, list[str]]:
+    """The path of a model's weight file in the local hub cache, and notes; what is not there is downloaded.
+
+    spec: "owner/name" or "owner/name@revision". The file is the one that `folder.choose_file` takes; config.json and
+    the shards of an index lie beside it. Raises InputError if the name is malformed, the extra is not installed, the
+    model or the revision does not exist, access to it is restricted, it holds no weights, or the hub cannot be reached
+    and the cache has no copy.
     """
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", spec, flags=re.ASCII)
-    if not match:
+    if not match or ".." in spec:
         raise InputError(f"hub:{printable(spec)}: not a model name; write hub:owner/name or hub:owner/name@revision")
-    repository, revision = match.groups()
+    repository, revision = match[1], match[2] or "main"
     try:
-        import huggingface_hub
-        from huggingface_hub import utils
+        from huggingface_hub import constants, utils
     except ImportError:
         raise InputError(f"hub:{spec}: needs huggingface_hub; run: pip install huggingface_hub") from None
     utils.logging.set_verbosity_error()  # the errors below say it in one line
-    offline = False
-    for name in FILES:
+    where = f"hub:{spec}"
+    try:
+        name, commit, notes = _within(TIMEOUT, lambda: _locate(repository, revision, where))
+        return _download(repository, name, revision, commit), notes
+    except InputError:
+        raise
+    except Exception as error:  # its classes vary by release: requests, httpx, proxy, disk
+        refusal = _refusal(error, repository, revision)
+        if refusal:
+            raise InputError(f"{where}: {refusal}") from None
+        reason = _passing_reason(error)
+    path, notes = _cached(constants.HF_HUB_CACHE, repository, revision, where, reason)
+    return path, [*notes, f"is the copy in the local cache, since {reason}"]
+
+
+def _within(seconds: float, call: Callable):
+    """The result of call(), in a thread that is left alone after that time: looking a name up cannot be interrupted."""
+    outcome = {}
+
+    def run():
         try:
-            return huggingface_hub.hf_hub_download(repository, name, revision=revision, local_files_only=offline)
-        except utils.LocalEntryNotFoundError:  # a subclass of EntryNotFoundError: no network, and not in the cache
-            offline = True
+            outcome["result"] = call()
+        except Exception as error:
+            outcome["error"] = error
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if "error" in outcome:
+        raise outcome["error"]
+    if "result" not in outcome:
+        raise _Unreachable(f"the hub gives no answer within {seconds:g} s")
+    return outcome["result"]
+
+
+def _locate(repository: str, revision: str, where: str) -> tuple[str, str | None, list[str]]:
+    """The name of the weight file, the commit of the revision, and notes on the choice; errors are the library's."""
+    import huggingface_hub
+    from huggingface_hub import utils
+
+    for name in PUBLISHED:
+        url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
+        try:
+            return name, huggingface_hub.get_hf_file_metadata(url, timeout=TIMEOUT / 2).commit_hash, []
         except utils.EntryNotFoundError:
             pass
-        except utils.GatedRepoError:
-            advice = f"accept its terms at https://huggingface.co/{repository}, then run: hf auth login"
-            raise InputError(f"hub:{spec}: access to the model is restricted; {advice}") from None
-        except utils.RepositoryNotFoundError:
-            raise InputError(f"hub:{spec}: no such model on the hub, or it is private; check the name") from None
-        except utils.RevisionNotFoundError:
-            raise InputError(f"hub:{spec}: the model has no revision {revision!r}; check it or leave it out") from None
-        except Exception as error:  # its classes vary by release: requests, httpx, proxy, disk
-            raise InputError(_by_hand(spec, repository, printable(error) or type(error).__name__)) from None
-    if offline:
-        raise InputError(_by_hand(spec, repository, "the network is unreachable and the file is not in the cache"))
-    raise InputError(f"hub:{spec}: has neither {FILES[0]} nor {FILES[1]}; download its weights and pass their path")
+    info = huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=TIMEOUT / 2)
+    name, notes = choose_file([file.rfilename for file in info.siblings or ()], where)
+    return name, info.sha, notes
 
 
-def _by_hand(spec: str, repository: str, reason: str) -> str:
-    url = f"https://huggingface.co/{repository}"
-    return f"hub:{spec}: cannot be downloaded ({reason}); download {FILES[0]} by hand from {url} and pass its path"
+def _download(repository: str, name: str, revision: str, commit: str | None) -> str:
+    """The path of the weight file, once it, the configs beside it and the shards of an index are in the cache."""
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    path = try_to_load_from_cache(repository, name, revision=commit) if commit else None
+    if not isinstance(path, str):
+        path = hf_hub_download(repository, name, revision=revision)
+    commit = os.path.basename(os.path.dirname(path))
+    _download_if_there(repository, CONFIG, commit)
+    if is_of_transformers(read_config(os.path.dirname(path))[0]):
+        _download_if_there(repository, PROCESSOR, commit)
+    if name.endswith(".json"):
+        for shard in shards_of(map_file(path)) or ():
+            hf_hub_download(repository, shard, revision=commit)
+    return path
+
+
+def _download_if_there(repository: str, name: str, commit: str) -> None:
+    """Put a file of a repository into the cache, if the repository has it."""
+    from huggingface_hub import hf_hub_download, utils
+
+    try:
+        hf_hub_download(repository, name, revision=commit)
+    except utils.LocalEntryNotFoundError:  # a subclass of EntryNotFoundError: no network, and not in the cache
+        raise
+    except utils.EntryNotFoundError:
+        pass
+
+
+def _refusal(error: Exception, repository: str, revision: str) -> str | None:
+    """What the hub says for good, with the next step; None for what may pass."""
+    from huggingface_hub import utils
+
+    if isinstance(error, utils.GatedRepoError):
+        return (
+            "access to the model is restricted; "
+            f"accept its terms at https://huggingface.co/{repository}, then run: hf auth login"
+        )
+    if isinstance(error, utils.RevisionNotFoundError):
+        return f"the model has no revision {revision!r}; check it or leave it out"
+    if isinstance(error, utils.RepositoryNotFoundError):
+        return "no such model on the hub, or it is private; check the name, or run: hf auth login"
+    status = _status(error)
+    if status in (401, 403):
+        return f"the hub refuses access ({status}), perhaps for an old token; run: hf auth login"
+    if status == 404 and not isinstance(error, utils.EntryNotFoundError):
+        return "no such model on the hub; check the name"
+    if isinstance(error, utils.EntryNotFoundError) and not isinstance(error, utils.LocalEntryNotFoundError):
+        return f"a file that its index names is missing on the hub; {_by_hand(repository)}"
+    return None
+
+
+def _passing_reason(error: Exception) -> str:
+    """Why the hub does not serve a model now."""
+    from huggingface_hub import utils
+
+    status = _status(error)
+    if isinstance(error, _Unreachable):
+        return str(error)
+    if isinstance(error, utils.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set"
+    if status == 429:
+        return "the hub limits how often it is asked (429)"
+    if status:
+        return f"the hub is out of order ({status})"
+    return f"the hub cannot be reached ({printable(error) or type(error).__name__})"
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status of an error, None without a response."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _by_hand(repository: str) -> str:
+    return f"download the weights by hand from https://huggingface.co/{repository} and pass their path"
+
+
+def _cached(cache: str, repository: str, revision: str, where: str, reason: str) -> tuple[str, list[str]]:
+    """The weight file of the copy in the local cache, and notes on the choice."""
+    model = os.path.join(cache, "models--" + repository.replace("/", "--"))
+    try:
+        with open(os.path.join(model, "refs", revision), encoding="ascii") as file:
+            commit = os.path.basename(file.read(100))
+    except (OSError, ValueError):
+        commit = revision
+    folder = os.path.join(model, "snapshots", commit)
+    if not os.path.isdir(folder):
+        wait = "wait some minutes, or run: hf auth login" if "(429)" in reason else _by_hand(repository)
+        raise InputError(f"{where}: {reason}, and the cache has no copy of the model; {wait}")
+    name, notes = choose_file(os.listdir(folder), where)
+    return os.path.join(folder, name), notes

@@ -2,7 +2,9 @@
 
 Read `architecture` first (the row of MODELS: build function, preprocessing, weights), then a family: `mobilenetv2` (the
 table of the paper, as timm and torchvision build it), `article` (the same table as a walkthrough builds it, and the
-digits network), `mobilenetv3`, `resnet`, `vit`. `timm_blocks` holds the blocks that timm's MobileNets share.
+digits network), `efficientnet_lite` (another table over the same blocks), `mobilenetv3`, `resnet`, `antialiased` (the
+same with filters before strides), `vit`. `timm_blocks` holds the blocks that timm's MobileNets share, `dialect` what
+other names files give to these tensors.
 """
 
 from __future__ import annotations
@@ -10,16 +12,31 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from ..errors import InputError, did_you_mean
-from . import article, mobilenetv2, mobilenetv3, resnet, vit
+from . import antialiased, article, efficientnet_lite, mobilenetv2, mobilenetv3, resnet, vit
 from .architecture import Architecture, Preprocessing
+from .dialect import Dialect, arguments_of, left_out, spoken, translated, translated_shapes
 
-__all__ = ["MODELS", "Architecture", "Preprocessing", "find_model", "list_models"]
+__all__ = [
+    "MODELS",
+    "Architecture",
+    "Dialect",
+    "Preprocessing",
+    "arguments_of",
+    "find_model",
+    "left_out",
+    "list_models",
+    "spoken",
+    "translated",
+    "translated_shapes",
+]
 
 MODELS: dict[str, Architecture] = {
     **mobilenetv2.MODELS,
     **article.MODELS,
+    **efficientnet_lite.MODELS,
     **mobilenetv3.MODELS,
     **resnet.MODELS,
+    **antialiased.MODELS,
     **vit.MODELS,
 }
 

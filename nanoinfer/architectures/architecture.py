@@ -7,23 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..graph import Graph
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Image -> input: resize the shorter side, crop the centre, scale to 0..1, then (x - mean) / std.
-
-    resize: pixels of the shorter side. crop: (height, width) in pixels. mean, std: of RGB values in 0..1.
-    """
-
-    resize: int
-    crop: tuple[int, int] = (224, 224)
-    interpolation: Literal["bicubic", "bilinear"] = "bilinear"
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+from ..graph.variants import with_channels, without_head
+from ..preprocessing import Preprocessing
+from .dialect import Dialect
 
 
 @dataclass(frozen=True)
@@ -34,6 +20,7 @@ class Architecture:
     labels: the class names, a table in `nanoinfer.data`.
     weights: the default source, "hub:owner/repository" or "package:file" for a file that ships with the package; None
         if no repository holds tensors under these names.
+    dialects: other names under which files hold the network's tensors.
     library: the library whose torch module of this very name the network equals; None if there is none.
     """
 
@@ -45,13 +32,19 @@ class Architecture:
     weights: str | None
     description: str
     library: Literal["timm", "torchvision"] | None = None
+    dialects: tuple[Dialect, ...] = ()
 
     def graph(self, **arguments) -> Graph:
         """The graph with some arguments changed: `graph(num_classes=10)`.
 
-        Raises ValueError for an argument that the network does not have, or a value that leaves a layer empty.
+        Every network takes two more: num_classes=0 leaves the head out, and `in_chans` is the number of channels of the
+        input. Raises ValueError for an argument that the network does not have, or a value that leaves a layer empty.
         """
+        channels = arguments.pop("in_chans", 3)
         unknown = [name for name in arguments if name not in self.arguments]
         if unknown:
             raise ValueError(f"{self.name} has no argument {', '.join(unknown)}; it has {', '.join(self.arguments)}")
-        return self.build(**{**self.arguments, **arguments})
+        headless = arguments.get("num_classes") == 0
+        graph = self.build(**{**self.arguments, **arguments, **({"num_classes": 1} if headless else {})})
+        graph = without_head(graph) if headless else graph
+        return graph if channels == 3 else with_channels(graph, channels)

@@ -7,11 +7,22 @@ timm/models/efficientnet.py:_gen_mobilenet_v2; torchvision/models/mobilenetv2.py
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..graph import Builder, Graph, Value
 from .architecture import Architecture, Preprocessing
-from .timm_blocks import batch_norm_act, depthwise_separable, inverted_residual, make_divisible
+from .dialect import Dialect, Setting
+from .timm_blocks import (
+    TORCH,
+    batch_norm_act,
+    depthwise_separable,
+    inverted_residual,
+    make_divisible,
+    select_pool,
+    timm_builder,
+)
 
 
 class Stage(NamedTuple):
@@ -21,6 +32,7 @@ class Stage(NamedTuple):
     channels: int  # c
     blocks: int  # n
     stride: int  # s
+    window: int = 3  # of the depthwise convolutions
 
 
 STEM_CHANNELS = 32  # 3 x 3, stride 2; 224 x 224 -> 112 x 112
@@ -37,19 +49,40 @@ STAGES = (
 HEAD_CHANNELS = 1280  # 1 x 1, 7 x 7
 
 
-def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: bool) -> Graph:
-    """timm's mobilenetv2_*: channels are multiplied by `width`, the blocks of a stage by `depth` and rounded up.
+def timm_mobilenetv2(
+    num_classes: int, width: float, depth: float, fixed_ends: bool, *, pad_type: str, bn_eps: float, global_pool: str
+) -> Graph:
+    """timm's mobilenetv2_*; the arguments are those of `timm_network`."""
+    return timm_network(
+        STAGES, num_classes=num_classes, width=width, depth=depth, fixed_ends=fixed_ends, pad_type=pad_type,
+        bn_eps=bn_eps, global_pool=global_pool,
+    )  # fmt: skip
 
-    With `fixed_ends`, the stem and the head keep the paper's channels, and the first and the last stage one block.
+
+def timm_network(
+    stages: tuple[Stage, ...],
+    *,
+    num_classes: int,
+    width: float,
+    depth: float,
+    fixed_ends: bool,
+    pad_type: str,
+    bn_eps: float,
+    global_pool: str,
+) -> Graph:
+    """timm's EfficientNet class over a table.
+
+    Channels are multiplied by `width`, the blocks of a stage by `depth` and rounded up. With `fixed_ends`, the
+    stem and the head keep the paper's channels, and the first and the last stage one block. pad_type, bn_eps and
+    global_pool mean what they mean in timm: `timm_blocks` has them.
     """
-    net = Builder(kind="EfficientNet")
+    net = timm_builder("EfficientNet", pad_type, bn_eps)
     x = net.conv2d(net.input, "conv_stem", STEM_CHANNELS if fixed_ends else _scaled(STEM_CHANNELS, width), 3, stride=2)
     x = batch_norm_act(net, x, "bn1", "relu6")
-    for i, stage in enumerate(STAGES):
-        end = fixed_ends and i in (0, len(STAGES) - 1)
-        for j in range(stage.blocks if end else math.ceil(stage.blocks * depth)):
+    for i, (stage, blocks) in enumerate(zip(stages, repeats(stages, depth, fixed_ends), strict=True)):
+        for j in range(blocks):
             name, channels = f"blocks.{i}.{j}", _scaled(stage.channels, width)
-            options = {"window": 3, "stride": stage.stride if j == 0 else 1, "activation": "relu6"}
+            options = {"window": stage.window, "stride": stage.stride if j == 0 else 1, "activation": "relu6"}
             if stage.expansion == 1:
                 x = depthwise_separable(net, x, name, channels, **options)
             else:
@@ -58,10 +91,16 @@ def timm_mobilenetv2(num_classes: int, width: float, depth: float, fixed_ends: b
     net.module("blocks", x)
     x = net.conv2d(x, "conv_head", HEAD_CHANNELS if fixed_ends else _head_channels(width), window=1)
     features = batch_norm_act(net, x, "bn2", "relu6")
-    x = net.flatten(net.global_average_pool(features, "global_pool.pool"), "global_pool.flatten")
+    x = net.flatten(select_pool(net, features, global_pool), "global_pool.flatten")
     return net.finish(
         net.linear(net.module("global_pool", x, "SelectAdaptivePool2d"), "classifier", num_classes), features
     )
+
+
+def repeats(stages: tuple[Stage, ...], depth: float, fixed_ends: bool) -> list[int]:
+    """The number of blocks of each stage."""
+    ends = (0, len(stages) - 1) if fixed_ends else ()
+    return [stage.blocks if i in ends else math.ceil(stage.blocks * depth) for i, stage in enumerate(stages)]
 
 
 def torchvision_mobilenet_v2(num_classes: int, width_mult: float) -> Graph:
@@ -111,16 +150,48 @@ def _head_channels(width: float) -> int:
     return make_divisible(HEAD_CHANNELS * max(1.0, width))
 
 
+def _transformers_names() -> Iterator[tuple[str, str]]:
+    """(HF transformers' name, timm's), as patterns; transformers has one list of all blocks but the first."""
+    modules = {"conv_stem.first_conv": ("conv_stem", "bn1"), "conv_1x1": ("conv_head", "bn2")}
+    modules |= {"conv_stem.conv_3x3": ("blocks.0.0.conv_dw", "blocks.0.0.bn1")}
+    modules |= {"conv_stem.reduce_1x1": ("blocks.0.0.conv_pw", "blocks.0.0.bn2")}
+    blocks = [f"blocks.{i}.{j}" for i, stage in enumerate(STAGES) if i for j in range(stage.blocks)]
+    parts = {"expand_1x1": ("conv_pw", "bn1"), "conv_3x3": ("conv_dw", "bn2"), "reduce_1x1": ("conv_pwl", "bn3")}
+    for index, block in enumerate(blocks):
+        modules |= {f"layer.{index}.{part}": (f"{block}.{conv}", f"{block}.{bn}") for part, (conv, bn) in parts.items()}
+    for module, (conv, bn) in modules.items():
+        name = r"(?:mobilenet_v2\.)?" + re.escape(module)
+        yield rf"{name}\.convolution\.(\w+)", rf"{conv}.\1"
+        yield rf"{name}\.normalization\.(\w+)", rf"{bn}.\1"
+
+
+TRANSFORMERS = Dialect(
+    title="HF transformers' MobileNetV2",
+    marker=r"(?:mobilenet_v2\.)?conv_stem\.first_conv\.convolution\.weight",
+    names=tuple(_transformers_names()),
+    settings=(
+        Setting("tf_padding", True, "pad_type", {True: "same", False: ""}),
+        Setting("layer_norm_eps", 1e-3, "bn_eps"),
+        Setting("hidden_act", "relu6"),
+        Setting("output_stride", 32),
+        Setting("first_layer_is_expansion", True),
+    ),
+    preprocessing=Preprocessing(
+        256, mean=(0.5,) * 3, std=(0.5,) * 3, source="the default of transformers' MobileNetV2"
+    ),
+)
 TIMM = Preprocessing(resize=256, interpolation="bicubic")
 
 
 def _timm(
     name: str, width: float, weights: str | None, *, depth: float = 1.0, fixed_ends: bool = False
 ) -> Architecture:
-    arguments = {"num_classes": 1000, "width": width, "depth": depth, "fixed_ends": fixed_ends}
+    arguments = {"num_classes": 1000, "width": width, "depth": depth, "fixed_ends": fixed_ends, **TORCH}
     scaled = f", depth x {depth:g}" if depth != 1 else ""
     description = f"MobileNetV2, width x {width:g}{scaled} (timm)"
-    return Architecture(name, timm_mobilenetv2, arguments, TIMM, "imagenet1k", weights, description, "timm")
+    return Architecture(
+        name, timm_mobilenetv2, arguments, TIMM, "imagenet1k", weights, description, "timm", (TRANSFORMERS,)
+    )
 
 
 MODELS = {

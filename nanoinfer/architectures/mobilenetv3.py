@@ -1,7 +1,7 @@
 """MobileNetV3 as timm defines it (timm/models/mobilenetv3.py:_gen_mobilenet_v3).
 
-Howard et al., "Searching for MobileNetV3", https://arxiv.org/abs/1905.02244, tables 1 and 2. timm's tf_* models follow
-TensorFlow's uneven padding and are not here.
+Howard et al., "Searching for MobileNetV3", https://arxiv.org/abs/1905.02244, tables 1 and 2. The tf_* models hold
+TensorFlow's weights: they pad as TensorFlow does, and their batch norms have eps = 1e-3.
 """
 
 from __future__ import annotations
@@ -9,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..graph import Builder, Graph
+from ..graph import Graph
 from .architecture import Architecture, Preprocessing
-from .timm_blocks import batch_norm_act, conv_bn_act, depthwise_separable, inverted_residual, make_divisible
+from .timm_blocks import (
+    TENSORFLOW,
+    TORCH,
+    batch_norm_act,
+    conv_bn_act,
+    depthwise_separable,
+    inverted_residual,
+    make_divisible,
+    select_pool,
+    timm_builder,
+)
 
 
 class Block(NamedTuple):
@@ -26,6 +36,7 @@ class Block(NamedTuple):
 
 
 RE, HS = "relu", "hard_swish"
+TENSORFLOW_IMAGES = Preprocessing(resize=256, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 STEM_CHANNELS = 16  # 3 x 3, stride 2, hard swish; 224 x 224 -> 112 x 112
 
 LARGE = (  # table 1; the tuples are timm's stages
@@ -79,26 +90,41 @@ SMALL = (  # table 2
 )
 
 
-def mobilenetv3_large(num_classes: int, width: float) -> Graph:
-    """timm's mobilenetv3_large_*: the paper's large network, channels multiplied by `width`."""
-    return _build(LARGE, last_channels=960, head_channels=1280, num_classes=num_classes, width=width)
+def mobilenetv3_large(num_classes: int, width: float, minimal: bool, **options) -> Graph:
+    """timm's mobilenetv3_large_*: the paper's large network; the arguments are those of `_build`."""
+    return _build(LARGE, 960, 1280, num_classes=num_classes, width=width, minimal=minimal, **options)
 
 
-def mobilenetv3_small(num_classes: int, width: float) -> Graph:
-    """timm's mobilenetv3_small_*: the paper's small network, channels multiplied by `width`."""
-    return _build(SMALL, last_channels=576, head_channels=1024, num_classes=num_classes, width=width)
+def mobilenetv3_small(num_classes: int, width: float, minimal: bool, **options) -> Graph:
+    """timm's mobilenetv3_small_*: the paper's small network; the arguments are those of `_build`."""
+    return _build(SMALL, 576, 1024, num_classes=num_classes, width=width, minimal=minimal, **options)
 
 
-def _build(stages, last_channels: int, head_channels: int, num_classes: int, width: float) -> Graph:
+def _build(
+    stages,
+    last_channels: int,
+    head_channels: int,
+    *,
+    num_classes: int,
+    width: float,
+    minimal: bool,
+    pad_type: str,
+    bn_eps: float,
+    global_pool: str,
+) -> Graph:
     """Stem, blocks, 1 x 1 convolution to `last_channels`, mean over pixels, linear to `head_channels`, to classes.
 
-    `width` scales all channels, but for the head's, and the stem's below width 0.75.
+    `width` scales all channels, but for the head's, and the stem's below width 0.75. A `minimal` network has 3 x 3
+    windows and ReLU throughout, and no squeeze-and-excite. pad_type, bn_eps and global_pool mean what they mean in
+    timm: `timm_blocks` has them.
     """
-    net, inputs = Builder(kind="MobileNetV3"), STEM_CHANNELS  # inputs: the block's input channels at width 1
+    net, inputs = timm_builder("MobileNetV3", pad_type, bn_eps), STEM_CHANNELS  # inputs: the block's at width 1
+    activation = RE if minimal else HS
     x = net.conv2d(net.input, "conv_stem", inputs if width < 0.75 else make_divisible(inputs * width), 3, stride=2)
-    x = batch_norm_act(net, x, "bn1", HS)
+    x = batch_norm_act(net, x, "bn1", activation)
     for i, stage in enumerate(stages):
         for j, row in enumerate(stage):
+            row = row._replace(window=3, squeeze=False, activation=RE) if minimal else row
             name, channels = f"blocks.{i}.{j}", make_divisible(row.channels * width)
             options = {"window": row.window, "stride": row.stride, "activation": row.activation, "squeeze": row.squeeze}
             if row.expanded == inputs:
@@ -108,29 +134,38 @@ def _build(stages, last_channels: int, head_channels: int, num_classes: int, wid
                 x = inverted_residual(net, x, name, channels, expansion=row.expanded / inputs, **options)
             inputs = row.channels
         net.module(f"blocks.{i}", x)
-    x = conv_bn_act(net, x, f"blocks.{len(stages)}.0", make_divisible(last_channels * width), HS)
+    x = conv_bn_act(net, x, f"blocks.{len(stages)}.0", make_divisible(last_channels * width), activation)
     features = net.module("blocks", net.module(f"blocks.{len(stages)}", x))
 
-    x = net.global_average_pool(features, "global_pool.pool")
+    x = select_pool(net, features, global_pool)
     x = net.module("global_pool.flatten", x)  # an Identity: the head takes (N, C, 1, 1)
     x = net.module("global_pool", x, "SelectAdaptivePool2d")
     x = net.conv2d(x, "conv_head", head_channels, window=1, bias=True)
-    x = net.activation(net.module("norm_head", x), HS, "act2")
+    x = net.activation(net.module("norm_head", x), activation, "act2")
     return net.finish(net.linear(net.flatten(x, "flatten"), "classifier", num_classes), features)
 
 
-def _model(name: str, build: Callable[..., Graph], width: float, weights: str | None) -> Architecture:
+def _model(
+    name: str, build: Callable[..., Graph], width: float, weights: str | None, *, minimal: bool = False
+) -> Architecture:
     size = "large" if build is mobilenetv3_large else "small"
+    form, tensorflow = ", minimal" if minimal else "", name.startswith("tf_")
     return Architecture(
         name=name,
         build=build,
-        arguments={"num_classes": 1000, "width": width},
-        preprocessing=Preprocessing(resize=256, interpolation="bicubic"),
+        arguments={"num_classes": 1000, "width": width, "minimal": minimal, **(TENSORFLOW if tensorflow else TORCH)},
+        preprocessing=TENSORFLOW_IMAGES if tensorflow else Preprocessing(resize=256, interpolation="bicubic"),
         labels="imagenet1k",
         weights=weights,
-        description=f"MobileNetV3 {size}, width x {width:g} (timm)",
+        description=f"MobileNetV3 {size}{form}, width x {width:g} (timm{', as TensorFlow' * tensorflow})",
         library="timm",
     )
+
+
+def _tensorflow_model(
+    name: str, build: Callable[..., Graph], width: float = 1.0, *, minimal: bool = False
+) -> Architecture:
+    return _model(name, build, width, f"hub:timm/{name}.in1k", minimal=minimal)
 
 
 MODELS = {
@@ -141,5 +176,11 @@ MODELS = {
         _model("mobilenetv3_small_100", mobilenetv3_small, 1.0, "hub:timm/mobilenetv3_small_100.lamb_in1k"),
         _model("mobilenetv3_large_075", mobilenetv3_large, 0.75, None),
         _model("mobilenetv3_large_100", mobilenetv3_large, 1.0, "hub:timm/mobilenetv3_large_100.ra_in1k"),
+        _tensorflow_model("tf_mobilenetv3_small_075", mobilenetv3_small, 0.75),
+        _tensorflow_model("tf_mobilenetv3_small_100", mobilenetv3_small),
+        _tensorflow_model("tf_mobilenetv3_small_minimal_100", mobilenetv3_small, minimal=True),
+        _tensorflow_model("tf_mobilenetv3_large_075", mobilenetv3_large, 0.75),
+        _tensorflow_model("tf_mobilenetv3_large_100", mobilenetv3_large),
+        _tensorflow_model("tf_mobilenetv3_large_minimal_100", mobilenetv3_large, minimal=True),
     )
 }

@@ -8,11 +8,12 @@ bottleneck takes the stride ("v1.5"), not the first 1 x 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from ..graph import Builder, Graph, Value
 from .architecture import Architecture, Preprocessing
+from .dialect import Dialect, Setting
 
 
 class Stage(NamedTuple):
@@ -50,14 +51,19 @@ def resnet_basic(num_classes: int, layers: tuple[int, ...]) -> Graph:
     return _build(num_classes, layers, lambda net, x, name, stage, s: _basic(net, x, name, stage.channels, s))
 
 
-def _build(num_classes: int, layers: tuple[int, ...], block: Callable[..., Value]) -> Graph:
-    """Stem, stages of `block(net, x, name, stage, stride)`, mean over pixels, linear."""
+def checked_layers(layers: tuple[int, ...]) -> tuple[int, ...]:
+    """`layers`, or ValueError if they are not a number of blocks for each stage."""
     if len(layers) != len(STAGES) or min(layers) < 1:
         raise ValueError(f"layers={layers} does not give a number of blocks for each of {len(STAGES)} stages")
+    return layers
+
+
+def _build(num_classes: int, layers: tuple[int, ...], block: Callable[..., Value]) -> Graph:
+    """Stem, stages of `block(net, x, name, stage, stride)`, mean over pixels, linear."""
     net = Builder(kind="ResNet")
     x = net.batch_norm(net.conv2d(net.input, "conv1", STEM_CHANNELS, window=7, stride=2), "bn1")
     x = net.max_pool2d(net.activation(x, "relu", "relu"), "maxpool", window=3, stride=2, padding=1)
-    for i, (stage, blocks) in enumerate(zip(STAGES, layers, strict=True), start=1):
+    for i, (stage, blocks) in enumerate(zip(STAGES, checked_layers(layers), strict=True), start=1):
         for j in range(blocks):
             x = block(net, x, f"layer{i}.{j}", stage, stage.stride if j == 0 else 1)
         net.module(f"layer{i}", x)
@@ -93,6 +99,32 @@ def _residual_relu(net: Builder, y: Value, x: Value, name: str, stride: int) -> 
     return net.activation(y, "relu", f"{name}.relu")
 
 
+def _transformers_names() -> Iterator[tuple[str, str]]:
+    """(HF transformers' name, torchvision's), as patterns; transformers counts stages and convolutions from 0."""
+    kinds = (("convolution", "conv"), ("normalization", "bn"))
+    for kind, short in kinds:
+        yield rf"(?:resnet\.)?embedder\.embedder\.{kind}\.(\w+)", rf"{short}1.\1"
+    for stage in range(len(STAGES)):
+        block = rf"(?:resnet\.)?encoder\.stages\.{stage}\.layers\.(\d+)"
+        for number, (kind, short) in enumerate(kinds):
+            yield rf"{block}\.shortcut\.{kind}\.(\w+)", rf"layer{stage + 1}.\1.downsample.{number}.\2"
+            for part in range(3):
+                yield rf"{block}\.layer\.{part}\.{kind}\.(\w+)", rf"layer{stage + 1}.\1.{short}{part + 1}.\2"
+    yield r"classifier\.1\.(\w+)", r"fc.\1"
+
+
+TRANSFORMERS = Dialect(
+    title="HF transformers' ResNet",
+    marker=r"(?:resnet\.)?embedder\.embedder\.convolution\.weight",
+    names=tuple(_transformers_names()),
+    settings=(
+        Setting("hidden_act", "relu"),
+        Setting("downsample_in_bottleneck", False),
+        Setting("downsample_in_first_stage", False),
+    ),
+)
+
+
 def _model(
     name: str, layers: tuple[int, ...], *, groups: int = 1, width_per_group: int = 64, resize: int = 256
 ) -> Architecture:
@@ -107,6 +139,7 @@ def _model(
         weights=f"hub:timm/{name}.tv_in1k",  # torchvision's own tensors, under torchvision's names
         description=f"ResNet of {sum(layers)} bottleneck blocks{grouped}{wide} (torchvision)",
         library="torchvision",
+        dialects=(TRANSFORMERS,),
     )
 
 
@@ -120,6 +153,7 @@ def _basic_model(name: str, layers: tuple[int, ...]) -> Architecture:
         weights=f"hub:timm/{name}.tv_in1k",
         description=f"ResNet of {sum(layers)} basic blocks (torchvision)",
         library="torchvision",
+        dialects=(TRANSFORMERS,),
     )
 
 

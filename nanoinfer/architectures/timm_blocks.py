@@ -1,13 +1,18 @@
-"""The blocks of timm's MobileNetV2 and V3 (timm/models/_efficientnet_blocks.py), under timm's names.
+"""The blocks of timm's MobileNetV2, V3 and EfficientNet-Lite (timm/models/_efficientnet_blocks.py), under timm's names.
 
-Every function takes the builder, the input x (N, C, H, W) and the torch module's name, and returns the module's output.
-`activation` is an argument of `Builder.activation`. Modules that do nothing in eval mode (drop, aa, drop_path) are
-recorded as well, so that a hook on any of them finds its value.
+Every function of a block takes the builder, the input x (N, C, H, W) and the torch module's name, and returns the
+module's output. `activation` is an argument of `Builder.activation`. Modules that do nothing in eval mode (drop, aa,
+drop_path) are recorded as well, so that a hook on any of them finds its value.
 """
 
 from __future__ import annotations
 
 from ..graph import Builder, Value
+from ..graph.windows import SAME
+
+# Arguments of every timm family, and their values for weights that were trained in torch or in TensorFlow.
+TORCH = {"pad_type": "", "bn_eps": 1e-5, "global_pool": "avg"}
+TENSORFLOW = {"pad_type": "same", "bn_eps": 1e-3, "global_pool": "avg"}
 
 
 def make_divisible(channels: float) -> int:
@@ -16,9 +21,26 @@ def make_divisible(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
+def timm_builder(kind: str, pad_type: str, bn_eps: float) -> Builder:
+    """A builder whose convolutions pad by timm's `pad_type`: "" as torch does, or "same" as TensorFlow does.
+
+    ValueError for any other.
+    """
+    if pad_type not in ("", "same"):
+        raise ValueError(f"pad_type={pad_type!r}; it is '' or 'same'")
+    return Builder(kind=kind, padding=SAME if pad_type else None, eps=bn_eps)
+
+
+def select_pool(net: Builder, x: Value, pool: str) -> Value:
+    """SelectAdaptivePool2d's `pool`: (N, C, H, W) -> (N, C, 1, 1), by "avg" or "max"; ValueError for any other."""
+    if pool not in ("avg", "max"):
+        raise ValueError(f"global_pool={pool!r}; it is 'avg' or 'max'")
+    return (net.global_average_pool if pool == "avg" else net.global_max_pool)(x, "global_pool.pool")
+
+
 def batch_norm_act(net: Builder, x: Value, name: str, activation: str | None = None) -> Value:
     """BatchNormAct2d: batch norm, then an activation inside the same module, so a hook sees the activation's output."""
-    x = net.batch_norm(x, name, eps=1e-5)
+    x = net.batch_norm(x, name)
     net.module(f"{name}.drop", x)
     x = net.activation(x, activation, f"{name}.act") if activation else net.module(f"{name}.act", x)
     return net.module(name, x, "BatchNormAct2d")

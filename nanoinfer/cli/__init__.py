@@ -39,6 +39,7 @@ def _run(argv: list[str] | None) -> int:
     warnings.showwarning = lambda message, *_, **__: print(f"nanoinfer: warning: {message}", file=sys.stderr)
     if hasattr(sys.stdout, "reconfigure"):  # a file name or label that the console cannot show must not end the run
         sys.stdout.reconfigure(errors="backslashreplace")
+    arguments = None
     try:
         arguments = make_parser().parse_args(argv)
         code = arguments.run(arguments)
@@ -48,12 +49,20 @@ def _run(argv: list[str] | None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except InputError as error:
-        return fail(str(error))
+        return fail(error.full if getattr(arguments, "verbose", False) else str(error))
     except MemoryError as error:
         return fail(f"{error or 'not enough memory'}; choose a smaller size")
     except OSError as error:
         name = f"{printable(error.filename)}: " if error.filename else ""
         return fail(f"{name}{error.strerror or error}; check the path, its permissions and the disk")
+
+
+def tell(name: str, notes: tuple[str, ...]) -> None:
+    """Print what was chosen in a source of weights, a line on standard error for each of its notes."""
+    import sys
+
+    for note in notes:
+        print(f"nanoinfer: {name}: {note}", file=sys.stderr)
 
 
 def fail(message: str) -> int:

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import re
 
 from .. import __version__
-from ..errors import InputError, printable
+from ..errors import InputError
 from ..reports.report import FORMATS
 from . import commands, reports
+from .network import MODEL_HELP, THREADS_HELP, WEIGHTS_HELP, add_image_options, add_network_options, positive
 
-MOST = 1_000_000_000  # of anything that is counted
-MODEL_HELP = "see 'nanoinfer models'"
-WEIGHTS_HELP = ".safetensors or .pth file, hub:OWNER/NAME or random[:SEED]"
-THREADS_HELP = "default: every core this process may use"
-
-
-def positive(text: str) -> int:
-    """A whole number above 0, as an argument."""
-    if not re.fullmatch("[0-9]{1,18}", text) or not 0 < int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{printable(text)!r} is not a whole number above 0 and up to {MOST:,}")
-    return int(text)
+SOURCE_HELP = ".safetensors, .pth or .ckpt file, file.pth#ENTRY, a folder of these or hub:OWNER/NAME"
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,7 +28,7 @@ def make_parser() -> Parser:
     parser = Parser(prog="nanoinfer", description="CPU inference for vision networks.")
     parser.add_argument("--version", action="version", version=f"nanoinfer {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_predict, _models, _inspect, _summary, _compare, _profile, _convert, _warmup):
+    for add in (_predict, _embed, _models, _inspect, _summary, _compare, _profile, _convert, _warmup):
         add(subparsers)
     return parser
 
@@ -48,25 +38,46 @@ def _predict(subparsers) -> None:
     command.add_argument("images", nargs="*", metavar="IMAGE", help="image files; without any, the ten sample digits")
     command.add_argument("-m", "--model", help=f"{MODEL_HELP} (default: {commands.DEFAULT_MODEL})")
     command.add_argument("--weights", metavar="W", help=WEIGHTS_HELP)
-    command.add_argument("--num-classes", type=positive, metavar="C", help="of fine-tuned weights")
     command.add_argument("--topk", type=positive, metavar="K", help="labels for each image (default: 5)")
     command.add_argument("--threads", type=positive, metavar="N", help=THREADS_HELP)
     command.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
+    command.add_argument("--labels", metavar="FILE", help="names of the classes: one on each line, or JSON")
+    add_network_options(command)
+    add_image_options(command)
     command.set_defaults(run=commands.predict)
+
+
+def _embed(subparsers) -> None:
+    text = "Write the embedding of each image: what the network's head reads, one vector."
+    command = subparsers.add_parser("embed", help="images to vectors", description=text)
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    command.add_argument("-m", "--model", help=f"{MODEL_HELP} (default: {commands.DEFAULT_MODEL})")
+    command.add_argument("--weights", metavar="W", help=WEIGHTS_HELP)
+    command.add_argument("--threads", type=positive, metavar="N", help=THREADS_HELP)
+    command.add_argument(
+        "--format", choices=("table", "json", "csv", "npy"), help="default: by the suffix of FILE, or table"
+    )
+    command.add_argument("-o", "--output", metavar="FILE", help="a .json, .csv or .npy file (default: standard output)")
+    add_network_options(command)
+    add_image_options(command)
+    command.set_defaults(run=commands.embed)
 
 
 def _models(subparsers) -> None:
     command = subparsers.add_parser("models", help="list the networks", description="List the networks.")
     command.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help="such as 'mobilenet*'")
+    text = "list the published weights of each, and how their images are prepared"
+    command.add_argument("-v", "--verbose", action="store_true", help=text)
     command.set_defaults(run=commands.models)
 
 
 def _inspect(subparsers) -> None:
     text = "Count the parameters of a network or of a weight file by form: vectors, matrices, tensors."
     command = subparsers.add_parser("inspect", help="parameters by name, shape and form", description=text)
-    command.add_argument("source", metavar="MODEL|FILE", help="a network, or a .safetensors or .pth file")
+    command.add_argument("source", metavar="MODEL|FILE", help=f"a network, or {SOURCE_HELP}")
     command.add_argument("--plot", metavar="PIE.png", help="draw the shares as pies (needs matplotlib)")
     _add_format(command)
+    add_network_options(command)
     command.set_defaults(run=reports.inspect)
 
 
@@ -74,11 +85,12 @@ def _summary(subparsers) -> None:
     text = "List a network's modules with output shapes, parameters, kernels and multiply-adds, as torchinfo does."
     command = subparsers.add_parser("summary", help="modules, shapes, parameters, mult-adds", description=text)
     command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
-    size = {"nargs": 4, "type": positive, "default": (1, 3, 224, 224), "metavar": ("N", "C", "H", "W")}
-    command.add_argument("--input-size", help="default: 1 3 224 224", **size)
+    size = {"nargs": 4, "type": positive, "metavar": ("N", "C", "H", "W")}
+    command.add_argument("--input-size", help="default: 1 3 224 224, or what --image-size says", **size)
     command.add_argument("--depth", type=positive, metavar="D", help="show modules down to this depth (default: all)")
     command.add_argument("--trace", action="store_true", help="only the shapes after each stage, in order of execution")
     _add_format(command)
+    add_network_options(command)
     command.set_defaults(run=reports.summary)
 
 
@@ -95,6 +107,7 @@ def _compare(subparsers) -> None:
     command.add_argument("--input", metavar="IMAGE|random", help=text)
     command.add_argument("--threads", type=positive, metavar="N", help=THREADS_HELP)
     _add_format(command)
+    add_network_options(command)
     command.set_defaults(run=reports.compare)
 
 
@@ -112,13 +125,14 @@ def _profile(subparsers) -> None:
     command.add_argument("--plot", metavar="P.png", help="write the roofline as a picture")
     command.add_argument("--html", metavar="P.html", help="write tables, roofline and timeline as one web page")
     command.add_argument("--compare", metavar="BEFORE.json", help="show what changed since --format json wrote this")
+    add_network_options(command)
     command.set_defaults(run=reports.profile)
 
 
 def _convert(subparsers) -> None:
-    text = "Copy the tensors of a .pth file to a .safetensors file, without torch."
+    text = "Copy the weights of a checkpoint, a folder or a model on the hub to a .safetensors file, without torch."
     command = subparsers.add_parser("convert", help=".pth to .safetensors", description=text)
-    command.add_argument("source", metavar="IN.pth")
+    command.add_argument("source", metavar="IN", help=SOURCE_HELP)
     command.add_argument("target", metavar="OUT.safetensors")
     command.set_defaults(run=commands.convert)
 
@@ -127,6 +141,7 @@ def _warmup(subparsers) -> None:
     text = "Compile the kernels that networks need, so that the next start is a warm one."
     command = subparsers.add_parser("warmup", help="compile kernels ahead of time", description=text)
     command.add_argument("models", nargs="*", metavar="MODEL", help=f"default: {', '.join(commands.WARMUP_MODELS)}")
+    add_network_options(command)
     command.set_defaults(run=commands.warmup)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import NamedTuple
 
-from ..errors import printable
+from ..errors import printable, without_escapes
 from ..reports.report import Column, Table
 
 WHOLE = 1 << 20  # characters: no file name is longer
@@ -49,7 +49,7 @@ def three_digits(value: float) -> str:
 COLUMNS = (
     Column("file", "file", lambda row: printable(row.file, WHOLE) if row.rank == 1 else ""),
     Column(None, "rank"),
-    Column("label", "label"),
+    Column("label", "label", lambda row: printable(row.label, WHOLE)),
     Column(None, "index"),
     Column(
         "probability",
@@ -96,7 +96,9 @@ def print_csv(predictions: Iterable[Prediction]) -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(column.field for column in COLUMNS)
     for prediction in predictions:
-        writer.writerows(record.values() for record in _table(prediction).records())
+        for record in _table(prediction).records():
+            fields = record.values()
+            writer.writerow(without_escapes(field) if isinstance(field, str) else field for field in fields)
 
 
 PRINTERS = {"table": print_table, "json": print_json, "csv": print_csv}

@@ -7,29 +7,48 @@ import json
 import math
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 from ..errors import InputError, printable
 from ..reports.report import Report, Table
+from . import tell
+from .network import model_of, network_arguments
 
 
 def inspect(arguments: argparse.Namespace) -> int:
     """Print the parameters of a network or a file, and draw them if asked."""
     from ..reports.inspect import inspect
 
-    report = inspect(arguments.source)
+    report = inspect(_inspected(arguments))
+    tell(report.name, report.notes)
     if arguments.plot is not None:
         report.plot(arguments.plot)
     _print(report, arguments.format)
     return 0
 
 
+def _inspected(arguments: argparse.Namespace):
+    """The source as it is given, or a network by its name with its arguments."""
+    from ..architectures import MODELS
+    from ..pretrained.loading import build
+
+    given = (arguments.num_classes, arguments.image_size, arguments.width)
+    if given == (None, None, None):
+        return arguments.source
+    if arguments.source not in MODELS:
+        raise InputError(f"{printable(arguments.source)}: is no network; leave out its arguments")
+    graph = build(arguments.source, network_arguments(arguments, arguments.source))
+    return SimpleNamespace(name=arguments.source, graph=graph)
+
+
 def summary(arguments: argparse.Namespace) -> int:
     """Print the modules of a network, or its shape trace; no weights are needed."""
-    from ..architectures import find_model
+    from ..pretrained.loading import build
     from ..reports.summary import summarise
 
-    graph = find_model(arguments.model).graph()
-    report = summarise(arguments.model, graph, arguments.input_size, arguments.depth)
+    graph = build(arguments.model, network_arguments(arguments, arguments.model))
+    size = arguments.image_size or 224
+    report = summarise(arguments.model, graph, arguments.input_size or (1, 3, size, size), arguments.depth)
     if arguments.trace and arguments.format == "table":
         print(report.trace)
     else:
@@ -39,12 +58,11 @@ def summary(arguments: argparse.Namespace) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Compare a network with its torch twin or with a dump; 1 if they differ."""
-    from ..model import create_model
     from ..reports.compare import compare
 
     if arguments.dump and arguments.input:
         raise InputError("--dump brings its own input; leave --input out")
-    model = create_model(arguments.model, arguments.weights, threads=arguments.threads)
+    model = model_of(arguments, arguments.model, arguments.weights)
     from ..reports.torch_reference import read_dump, reference_module
 
     if arguments.dump:
@@ -64,7 +82,7 @@ def _input(model, source: str):
 
     if not is_random(source):
         return model.preprocess([source])
-    shape = (1, 3, *model.architecture.preprocessing.crop)
+    shape = (1, model.channels, *model.preprocessing.crop)
     return np.random.default_rng(seed_of(source, "--input")).standard_normal(shape, np.float32)
 
 
@@ -72,14 +90,12 @@ def profile(arguments: argparse.Namespace) -> int:
     """Profile one network; print the report and write the files that are asked for."""
     import numpy as np
 
-    from ..model import create_model
-
     for path in (arguments.trace, arguments.plot, arguments.html):
         if path is not None and not os.path.isdir(os.path.dirname(path) or "."):
             raise InputError(f"{printable(path)}: no such folder; make it first")
     before = None if arguments.compare is None else _read(arguments.compare)
-    model = create_model(arguments.model, arguments.weights, threads=arguments.threads)
-    shape = _input_shape(arguments, model.architecture.preprocessing.crop)
+    model = model_of(arguments, arguments.model, arguments.weights)
+    shape = _input_shape(arguments, (model.channels, *model.preprocessing.crop))
     x = np.random.default_rng(0).standard_normal(shape, np.float32)
     report = model.profile(x, arguments.repeat)
     reports = [report] if before is None else [report, _changes(before, report, arguments.compare)]
@@ -91,14 +107,15 @@ def profile(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _input_shape(arguments: argparse.Namespace, crop: tuple[int, int]) -> tuple[int, ...]:
-    """(N, C, H, W) from --input-size and --batch-size."""
+def _input_shape(arguments: argparse.Namespace, default: tuple[int, int, int]) -> tuple[int, ...]:
+    """(N, C, H, W) from --input-size and --batch-size, or else of the default (C, H, W)."""
+    channels, *crop = default
     size = tuple(arguments.input_size or crop)
     if len(size) == 4 and arguments.batch_size not in (None, size[0]):
         raise InputError(f"--batch-size {arguments.batch_size} is not that of --input-size; give one of them")
     if len(size) not in (2, 4):
         raise InputError("--input-size takes the four numbers N C H W, such as 1 3 224 224, or two, H W")
-    shape = size if len(size) == 4 else (arguments.batch_size or 1, 3, *size)
+    shape = size if len(size) == 4 else (arguments.batch_size or 1, channels, *size)
     if math.prod(shape) > 1 << 40:
         raise InputError(f"an input of {'x'.join(map(str, shape))} is more than memory holds; choose a smaller one")
     return shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from .ir import INPUT, Graph, Node, Value
+from .windows import SAME
 
 
 class Builder:
@@ -15,10 +16,12 @@ class Builder:
     "module:step" for a step that torch takes inside a module ("blocks.0.0.se:mean"), and returns the new value. Shapes
     are known only by their channels here, and `ops.infer_shapes` checks the rest.
 
-    channels: of the input. kind: the torch class of the network.
+    channels: of the input. kind: the torch class of the network. padding, eps: those of every conv2d and batch_norm
+    that does not give its own.
     """
 
-    def __init__(self, channels: int = 3, kind: str = "Network"):
+    def __init__(self, channels: int = 3, kind: str = "Network", *, padding: int | str | None = None, eps=1e-5):
+        self.padding, self.eps = padding, eps
         self.nodes, self.parameters, self.buffers, self.modules = [], {}, {}, {}
         self.calls, self.kinds = [], {"": kind}
         self.input = Value(INPUT, channels)
@@ -82,19 +85,24 @@ class Builder:
         return value
 
     def conv2d(self, x, name, channels, window, *, stride=1, padding=None, groups=1, bias=False) -> Value:
-        """torch.nn.Conv2d; weight (channels, in / groups, window, window); padding None means (window - 1) // 2."""
+        """torch.nn.Conv2d; weight (channels, in / groups, window, window).
+
+        padding: pixels, SAME (see `windows`), or None for the builder's own, and by default (window - 1) // 2.
+        """
+        padding = self.padding if padding is None else padding
         tensors = {"weight": self.parameter(f"{name}.weight", channels, x.channels // groups, window, window)}
         if bias:
             tensors["bias"] = self.parameter(f"{name}.bias", channels)
-        padding = (window - 1) // 2 if padding is None else padding
+        if padding is None or (padding == SAME and stride == 1 and window % 2):  # the same at every size
+            padding = (window - 1) // 2
         return self.add("conv2d", [x], channels, name, tensors, stride=stride, padding=padding, groups=groups)
 
-    def batch_norm(self, x, name, eps=1e-5) -> Value:
+    def batch_norm(self, x, name) -> Value:
         """torch.nn.BatchNorm2d in eval mode: weight, bias, running mean and variance of one number a channel."""
         tensors = {role: self.parameter(f"{name}.{role}", x.channels) for role in ("weight", "bias")}
         for role in ("running_mean", "running_var"):
             tensors[role] = self.buffer(f"{name}.{role}", x.channels)
-        return self.add("batch_norm", [x], x.channels, name, tensors, eps=eps)
+        return self.add("batch_norm", [x], x.channels, name, tensors, eps=self.eps)
 
     def layer_norm(self, x, name, eps=1e-5) -> Value:
         """torch.nn.LayerNorm over the last axis of (N, T, D); weight and bias (D,)."""
@@ -131,6 +139,18 @@ class Builder:
     def max_pool2d(self, x, name, window, stride, padding) -> Value:
         """torch.nn.MaxPool2d with a square window; padding counts as -inf."""
         return self.add("max_pool2d", [x], x.channels, name, window=window, stride=stride, padding=padding)
+
+    def average_pool2d(self, x, name, window) -> Value:
+        """torch.nn.AvgPool2d(window): the means of squares that lie side by side; (N, C, H, W) -> (N, C, H/w, W/w)."""
+        return self.add("average_pool2d", [x], x.channels, name, window=window, stride=window)
+
+    def blur_pool2d(self, x, name, stride, window=3) -> Value:
+        """timm's BlurPool2d: every `stride`th pixel of the image under a binomial filter, its border reflected."""
+        return self.add("blur_pool2d", [x], x.channels, name, window=window, stride=stride)
+
+    def global_max_pool(self, x, name) -> Value:
+        """Maximum over H and W, kept as (N, C, 1, 1)."""
+        return self.add("global_max_pool", [x], x.channels, name)
 
     def global_average_pool(self, x, name) -> Value:
         """Mean over H and W, kept as (N, C, 1, 1)."""

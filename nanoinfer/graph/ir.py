@@ -24,10 +24,10 @@ class Value:
 class Node:
     """One operator: `inputs` are value names, `tensors` maps a role ("weight") to a tensor name.
 
-    Attributes are "stride", "padding", "groups" and "eps" as in torch, "window" (side of a square window), "activation"
-    (a key of `ops.ACTIVATIONS`), "heads", "index" and "patches" (rows, columns). A conv2d or linear may have a second
-    input, the residual, which is added to the product before the activation. A conv2d with "gated" has the gate of its
-    input as its last input.
+    Attributes are "stride", "groups" and "eps" as in torch, "padding" (pixels, or SAME of `windows`), "window" (side of
+    a square window), "activation" (a key of `ops.ACTIVATIONS`), "heads", "index" and "patches" (rows, columns). A
+    conv2d or linear may have a second input, the residual, which is added to the product before the activation. A
+    conv2d with "gated" has the gate of its input as its last input.
     """
 
     op: str

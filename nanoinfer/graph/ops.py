@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .ir import Graph, Node
+from .windows import blur_padding, blur_weights, window_shape, windows
 
 
 def _erf(x):
@@ -42,13 +43,6 @@ def _epilogue(y, inputs, attributes):
     return ACTIVATIONS[attributes.get("activation")](y)
 
 
-def _windows(x, window, stride, padding, fill):
-    """(N, C, H, W) -> (N, C, OH, OW, window, window)."""
-    edges = ((0, 0), (0, 0), (padding, padding), (padding, padding))
-    padded = np.pad(x, edges, constant_values=fill)
-    return np.lib.stride_tricks.sliding_window_view(padded, (window, window), (2, 3))[:, :, ::stride, ::stride]
-
-
 def _features(shape):
     """Channels are the last axis of (N, T, D) and (N, D), and of nothing else."""
     if len(shape) not in (2, 3):
@@ -60,22 +54,14 @@ def _rank(shape, rank):
         raise ValueError(f"{rank} dimensions expected, not {shape}")
 
 
-def _window_shape(shape, window, stride, padding):
-    n, c, h, w = shape
-    size = tuple((side + 2 * padding - window) // stride + 1 for side in (h, w))
-    if min(size) < 1:
-        raise ValueError(f"a {window} x {window} window does not fit into {h} x {w}; the image is too small")
-    return n, c, *size
-
-
 def _conv2d(inputs, tensors, attributes):
     x, weight, groups = inputs[0], tensors["weight"], attributes["groups"]
     if attributes.get("gated"):  # the last input scales the first, as operator "scale" does
         *inputs, gate = inputs
         x = x * gate
-    windows = _windows(x, weight.shape[2], attributes["stride"], attributes["padding"], 0)
-    n, _, oh, ow = windows.shape[:4]
-    columns = windows.transpose(0, 1, 4, 5, 2, 3).reshape(n, groups, -1, oh * ow)
+    taps = windows(x, weight.shape[2], attributes["stride"], attributes["padding"], 0)
+    n, _, oh, ow = taps.shape[:4]
+    columns = taps.transpose(0, 1, 4, 5, 2, 3).reshape(n, groups, -1, oh * ow)
     y = weight.reshape(groups, -1, columns.shape[2]) @ columns
     y = y.reshape(n, -1, oh, ow)
     if "bias" in tensors:
@@ -93,7 +79,7 @@ def _conv2d_shape(shapes, tensors, attributes):
             f"{h} x {w} pixels do not fit {rows} x {columns} position embeddings of {window} x {window} pixels each; "
             f"give images of {rows * window} x {columns * window} pixels"
         )
-    n, channels, h, w = _window_shape(shapes[0], window, attributes["stride"], attributes["padding"])
+    n, channels, h, w = window_shape(shapes[0], window, attributes["stride"], attributes["padding"])
     if channels != per_group * attributes["groups"]:
         raise ValueError(f"{per_group * attributes['groups']} channels expected, not {channels}")
     if out % attributes["groups"]:
@@ -145,8 +131,27 @@ def _linear_shape(shapes, tensors, attributes):
 
 
 def _max_pool2d(inputs, tensors, attributes):
-    windows = _windows(inputs[0], attributes["window"], attributes["stride"], attributes["padding"], -np.inf)
-    return windows.max((-2, -1))
+    taps = windows(inputs[0], attributes["window"], attributes["stride"], attributes["padding"], -np.inf)
+    return taps.max((-2, -1))
+
+
+def _average_pool2d(inputs, tensors, attributes):
+    return windows(inputs[0], attributes["window"], attributes["stride"], 0, 0).mean((-2, -1))
+
+
+def _blur_pool2d(inputs, tensors, attributes):
+    window, stride = attributes["window"], attributes["stride"]
+    edge = (blur_padding(window, stride),) * 2
+    padded = np.pad(inputs[0], ((0, 0), (0, 0), edge, edge), mode="reflect")
+    return (windows(padded, window, stride, 0, 0) * blur_weights(window)).sum((-2, -1)).astype(padded.dtype)
+
+
+def _blur_shape(shapes, tensors, attributes):
+    padding = blur_padding(attributes["window"], attributes["stride"])
+    if min(shapes[0][2:]) <= padding:
+        (h, w), least = shapes[0][2:], padding + 1
+        raise ValueError(f"an image of {h} x {w} has too few pixels to reflect; it takes {least} x {least}")
+    return window_shape(shapes[0], attributes["window"], attributes["stride"], padding)
 
 
 def _tokens(inputs, tensors, attributes):
@@ -252,7 +257,10 @@ OPS: dict[str, Op] = {
     "activation": Op(_same, lambda x, t, a: ACTIVATIONS[a["activation"]](x[0])),
     "add": Op(_add_shape, lambda x, t, a: ACTIVATIONS[a.get("activation")](x[0] + x[1])),
     "scale": Op(_scale_shape, lambda x, t, a: x[0] * x[1]),
-    "max_pool2d": Op(lambda s, t, a: _window_shape(s[0], a["window"], a["stride"], a["padding"]), _max_pool2d),
+    "max_pool2d": Op(lambda s, t, a: window_shape(s[0], a["window"], a["stride"], a["padding"]), _max_pool2d),
+    "average_pool2d": Op(lambda s, t, a: window_shape(s[0], a["window"], a["stride"], 0), _average_pool2d),
+    "blur_pool2d": Op(_blur_shape, _blur_pool2d),
+    "global_max_pool": Op(_pool_shape, lambda x, t, a: x[0].max((2, 3), keepdims=True)),
     "global_average_pool": Op(_pool_shape, lambda x, t, a: x[0].mean((2, 3), keepdims=True)),
     "flatten": Op(_flatten_shape, lambda x, t, a: x[0].reshape(x[0].shape[:2])),
     "tokens": Op(_tokens_shape, _tokens),

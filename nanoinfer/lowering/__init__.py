@@ -4,7 +4,8 @@
 
 Read `step` (a Step, and the Context that lowering functions ask), `layout` (where values lie: TensorView), `packed`
 (packed weights), then the operators: `simple` (one kernel call each) and `conv`, which chooses between `depthwise`,
-`strassen` and the `loop_nest`, whose outputs `tiling` cuts. `fusion` makes one step of several convolutions.
+`strassen` and the `loop_nest`, whose outputs `tiling` cuts. `pooling` goes through these kernels, too. `fusion` makes
+one step of several convolutions.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from ..graph import Node
 from ..machine import Machine
-from . import conv, fusion, simple, strassen
+from . import conv, fusion, pooling, simple, strassen
 from .layout import TensorView
 from .step import Context, Shapes, Step, Unsupported, add_bytes
 
@@ -48,7 +49,10 @@ LOWERINGS: dict[str, Lowering] = {
     ),
     "linear": Lowering(conv.linear, thread_workspace_bytes=strassen.thread_workspace, flops=conv.flops),
     "fused": Lowering(fusion.lower, thread_workspace_bytes=fusion.thread_workspace, flops=fusion.flops),
-    "max_pool2d": Lowering(conv.max_pool2d, flops=conv.pool_flops),
+    "max_pool2d": Lowering(pooling.max_pool2d, flops=pooling.flops),
+    "global_max_pool": Lowering(pooling.global_max_pool, flops=pooling.flops),
+    "average_pool2d": Lowering(pooling.average_pool2d, flops=pooling.flops),
+    "blur_pool2d": Lowering(pooling.blur_pool2d, workspace_bytes=pooling.blur_workspace, flops=pooling.flops),
     "batch_norm": Lowering(simple.batch_norm, flops=simple.elementwise_flops),
     "activation": Lowering(simple.activation, flops=simple.elementwise_flops),
     "add": Lowering(simple.add, flops=simple.elementwise_flops),

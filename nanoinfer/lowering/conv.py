@@ -1,7 +1,7 @@
-"""conv2d, linear and max_pool2d: which way each is computed.
+"""conv2d and linear: which way each is computed.
 
 A convolution with narrow groups goes to the depthwise kernel, a wide pointwise product to Strassen's scheme, and all
-others, linear layers and max pooling go to the convolution's loop nest. Fused blocks ask here for their parts, too.
+others and linear layers go to the convolution's loop nest. Fused blocks ask here for their parts, too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 from ..graph import Node
+from ..graph.windows import padding_before
 from ..machine import Machine
 from . import depthwise, loop_nest, simple, strassen
 from .layout import nhwc, round_up
@@ -33,16 +34,6 @@ def linear(node: Node, context: Context) -> list[Step]:
     problem = ConvProblem(
         node, x, context.output(node), k=weight.shape[1], weight=weight[:, :, None, None],
         bias=context.tensor(node, "bias"), residual=others[0] if others else None,
-    )  # fmt: skip
-    return loop_nest.steps(problem, context)
-
-
-def max_pool2d(node: Node, context: Context) -> list[Step]:
-    """Max pooling: the loop nest with a micro-kernel that has no weights."""
-    (x,), window = context.inputs(node), node.attributes["window"]
-    problem = ConvProblem(
-        node, x, context.output(node), window=(window, window), stride=node.attributes["stride"],
-        padding=node.attributes["padding"],
     )  # fmt: skip
     return loop_nest.steps(problem, context)
 
@@ -72,8 +63,8 @@ def _in_loop_nest(node: Node, context: Context, first_row: int = 0) -> list[Step
         before[0].flops = 2 * math.prod(x.shape)
     problem = ConvProblem(
         node, x, context.output(node), window=tuple(window), stride=node.attributes["stride"],
-        padding=node.attributes["padding"], groups=groups, k=k, weight=weight, bias=context.tensor(node, "bias"),
-        residual=others[0] if others else None, gate=gate, first_row=first_row,
+        padding=padding_before(node.attributes, x.height_width, window[0]), groups=groups, k=k, weight=weight,
+        bias=context.tensor(node, "bias"), residual=others[0] if others else None, gate=gate, first_row=first_row,
     )  # fmt: skip
     return before + loop_nest.steps(problem, context)
 
@@ -102,8 +93,3 @@ def flops(node: Node, context: Context) -> int:
     weight = context.tensor(node, "weight")
     whole = 2 * math.prod(context.shapes[node.output]) * math.prod(weight.shape[1:])
     return whole * 7 // 8 if strassen.applies(node, context.shapes, context.machine) else whole
-
-
-def pool_flops(node: Node, context: Context) -> int:
-    """A comparison, counted as two, for each tap of each element of the output."""
-    return 2 * math.prod(context.shapes[node.output]) * node.attributes["window"] ** 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import Node
+from ..graph.windows import padding_before
 from ..kernels.depthwise import GROUPS, Depthwise, Instruction, xor_permuted
 from ..kernels.simd import CACHE_LINE
 from ..kernels.simd.activation import code, variant
@@ -35,12 +36,10 @@ def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int =
     weight, residual = context.tensor(node, "weight"), others[0] if others else None
     _, group, size, _ = weight.shape
     lanes = max(context.machine.lanes, group)
-    stride, padding, activation = (
-        node.attributes["stride"],
-        node.attributes["padding"],
-        node.attributes.get("activation"),
-    )
+    stride, activation = node.attributes["stride"], node.attributes.get("activation")
     (height, width), (out_height, out_width) = x.height_width, y.height_width
+    top, left = padding_before(node.attributes, x.height_width, size)
+    right = (out_width - 1) * stride + size - left - width
     rows, vectors = y.images * out_height, round_up(y.channels, lanes) // lanes
     key = PackKey(node.tensors["weight"], "xor", len(weight), lanes)
     block_rows = rows
@@ -53,13 +52,15 @@ def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int =
         zeros=context.staging.constant(("zeros", lanes), lambda: np.zeros(lanes, np.float32)),
         y=y.address, y_image_stride=y.image_stride, y_row_stride=y.row_stride, y_pixel_stride=y.pixel_stride,
         residual_offset=residual.address - y.address if residual else 0, images=y.images, height=height, width=width,
-        out_height=out_height, out_width=out_width, first_row=first_row, buffer_rows=buffer_rows or NOT_CIRCULAR,
-        block_rows=block_rows, vectors=vectors, activation=code(activation),
+        out_height=out_height, out_width=out_width, first_row=first_row, padding_top=top,
+        buffer_rows=buffer_rows or NOT_CIRCULAR, block_rows=block_rows, vectors=vectors, activation=code(activation),
     )  # fmt: skip
     largest = tuning.depthwise_mr if group == 1 else tuning.grouped_mr
     mr = ceil_div(out_width, ceil_div(out_width, largest))
     whole_row = width if mr == out_width else 0
-    spec = Depthwise(size, stride, padding, mr, lanes, variant(activation), group, whole_row)
+    spec = Depthwise(
+        size, stride, left, mr, lanes, variant(activation), group, whole_row, more_right=max(0, right - left)
+    )  # fmt: skip
     return Step(spec, instruction, node, 2 * y.images * y.pixels * y.channels * size * size * group)
 
 

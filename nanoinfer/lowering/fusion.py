@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from ..graph import Graph, Node
 from ..graph.ops import is_pointwise
+from ..graph.windows import padding_before
 from ..kernels.packing import GateWeights
 from ..kernels.program import ThreadProgram, ThreadProgramInstruction
 from ..machine import Machine
@@ -149,7 +150,7 @@ class _ImageRows:
         self.node, self.shapes = node, shapes
         self.expand, self.middle, *self.project = node.attributes["parts"]
         self.window, self.stride = node.attributes["window"], self.middle.attributes["stride"]
-        self.padding = self.middle.attributes["padding"]
+        self.top, _ = padding_before(self.middle.attributes, shapes[self.expand.output][2:], self.window)
         of_thread = context.of_thread(thread)
         # The thread's workspace: line buffer, row band, gated weights, and what Strassen's scheme needs.
         base = of_thread.thread_workspace
@@ -168,12 +169,12 @@ class _ImageRows:
     def steps(self, rows: range) -> Iterator[Step]:
         """The steps that compute `rows` of the output: for each band first the expanded rows that it still needs."""
         height, buffer_rows = self.shapes[self.expand.output][2], self.line_buffer.height_width[0]
-        ready = max(0, rows.start * self.stride - self.padding)  # rows from here on are not expanded yet
+        ready = max(0, rows.start * self.stride - self.top)  # rows from here on are not expanded yet
         rows_of_band, gated = (buffer_rows - self.window) // self.stride + 1, False
         bands = ceil_div(len(rows), rows_of_band)
         for number in range(bands):
             first, end = (rows.start + len(rows) * at // bands for at in (number, number + 1))
-            needed = min(height, (end - 1) * self.stride - self.padding + self.window)
+            needed = min(height, (end - 1) * self.stride - self.top + self.window)
             while ready < needed:  # rows that go beyond the end of the line buffer are expanded in two parts
                 slot = ready % buffer_rows
                 count = min(needed - ready, buffer_rows - slot)
@@ -220,8 +221,8 @@ class _ImageRows:
 
     def _input_range(self, x: TensorView, first: int, end: int) -> tuple[tuple[int, int], ...]:
         """Where the rows of x lie that rows first..end of the expansion are computed from, if they are one range."""
-        stride, padding = self.expand.attributes["stride"], self.expand.attributes["padding"]
-        window = self.context.tensor(self.expand, "weight").shape[2]
-        top = max(0, first * stride - padding)
-        bottom = min(x.height_width[0], (end - 1) * stride - padding + window)
+        stride, window = self.expand.attributes["stride"], self.context.tensor(self.expand, "weight").shape[2]
+        above, _ = padding_before(self.expand.attributes, x.height_width, window)
+        top = max(0, first * stride - above)
+        bottom = min(x.height_width[0], (end - 1) * stride - above + window)
         return ((x.address + top * x.row_stride, (bottom - top) * x.row_stride),) if x.channel_stride == 4 else ()

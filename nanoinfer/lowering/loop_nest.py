@@ -201,6 +201,6 @@ def _micro_kernel(problem: ConvProblem, part: Panels, rectangle: Rectangle, mr: 
     activation = variant(problem.node.attributes.get("activation"))
     if rectangle.stem_offsets.size:
         return Stem(mr, part.nr, part.lanes, rectangle.x_pixel_stride, activation)
-    single = problem.taps == 1 and problem.padding == 0  # with padding, a border pixel may have no tap
+    single = problem.taps == 1 and problem.padding == (0, 0)  # with padding, a border pixel may have no tap
     form = "partial" if problem.partial else "pointwise" if single else "taps"
     return Matmul(mr, part.nr, part.lanes, activation, form)

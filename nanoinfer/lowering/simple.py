@@ -69,6 +69,13 @@ def scaled(node: Node, context: Context, x: TensorView, gate: TensorView, y: Ten
     return _elementwise(plain, context, x, y, factor=gate.address, factor_image_stride=gate.image_stride)
 
 
+def copied(node: Node, context: Context, x: TensorView, y: TensorView) -> Step:
+    """y = x."""
+    step = _elementwise(replace(node, attributes={}), context, x, y)
+    step.flops = 2 * y.images * y.pixels * y.channels
+    return step
+
+
 def tokens(node: Node, context: Context) -> list[Step]:
     """Patches + their positions, and the class token + its position, into one buffer."""
     (x,), y = context.inputs(node), context.output(node)

@@ -31,7 +31,7 @@ class ConvProblem(NamedTuple):
     y: TensorView
     window: tuple[int, int] = (1, 1)
     stride: int = 1
-    padding: int = 0
+    padding: tuple[int, int] = (0, 0)  # rows above the image and columns to its left
     groups: int = 1
     k: int = 1
     weight: np.ndarray | None = None  # (O, K, KH, KW)
@@ -55,7 +55,7 @@ class ConvProblem(NamedTuple):
         longer than the list of channels, and the innermost loop goes along them.
         """
         few = self.weight is not None and self.groups == 1 and self.k < self.stride
-        return few and self.window == (self.stride, self.stride) and self.padding == 0
+        return few and self.window == (self.stride, self.stride) and self.padding == (0, 0)
 
     def fits_stem_kernel(self, tuning: Tuning) -> bool:
         """Whether its micro-kernel can be the one of kernels/stem.py, for an input of few channels."""
@@ -143,7 +143,7 @@ def rectangles(problem: ConvProblem, tuning: Tuning, nr: int, threads: int) -> t
     `threads` is how many split the pixels.
     """
     mr = problem.largest_mr(tuning, nr)
-    if (problem.taps, problem.stride, problem.padding) == (1, 1, 0):
+    if (problem.taps, problem.stride, problem.padding) == (1, 1, (0, 0)):
         if one := _one_run(problem):
             images, rectangle = one
             return images, [rectangle._replace(mr=_even_mr(tuning, mr, images, rectangle.length, threads))]
@@ -181,7 +181,7 @@ def _equal_taps(problem: ConvProblem, axis: int) -> tuple[EqualTaps, ...]:
     first = problem.first_row if axis == 0 else 0
     end = first + problem.y.height_width[axis]
     size, window = problem.x.height_width[axis], problem.window[axis]
-    return _cut_axis(size, first, end, window=window, stride=problem.stride, padding=problem.padding)
+    return _cut_axis(size, first, end, window=window, stride=problem.stride, padding=problem.padding[axis])
 
 
 @lru_cache
@@ -200,7 +200,7 @@ def _cut_axis(size: int, first: int, end: int, *, window: int, stride: int, padd
 
 def _rectangle(problem: ConvProblem, tuning: Tuning, rows: EqualTaps, columns: EqualTaps) -> Rectangle:
     """The outputs in some rows and columns; runs of pixels go along the longer side."""
-    x, y, stride, padding = problem.x, problem.y, problem.stride, problem.padding
+    x, y, stride, (top, left) = problem.x, problem.y, problem.stride, problem.padding
     taps_y, taps_x = rows.end_tap - rows.first_tap, columns.end_tap - columns.first_tap
     down = rows.end - rows.first, stride * x.row_stride, y.row_stride
     along = columns.end - columns.first, stride * x.pixel_stride, y.pixel_stride
@@ -208,8 +208,8 @@ def _rectangle(problem: ConvProblem, tuning: Tuning, rows: EqualTaps, columns: E
     stem = problem.fits_stem_kernel(tuning) and taps_x == problem.window[1]
     outer, inner = (down, along) if stem or along[0] >= down[0] else (along, down)
     (runs, x_run_stride, y_run_stride), (length, x_pixel_stride, y_pixel_stride) = outer, inner
-    x_row = rows.first * stride - padding + rows.first_tap
-    x_column = columns.first * stride - padding + columns.first_tap
+    x_row = rows.first * stride - top + rows.first_tap
+    x_column = columns.first * stride - left + columns.first_tap
     return Rectangle(
         runs=runs, length=length, x_run_stride=x_run_stride, y_run_stride=y_run_stride, x_pixel_stride=x_pixel_stride,
         y_pixel_stride=y_pixel_stride, x_offset=x_row * x.row_stride + x_column * x.pixel_stride,

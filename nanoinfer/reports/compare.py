@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..graph import Graph
 from .report import Column, Report, Table
 
@@ -123,7 +123,7 @@ class Comparison(Report):
         for names, what in ((self.missing, "the reference lacks"), (self.unknown, "only the reference has")):
             if names:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-                lines.append(f"not compared, as {what} them: {', '.join(names[:5])}{more}")
+                lines.append(f"not compared, as {what} them: {', '.join(map(printable, names[:5]))}{more}")
         return [*lines, self.verdict]
 
 
@@ -175,7 +175,8 @@ def _reference_and_input(model, reference, x: np.ndarray | None):
 
 def _some_names(reference: Mapping) -> str:
     names = [name for name in reference if name != OUTPUT]
-    return f"it has {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "it has none"
+    listed = ", ".join(map(printable, names[:5]))
+    return f"it has {listed}{' ...' if len(names) > 5 else ''}" if names else "it has none"
 
 
 class _ModuleRun(NamedTuple):

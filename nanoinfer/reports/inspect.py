@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ..architectures import MODELS
 from ..errors import InputError, did_you_mean, printable
 from ..graph import Graph
-from ..weights import load_weights
+from ..weights import read_weights
 from .plots import plot_shares
 from .report import Column, Report, Table, markdown_table
 
@@ -67,11 +67,15 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class ParameterReport(Report):
-    """The parameters of one network, in torch's order (of one file: in the file's order)."""
+    """The parameters of one network, in torch's order (of one file: in the file's order).
+
+    `notes` say what the reader chose in a file that holds more, or removed from all names.
+    """
 
     name: str
     layers: tuple[Parameter, ...]
     buffers: int
+    notes: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -145,9 +149,10 @@ class ParameterReport(Report):
 
 
 def inspect(source) -> ParameterReport:
-    """The parameters of a Model, of an architecture by its name, of a file (.safetensors, .pth) or of a mapping.
+    """The parameters of a Model, of an architecture by its name, or of a source of weights.
 
-    An architecture knows its buffers; in files and mappings they are known by their names.
+    That is a path, a folder, "hub:owner/name", bytes, an open file or a mapping, as for `load_weights`. An architecture
+    knows its buffers; in files and mappings they are known by their names.
     Raises InputError for a name that is neither a model nor a file, and for a file that cannot be read.
     """
     graph = getattr(source, "graph", None)
@@ -158,8 +163,6 @@ def inspect(source) -> ParameterReport:
     if isinstance(source, str) and "." not in source and not source.startswith("hub:") and not os.path.exists(source):
         hint = did_you_mean(source, MODELS, otherwise="'nanoinfer models' lists the models")
         raise InputError(f"{printable(source)}: neither a model nor a file; {hint}")
-    if not isinstance(source, (str, os.PathLike, Mapping)):
-        raise InputError(f"inspect takes a model, a model's name, a path or a mapping, not {type(source).__name__}")
     return _of_arrays(source)
 
 
@@ -167,10 +170,12 @@ def _of_graph(name: str, graph: Graph) -> ParameterReport:
     return ParameterReport(name, tuple(map(Parameter, graph.parameters, graph.parameters.values())), len(graph.buffers))
 
 
-def _of_arrays(source: str | os.PathLike | Mapping) -> ParameterReport:
-    name = printable("mapping" if isinstance(source, Mapping) else os.path.basename(os.fsdecode(source)))
-    shapes = {key: tuple(map(int, array.shape)) for key, array in load_weights(source).items()}
+def _of_arrays(source) -> ParameterReport:
+    weights = read_weights(source)
+    name = "mapping" if isinstance(source, Mapping) else os.path.basename(weights.name.rstrip("/\\"))
+    shapes = {key: tuple(map(int, array.shape)) for key, array in weights.arrays.items()}
     trained = {key: shape for key, shape in shapes.items() if key.rpartition(".")[2] not in BUFFERS}
     if not trained:
         raise InputError(f"{name}: holds no parameters")
-    return ParameterReport(name, tuple(map(Parameter, trained, trained.values())), len(shapes) - len(trained))
+    layers = tuple(map(Parameter, trained, trained.values()))
+    return ParameterReport(name, layers, len(shapes) - len(trained), weights.notes)

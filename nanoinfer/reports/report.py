@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..errors import without_escapes
+
 FORMATS = ("table", "json", "csv", "markdown")
 
 
@@ -117,15 +119,16 @@ class Report:
         return json.dumps(_finite(self.to_dict()), indent=2, allow_nan=False)
 
     def to_csv(self) -> str:
-        """The first table: a header line and one line for each row; a shape is written 1x3x224x224."""
+        """The first table: a header line and one line for each row; a shape is written 1x3x224x224.
+
+        Control characters, which the names of a file may hold, are escaped, since CSV is also read in a terminal.
+        """
         file, records = io.StringIO(), self.tables()[0].records()
         writer = csv.writer(file, lineterminator="\n")
         if records:
             writer.writerow(records[0])
         for record in records:
-            writer.writerow(
-                "x".join(map(str, value)) if isinstance(value, list) else value for value in record.values()
-            )
+            writer.writerow(map(_csv_field, record.values()))
         return file.getvalue().rstrip("\n")
 
     def to_markdown(self) -> str:
@@ -150,6 +153,12 @@ def markdown_table(titles: Sequence[str], cells: Sequence[Sequence[str]], rules:
     escaped = ([cell.replace("|", "\\|") for cell in row] for row in cells)
     lines = [titles, rules or ["---"] * len(titles), *escaped]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _csv_field(value):
+    if isinstance(value, list):
+        return "x".join(map(str, value))
+    return without_escapes(value) if isinstance(value, str) else value
 
 
 def _finite(value):

@@ -23,4 +23,4 @@ def refused(result, *parts):
 def process(*arguments, **options):
     """A finished `python -m nanoinfer`."""
     command = [sys.executable, "-m", "nanoinfer", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, **options)
+    return subprocess.run(command, capture_output=True, cwd=ROOT, timeout=300, **{"text": True, **options})

@@ -7,33 +7,44 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanoinfer import InputError, cli
+from nanoinfer import cli
 from nanoinfer.architectures import MODELS
 from nanoinfer.data import labels
 from nanoinfer.image import preprocess
+from nanoinfer.pretrained import Meaning
 
 
 class FakeModel:
     """Stands in for Model: its n-th call predicts class n, after the last class the first again."""
 
-    def __init__(self, name, weights, threads):
-        self.architecture, self.weights, self.threads, self.shapes = MODELS[name], weights, threads, []
+    channels = 3
+
+    def __init__(self, name, weights, threads, options):
+        self.architecture, self.weights, self.threads, self.options = MODELS[name], weights, threads, options
+        self.name, self.shapes, self.preprocessing = name, [], self.architecture.preprocessing
+        self.classes = options.get("num_classes", self.architecture.arguments["num_classes"])
+        self.labels = tuple(labels(self.architecture.labels, self.classes))
+        self.meaning = Meaning(str(weights), self.preprocessing, self.labels, "their names")
 
     def preprocess(self, images):
-        return preprocess(images, self.architecture.preprocessing)
+        return preprocess(images, self.preprocessing)
 
     def __call__(self, x):
         self.shapes.append(x.shape)
-        logits = np.zeros((len(x), self.architecture.arguments["num_classes"]), np.float32)
+        logits = np.zeros((len(x), self.classes), np.float32)
         logits[:, (len(self.shapes) - 1) % logits.shape[1]] = 5
         return logits
 
     def top(self, logits, topk):
-        names = labels(self.architecture.labels, logits.shape[1])
         best = np.argsort(-logits, kind="stable")[:, :topk]
         return [
-            [(names[i], int(i), float(row[i]) / 10) for i in order] for order, row in zip(best, logits, strict=True)
+            [(self.labels[i], int(i), float(row[i]) / 10) for i in order]
+            for order, row in zip(best, logits, strict=True)
         ]
+
+    def embed(self, x):
+        self.shapes.append(x.shape)
+        return np.arange(5, dtype=np.float32)[None] / 3 + len(self.shapes)
 
 
 @pytest.fixture
@@ -41,10 +52,8 @@ def models(monkeypatch):
     """Every model that the command made; nothing is compiled."""
     made = []
 
-    def create_model(name, weights=None, *, num_classes=None, threads=None):
-        if name not in MODELS:
-            raise InputError(f"unknown model {name!r}")
-        made.append(FakeModel(name, weights, threads))
+    def create_model(name, weights=None, *, threads=None, **options):
+        made.append(FakeModel(name, weights, threads, options))
         return made[-1]
 
     module = ModuleType("nanoinfer.model")

@@ -41,6 +41,18 @@ MEMBERS = [
     ("resnet18", {}, (33, 64)),
     ("resnet50", {}, (32, 32)),
     ("vit_b_16", {"image_size": 32}, (32, 32)),
+    ("efficientnet_lite0", {}, (64, 64)),
+    ("efficientnet_lite2", {}, (64, 33)),
+    ("tf_efficientnet_lite0", {}, (64, 47)),
+    ("tf_mobilenetv3_small_075", {}, (64, 33)),
+    ("tf_mobilenetv3_small_100", {}, (49, 64)),
+    ("tf_mobilenetv3_small_minimal_100", {}, (64, 66)),
+    ("tf_mobilenetv3_large_075", {}, (64, 64)),
+    ("tf_mobilenetv3_large_minimal_100", {}, (64, 64)),
+    ("resnetaa50", {}, (96, 64)),
+    ("resnetblur18", {}, (64, 97)),
+    ("mobilenetv2_050", {"pad_type": "same", "bn_eps": 1e-3, "global_pool": "max"}, (64, 50)),
+    ("mobilenetv3_small_050", {"global_pool": "max"}, (64, 96)),
 ]
 LARGE_MEMBERS = [
     *((name, {}, (64, 64)) for name in ("resnet34", "resnet101", "resnet152", "resnext101_32x8d", "resnext101_64x4d")),
@@ -48,6 +60,10 @@ LARGE_MEMBERS = [
     ("vit_l_16", {"image_size": 48}, (48, 48)),
     ("vit_l_32", {"image_size": 96}, (96, 96)),
     ("vit_b_32", {}, (224, 224)),
+    *((f"efficientnet_lite{number}", {}, (64, 64)) for number in (1, 3, 4)),
+    *((f"tf_efficientnet_lite{number}", {}, (64, 65)) for number in (1, 2, 3, 4)),
+    ("tf_mobilenetv3_large_100", {}, (64, 64)),
+    ("resnetblur50", {}, (64, 64)),
 ]
 ALL = [*FAMILIES, *MEMBERS, *LARGE_MEMBERS]
 
@@ -110,7 +126,8 @@ def test_tensor_names_shapes_and_order_match_torch(case):
         module = torch_model(name, arguments)
 
     parameters = [(key, tuple(value.shape)) for key, value in module.named_parameters()]
-    buffers = [(key, tuple(value.shape)) for key, value in module.named_buffers() if value.ndim]
+    stored = module.state_dict()  # the filters of blurs are buffers and not stored
+    buffers = [(key, tuple(value.shape)) for key, value in module.named_buffers() if value.ndim and key in stored]
     assert list(graph.parameters.items()) == parameters
     assert list(graph.buffers.items()) == buffers
     used = {tensor for node in graph.nodes for tensor in node.tensors.values()}
@@ -183,8 +200,11 @@ def test_list_architectures_by_pattern():
         ("vit_b_32", {"image_size": 225}, "image_size=225 is not a multiple of the patch size 32"),
         ("vit_b_32", {"num_heads": 7}, "hidden_dim=768 is not a multiple of num_heads=7"),
         ("mobilenetv2_article", {"width": 0.01}, "first_conv.conv.weight would have shape"),
-        ("resnet50", {"num_classes": 0}, "fc.weight would have shape"),
+        ("resnet50", {"num_classes": -1}, "fc.weight would have shape"),
+        ("resnet50", {"in_chans": 0}, "in_chans=0: an input has at least one channel"),
         ("resnet50", {"layers": (1, 1)}, "layers=.* blocks for each of 4 stages"),
+        ("mobilenetv2_100", {"pad_type": "valid"}, "pad_type='valid'; it is '' or 'same'"),
+        ("mobilenetv3_large_100", {"global_pool": "avgmax"}, "global_pool='avgmax'; it is 'avg' or 'max'"),
     ],
 )
 def test_wrong_architecture_arguments(name, arguments, message):

@@ -7,7 +7,7 @@ from tests.cases import NETWORKS, WINDOWS, window_id
 from tests.guarded import MACHINES, MIDDLE, NARROW, WIDE, assert_product, chained, product, run, tuned
 
 
-@pytest.mark.parametrize("case", [WINDOWS[n] for n in (1, 2, 4, 6, 7, 8, 9)], ids=window_id)
+@pytest.mark.parametrize("case", [WINDOWS[n] for n in (1, 2, 4, 6, 7, 8, 9, 12, 13, 14)], ids=window_id)
 @pytest.mark.parametrize("machine", MACHINES)
 def test_depthwise_convolution(machine, case):
     window, stride, padding, *size = case

@@ -32,10 +32,11 @@ def gated_expansion(builder, x):
         (inverted_residual((3, 2), expanded=33, out=17), (2, 3, 19, 14)),
         (inverted_residual(width=2, out=50), (3, 24, 2, 6)),
         (inverted_residual((7, 2), expanded=300, out=520), (3, 3, 8, 9)),
+        (inverted_residual((3, 2), (5, 2), expanded=33, padding="same"), (2, 3, 18, 28)),
         (mobilenet_v1, (2, 3, 17, 11)),
         (gated_expansion, (3, 24, 7, 9)),
     ],
-    ids=["residual", "5x5", "stem", "groups", "sums", "v1", "gated"],
+    ids=["residual", "5x5", "stem", "groups", "sums", "same", "v1", "gated"],
 )
 @pytest.mark.parametrize("l2_bytes", [1 << 10, 1 << 15, 1 << 22])
 def test_fused_blocks_same_bits_for_any_band(add, shape, l2_bytes):

@@ -19,6 +19,13 @@ WIDTHS = (
     *(("mobilenet_v2", {"width_mult": width}) for width in (0.5, 1.4)),
     *(("mobilenetv2_article", {"width": width}) for width in ARTICLE_WIDTHS),
 )
+VARIANTS = (  # same padding, other windows; 3 x 3 without gates; blurs; means; the maximum of an image
+    ("tf_efficientnet_lite0", {}),
+    ("tf_mobilenetv3_small_minimal_100", {}),
+    ("resnetblur18", {}),
+    ("resnetaa50", {}),
+    ("mobilenetv3_small_050", {"global_pool": "max"}),
+)
 
 
 # Fixtures of module scope: tests run network by network, so that one network is in memory at a time.
@@ -57,6 +64,16 @@ def test_error_of_logits_at_other_widths_and_sizes(network_of_width, size):
     x = network_of_width.input(8, size)  # eight images, because the ten logits of one are few to judge by
     y32, y64 = network_of_width.torch_outputs(x)
     network_of_width.check_error(network_of_width.model(x), y32, y64, f"{size[0]} x {size[1]}")
+
+
+@pytest.mark.parametrize("name, arguments", VARIANTS, ids=[name for name, _ in VARIANTS])
+def test_error_of_logits_of_variants(name, arguments, tmp_path):
+    network = Network(name, SEEDS[0], tmp_path, (96, 64), num_classes=10, **arguments)
+    for size in ((96, 64), (64, 160)):
+        x = network.input(8, size)
+        y32, y64 = network.torch_outputs(x)
+        network.check_error(network.model(x), y32, y64, f"{size[0]} x {size[1]}")
+        network.check_error(network.model.with_passes(0)(x), y32, y64, f"{size[0]} x {size[1]}, no passes")
 
 
 def test_error_of_logits_after_every_prefix_of_the_passes(small_network):

@@ -101,7 +101,7 @@ def test_bad_tokens_are_refused(vit, shape):
 def test_bad_logits_are_refused():
     model = nanoinfer.create_model("digits")
     for wrong in (np.zeros(10, np.float32), np.zeros((1, 0), np.float32), [1.0]):
-        with refused("logits are an array (N, classes)"):
+        with refused("logits are an array (N, 10)"):
             model.top(wrong)
 
 

@@ -14,6 +14,9 @@ from tests.helpers import refused
         ((["digits"],), ["no model is called ['digits']"]),
         ((None,), ["no model is called None"]),
         (("vit_b_32", None), ["vit_b_32 has no default weights", ".safetensors", "'random'"]),
+        (("vit_b_32.IMAGENET1K_V1",), ["vit_b_32.IMAGENET1K_V1 has no default weights", "vit_b_32-d86f8d99.pth"]),
+        (("resnet50.a1", "random"), ["resnet50 has no published weights 'a1'; did you mean a1_in1k"]),
+        (("digits.a1", "random"), ["digits has no published weights 'a1'; it has none"]),
         (("resnext50_32x4d", "random:x"), ["'random:x'", "a seed is a whole number, as in 'random:7'"]),
         (("resnext50_32x4d", "random:-1"), ["'random:-1'", "'random:7'"]),
         (("resnext50_32x4d", "random:\u00b2"), ["a seed is a whole number"]),
@@ -47,9 +50,11 @@ def test_bad_names_and_weight_sources_are_refused(arguments, parts):
         ("vit_b_32", {"num_heads": -4}, ["num_heads=", "number above 0"]),
         ("vit_b_32", {"num_layers": True}, ["num_layers=", "number above 0"]),
         *(
-            ("digits", {"num_classes": n}, [f"num_classes={n!r}: give a whole number from 1 on"])
-            for n in (0, -1, "2", 2.5)
+            ("digits", {"num_classes": n}, [f"num_classes={n!r}: give a whole number from 0 up to"])
+            for n in (-1, "2", 2.5, True)
         ),
+        *(("digits", {"in_chans": n}, [f"in_chans={n!r}: give a whole number above 0"]) for n in (0, 1.0)),
+        ("resnet50", {"image_size": -1}, ["image_size=-1: give a whole number above 0", "such as 224"]),
         *(("digits", {"threads": n}, [f"threads={n!r}: give a whole number from 1 on"]) for n in (0, -1, "2", 2.0)),
     ],
     ids=lambda value: value if isinstance(value, str) else str(value)[:40],

@@ -1,5 +1,6 @@
 """Files for the tests of nanoinfer.weights: sound, damaged and hostile ones; and the checks of what loading gives."""
 
+import json
 import zipfile
 from collections import OrderedDict
 
@@ -60,12 +61,12 @@ def damaged(content, data):
     return bytes(content)
 
 
-def rewrite_checkpoint(source, target, changes):
+def rewrite_checkpoint(source, target, changes, compression=zipfile.ZIP_STORED):
     """Copy a torch zip with the entries in `changes` replaced, or left out if their content is None.
 
     Entries are named without the archive's folder.
     """
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
         for item in old.infolist():
             content = changes.get(item.filename.split("/", 1)[1], old.read(item))
             if content is not None:
@@ -77,3 +78,10 @@ def write_checkpoint(path, program):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("m/data.pkl", program)
         archive.writestr("m/data/0", np.arange(4, dtype="<f4").tobytes())
+
+
+def write_safetensors(path, header, data=b"", pad=0):
+    """Write a file with any header, whose data begin `pad` bytes after a multiple of eight."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    text += b" " * ((pad - len(text)) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from nanoinfer.weights import InputError, load_weights, save_safetensors
 from nanoinfer.weights.safetensors_file import read_metadata
 
-from tests.weights.files import assert_equals_torch, damaged, every_dtype, many_examples, refused_source
+from tests.weights.files import (
+    assert_equals_torch,
+    damaged,
+    every_dtype,
+    many_examples,
+    refused_source,
+    write_safetensors,
+)
 
 
 def entry(dtype, shape, begin, end):
     """A tensor's entry in the header."""
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
-
-
-def write_safetensors(path, header, data=b"", pad=0):
-    """Write a file with any header, whose data begin `pad` bytes after a multiple of eight."""
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    text += b" " * ((pad - len(text)) % 8)
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
 
 
 A, B = entry("F32", [2], 0, 8), entry("F32", [2], 8, 16)

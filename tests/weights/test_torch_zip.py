@@ -38,15 +38,6 @@ def test_special_values_survive_every_width(tmp_path):
         np.testing.assert_array_equal(np.signbit(arrays[name][:4]), [False, True, False, True])
 
 
-def test_state_dict_of_a_module_keeps_names_order_and_counters(tmp_path):
-    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Linear(4, 2))
-    torch.save(module.state_dict(), tmp_path / "model.pth")
-    arrays = load_weights(tmp_path / "model.pth")
-    assert list(arrays) == list(module.state_dict())
-    assert arrays["1.num_batches_tracked"].dtype == np.int64
-    assert_equals_torch(arrays, module.state_dict())
-
-
 def test_strided_shared_and_offset_tensors_load(tmp_path):
     base = torch.arange(48.0)
     tensors = {
@@ -65,33 +56,6 @@ def test_strided_shared_and_offset_tensors_load(tmp_path):
     arrays = load_weights(tmp_path / "model.pth")
     assert_equals_torch(arrays, tensors)
     assert np.shares_memory(arrays["base"], arrays["offset"]), "tied weights stay tied"
-
-
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_state_dict"])
-def test_wrapped_checkpoint_of_data_parallel_loads(tmp_path, wrapper):
-    module = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
-    module(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    wrapped = {"module." + name: tensor for name, tensor in module.state_dict().items()}
-    checkpoint = {"epoch": 7, "big": 2**70, wrapper: wrapped, "optimizer": optimizer.state_dict(), "best": (0.5, None)}
-    torch.save(checkpoint, tmp_path / "model.pth")
-    assert_equals_torch(load_weights(tmp_path / "model.pth"), module.state_dict())
-
-
-def test_module_prefix_stays_unless_every_name_has_it(tmp_path):
-    torch.save({"module.a": torch.ones(1), "b": torch.ones(1)}, tmp_path / "model.pth")
-    assert list(load_weights(tmp_path / "model.pth")) == ["module.a", "b"]
-
-
-def test_big_endian_checkpoint_loads(tmp_path):
-    torch.save({"a": torch.arange(3.0), "b": torch.arange(3)}, tmp_path / "m.pth")
-    swapped = {"byteorder": b"big", "data/0": np.arange(3, dtype=">f4").tobytes()}
-    swapped["data/1"] = np.arange(3, dtype=">i8").tobytes()
-    rewrite_checkpoint(tmp_path / "m.pth", tmp_path / "big.pth", swapped)
-    arrays = load_weights(tmp_path / "big.pth")
-    assert arrays["a"].tolist() == arrays["b"].tolist() == [0, 1, 2]
-    assert arrays["a"].dtype == np.float32 and arrays["b"].dtype.isnative
 
 
 @many_examples
@@ -119,7 +83,7 @@ def test_checkpoint_whose_entries_do_not_fit_is_refused(tmp_path, torch_bytes):
         ({"data/0": b"\0" * 8}, "has 8 bytes"),
         ({"data/0": None}, "'data/0' is missing"),
         ({"data.pkl": None}, "not a checkpoint"),
-        ({"data.pkl": b""}, "data.pkl is damaged"),
+        ({"data.pkl": b""}, "its pickle is damaged"),
         ({"byteorder": b"middle"}, "byteorder"),
         ({"version": b"3", "data.pkl": b"\x80\x02]."}, "holds a list"),
     ]:
@@ -135,18 +99,13 @@ def test_checkpoint_whose_entries_do_not_fit_is_refused(tmp_path, torch_bytes):
     refused_source(target, "two entries")
 
 
-def test_legacy_checkpoint_is_refused(tmp_path):
-    torch.save({"a": torch.ones(2)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    refused_source(tmp_path / "old.pth", "re-save it with torch.save")
-
-
 def test_whole_models_and_torchscript_are_refused(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pth")
     refused_source(tmp_path / "model.pth", "torch.nn.modules.linear.Linear", "save model.state_dict() instead")
     torch.save(torch.ones(2), tmp_path / "tensor.pth")
     refused_source(tmp_path / "tensor.pth", "holds a tensor")
     torch.save({"a": torch.ones(2), "epoch": 3}, tmp_path / "mixed.pth")
-    refused_source(tmp_path / "mixed.pth", "'epoch' is a int")
+    refused_source(tmp_path / "mixed.pth", "'epoch' is an int")
     torch.save({"a": torch.ones(2).to_sparse()}, tmp_path / "sparse.pth")
     refused_source(tmp_path / "sparse.pth", "not supported")
     with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
