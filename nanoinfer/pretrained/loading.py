@@ -18,6 +18,7 @@ from ..errors import InputError, did_you_mean, printable
 from ..graph import Graph
 from ..graph.variants import input_weights
 from ..preprocessing import Preprocessing
+from ..weights import WeightSource
 from .labels import labels_of
 from .names import in_own_names
 from .records import Config, Meaning, Pretrained
@@ -32,46 +33,62 @@ LARGEST_ARGUMENT = 100_000  # of what an architecture takes as a number: blocks,
 
 def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None) -> Pretrained:
     """The network called `name`, its weights, and what they mean; the arguments are those of `create_model`."""
-    architecture, row = find_network(name)
+    architecture, stated = find_network(name)
     size = None if "image_size" in architecture.arguments else arguments.pop("image_size", None)
     _check_numbers(architecture, {**arguments, **({} if size is None else {"image_size": size})})
     if weights is None:
-        weights = _default_weights(architecture, row)
+        weights = _default_weights(architecture, stated)
     source = checkpoint.read_source(architecture, weights)
-    config = Config()
-    if source and source.config:
-        from .config import read_config
-
-        config = read_config(source.config, source.name)
-    stated, dialect, given = row, None, source
-    if source:
-        source, dialect = in_own_names(architecture, source)
-        row = row or _row_of(weights, architecture, source.name)
-        _check_architecture(architecture, config, weights, source.name)
-        _take_arguments(architecture, config, arguments, source.name)
-        if dialect:
-            arguments = {**arguments_of(dialect, source.config, source.name), **arguments}
-            _check_numbers(architecture, arguments)
-    graph = _graph(architecture, arguments, f"{source.name}: by its config.json, " if config.arguments else "")
-    if source:
-        read = told_by_shapes(architecture, graph, source, arguments)
-        if read:
-            arguments = {**arguments, **read}
-            graph = _graph(architecture, arguments)
-        source = adapted(architecture, graph, source, arguments)
-        tensors = checkpoint.fitted(architecture, graph, source, copy=isinstance(weights, Mapping), given=given)
-    else:
+    if source is None:
+        graph, config, setting = _graph(architecture, arguments), Config(), stated and stated.preprocessing()
         tensors = checkpoint.random_tensors(graph, checkpoint.seed_of(weights, "weights"))
-    setting = stated.preprocessing() if stated else config.preprocessing or (row and row.preprocessing())
-    assumed = setting is None and source is not None and not _is_shipped(weights) and preprocessing is None
+        where, notes, assumed = weights, (), False
+    else:
+        config = _config_of(source)
+        row = stated or _row_of(weights, architecture, source.name)
+        _check_architecture(architecture, config, weights, source.name)
+        setting = stated.preprocessing() if stated else config.preprocessing or (row and row.preprocessing())
+        assumed = setting is None and preprocessing is None and not _is_shipped(weights)
+        given = source
+        arguments, graph, source, dialect = _fitting(architecture, config, given, arguments)
+        tensors = checkpoint.fitted(architecture, graph, source, copy=isinstance(weights, Mapping), given=given)
+        setting = setting or (dialect and dialect.preprocessing)
+        where, notes = _shown(weights, source.name), source.notes
     if "image_size" in architecture.arguments:
         size = {**architecture.arguments, **arguments}["image_size"]
-    setting = setting or (dialect and dialect.preprocessing) or _default(architecture)
-    setting = _prepared(architecture, setting, graph, size, preprocessing)
-    names, said, notes = labels_of(architecture, graph, tensors, labels, config.labels)
-    where = source.name if source and not _is_shipped(weights) else _shown(weights)
-    notes = (*(source.notes if source else ()), *notes)
-    return Pretrained(architecture, arguments, graph, tensors, Meaning(where, setting, names, said, notes, assumed))
+    setting = _prepared(architecture, setting or _default(architecture), graph, size, preprocessing)
+    names, said, more = labels_of(architecture, graph, tensors, labels, config.labels)
+    meaning = Meaning(where, setting, names, said, (*notes, *more), assumed)
+    return Pretrained(architecture, arguments, graph, tensors, meaning)
+
+
+def _config_of(source: WeightSource) -> Config:
+    """What the config.json of a source says; nothing without one."""
+    if not source.config:
+        return Config()
+    from .config import read_config
+
+    return read_config(source.config, source.name)
+
+
+def _fitting(architecture: Architecture, config: Config, given: WeightSource, arguments: dict):
+    """(arguments, graph, the source in the graph's names, the dialect that it was in) of a source of weights.
+
+    The caller's arguments come first, then those of config.json, then what the shapes of tensors tell. Raises
+    InputError for what the network does not have.
+    """
+    source, dialect = in_own_names(architecture, given)
+    arguments = {**arguments}
+    _take_arguments(architecture, config, arguments, source.name)
+    if dialect:
+        arguments = {**arguments_of(dialect, source.config, source.name), **arguments}
+        _check_numbers(architecture, arguments)
+    graph = _graph(architecture, arguments, f"{source.name}: by its config.json, " if config.arguments else "")
+    read = told_by_shapes(architecture, graph, source, arguments)
+    if read:
+        arguments = {**arguments, **read}
+        graph = _graph(architecture, arguments)
+    return arguments, graph, adapted(architecture, graph, source, arguments), dialect
 
 
 def _default(architecture: Architecture) -> Preprocessing:
@@ -228,10 +245,10 @@ def _is_shipped(weights) -> bool:
     return isinstance(weights, str) and weights.startswith(("package:", "installed:"))
 
 
-def _shown(weights) -> str:
-    """Where weights come from, as a report says it."""
-    if isinstance(weights, str) and weights.startswith("installed:"):
-        return "{1} of package {0}".format(*weights.removeprefix("installed:").split("/"))
-    if isinstance(weights, str) and weights.startswith("package:"):
+def _shown(weights, name: str) -> str:
+    """Where weights come from, as a report says it; `name` is what messages call them."""
+    if not _is_shipped(weights):
+        return name
+    if weights.startswith("package:"):
         return f"{weights.removeprefix('package:')} of this package"
-    return printable(weights)
+    return "{1} of package {0}".format(*weights.removeprefix("installed:").split("/"))
