@@ -38,6 +38,7 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
     _check_numbers(architecture, {**arguments, **({} if size is None else {"image_size": size})})
     if weights is None:
         weights = _default_weights(architecture, stated)
+    row = stated or _row_of(weights, architecture)
     source = checkpoint.read_source(architecture, weights)
     if source is None:
         graph, config, setting = _graph(architecture, arguments), Config(), stated and stated.preprocessing()
@@ -45,8 +46,7 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
         where, notes, assumed = weights, (), False
     else:
         config = _config_of(source)
-        row = stated or _row_of(weights, architecture, source.name)
-        _check_architecture(architecture, config, weights, source.name)
+        _check_architecture(architecture, config, source.name)
         setting = stated.preprocessing() if stated else config.preprocessing or (row and row.preprocessing())
         assumed = setting is None and preprocessing is None and not _is_shipped(weights)
         given = source
@@ -109,10 +109,14 @@ def build(name: str, arguments: Mapping) -> Graph:
 def find_network(name: str) -> tuple[Architecture, Published | None]:
     """The architecture "resnet50", or it and its published weights by timm's name for both, "resnet50.a1_in1k"."""
     base, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
-    if not tag or base not in MODELS:
+    if not isinstance(name, str) or name in MODELS:
         return find_model(name), None
-    from .published import of_tag, tags
+    from .published import of_former, of_tag, tags
 
+    if base not in MODELS or not tag:
+        if row := of_former(name):
+            raise InputError(f"no model is called {name!r}; timm now calls it {row.name}")
+        return find_model(name), None
     row = of_tag(base, tag)
     if row is None:
         known = [row.tag for row in tags(base)]
@@ -166,35 +170,39 @@ def _graph(architecture: Architecture, arguments: Mapping, where: str = "") -> G
         raise InputError(f"{where}{architecture.name} cannot be built with {given}: {error}") from None
 
 
-def _row_of(weights, architecture: Architecture, name: str) -> Published | None:
-    """The row of the table that a source has by its name; InputError if that is another architecture's."""
-    if not isinstance(weights, (str, os.PathLike)) or _is_shipped(weights):
+def _row_of(weights, architecture: Architecture) -> Published | None:
+    """The row of the table that a source has by its name; InputError if the name is another architecture's."""
+    if not isinstance(weights, (str, os.PathLike)) or _is_shipped(weights) or checkpoint.is_random(weights):
         return None
-    from .published import of_file, of_hub
+    from .published import architecture_of, of_file, of_hub
 
-    if isinstance(weights, str) and weights.startswith("hub:"):
-        row = of_hub(weights.removeprefix("hub:"))
+    name = os.fsdecode(weights).partition("#")[0]
+    if not name.startswith("hub:"):
+        row = of_file(name, architecture.name)
+        said = row.architecture if row else architecture.name
     else:
-        row = of_file(os.fsdecode(weights).partition("#")[0], architecture.name)
-    if row and row.architecture != architecture.name:
-        raise InputError(f"{name}: by its name these are the weights of {row.name}; use -m {row.architecture}")
+        row = of_hub(name.removeprefix("hub:"))
+        said = architecture_of(name.removeprefix("hub:")) if name.startswith("hub:timm/") else architecture.name
+    if said != architecture.name:
+        raise InputError(f"{printable(weights)}: by its name it holds weights of {_not_here(said, architecture)}")
     return row
 
 
-def _check_architecture(architecture: Architecture, config: Config, weights, name: str) -> None:
-    """InputError if the weights are said to be another architecture's, which may have the same names and shapes."""
-    said, what = config.architecture, "its config.json says that these are weights of"
-    if said is None and isinstance(weights, str) and weights.startswith("hub:timm/"):
-        said, what = weights.removeprefix("hub:timm/"), "by its name these are weights of"
-    if said is None:
+def _not_here(said: str, architecture: Architecture) -> str:
+    """The end of a message about weights of another architecture."""
+    hint = f"use -m {said}" if said in MODELS else "nanoinfer has no network of that name"
+    return f"{printable(said)}, not of {architecture.name}; {hint}"
+
+
+def _check_architecture(architecture: Architecture, config: Config, name: str) -> None:
+    """InputError if a config.json is another architecture's, which may have tensors of the same names and shapes."""
+    if config.architecture is None:
         return
     from .published import architecture_of
 
-    if architecture_of(said) == architecture.name:
-        return
-    other = architecture_of(said)
-    hint = f"use -m {other}" if other in MODELS else "nanoinfer has no network of that name"
-    raise InputError(f"{name}: {what} {printable(other)}, not of {architecture.name}; {hint}")
+    said = architecture_of(config.architecture)
+    if said != architecture.name:
+        raise InputError(f"{name}: by its config.json it holds weights of {_not_here(said, architecture)}")
 
 
 def _take_arguments(architecture: Architecture, config: Config, arguments: dict, name: str) -> None:
