@@ -65,7 +65,7 @@ def test_readme_numbers_match_the_package():
     assert f"{measured['correct']} of the {measured['total']} scans" in words
     assert f"({measured['accuracy']:.1%})" in words
     rows = re.findall(r"^\| `(\w+)` \| [a-z][^|]*\| ([\d,]+) \|", text(), re.MULTILINE)
-    assert len(rows) == 7
+    assert len(rows) == 9
     for name, count in rows:
         assert sum(int(np.prod(s)) for s in MODELS[name].graph().parameters.values()) == int(count.replace(",", ""))
 

@@ -61,6 +61,8 @@ def as_arrays(mapping: Mapping) -> Arrays:
         try:
             if hasattr(value, "detach"):
                 value = value.detach().cpu()
+                if hasattr(value, "resolve_neg"):
+                    value = value.resolve_neg()
                 if str(value.dtype) == "torch.bfloat16":  # NumPy has no such dtype
                     value = value.float()
             array = np.asarray(value, order="C")

@@ -50,6 +50,8 @@ def map_file(path: str) -> Buffer:
         with open(path, "rb") as file:
             return Buffer(_mapped(file), name)
     except FileNotFoundError:
+        if path.startswith(("http://", "https://")):
+            raise InputError(f"{name}: is a web address; download the file and give its path") from None
         raise InputError(f"{name}: no such file; check the path (a hub model is written hub:owner/name)") from None
     except InputError:
         raise

@@ -68,9 +68,9 @@ def read_weights(source: StrPath | Mapping | bytes) -> WeightSource:
     elif hasattr(source, "read"):
         buffer = read_object(source)
     else:
-        raise InputError(
-            f"weights cannot be a {type(source).__name__}; give a path, bytes, a mapping of arrays or 'hub:owner/name'"
-        )
+        kinds = "a path, bytes, a mapping of arrays or 'hub:owner/name'"
+        advice = "pass its state_dict()" if hasattr(source, "state_dict") else f"give {kinds}"
+        raise InputError(f"weights cannot be of class {type(source).__name__}; {advice}")
     arrays, notes = _from_buffer(buffer, "", None)
     return _finished(arrays, notes, None, buffer.name)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -38,13 +39,15 @@ class Dialect(NamedTuple):
     title: what a message calls them. marker: the pattern of a name that no file of ours has, and every file in this
     dialect. names: (pattern of a whole name, name here), of which the first that fits counts; a name that none fits
     stays as it is. Tensors whose new names end in "[0]", "[1]" ... are parts of one, in this order along its first
-    axis; those whose new name is "" are left out. settings: of the library's config.json, and what follows from them.
-    preprocessing: what the library does where no file says it.
+    axis; those whose new name is "" are left out. arguments: those of our network that compute what the library
+    computes. settings: of the library's config.json, and what follows from them. preprocessing: what the library does
+    where no file says it.
     """
 
     title: str
     marker: str
     names: tuple[tuple[str, str], ...]
+    arguments: Mapping[str, object] = {}
     settings: tuple[Setting, ...] = ()
     preprocessing: Preprocessing | None = None
 
@@ -113,15 +116,21 @@ def arguments_of(dialect: Dialect, config: Mapping | None, where: str) -> dict[s
     `config` is its config.json, None without one; `where` names the weights in messages. Raises InputError for a
     setting that our network does not have.
     """
-    arguments = {}
+    arguments = dict(dialect.arguments)
     for key, default, argument, values in dialect.settings:
-        value = (config or {}).get(key, default)
+        value = (config or {}).get(key)
         value = default if value is None else value
-        known = values is None or (isinstance(value, (str, bool)) and value in values)
-        if not known or (argument is None and value != default):
+        if values is not None:
+            known = isinstance(value, (str, bool)) and value in values
+        elif argument is None:
+            known = type(value) is type(default) and value == default
+        else:
+            known = value is None or (isinstance(value, Real) and not isinstance(value, bool))
+        if not known:
+            said, taken = f"{key}={printable(repr(value), 40)}", " or ".join(map(repr, values or (default,)))
             raise InputError(
-                f"{where}: its config.json says {key}={printable(value, 40)}, which nanoinfer does not compute; "
-                f"it takes {dialect.title} with {key}={' or '.join(map(str, values or (default,)))}"
+                f"{where}: its config.json says {said}, which nanoinfer does not compute; of {dialect.title} it takes "
+                f"{key}={taken}"
             )
         if argument and value is not None:
             arguments[argument] = value if values is None else values[value]

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from ..graph import Graph
 from .architecture import Architecture, Preprocessing
-from .dialect import Dialect, Setting
+from .dialect import Dialect
 from .mobilenetv2 import Stage, repeats, timm_network
 from .timm_blocks import TENSORFLOW, TORCH
 
@@ -63,7 +63,7 @@ def _package(depth: float, preprocessing: Preprocessing) -> Dialect:
         title="package efficientnet-lite-pytorch",
         marker=r"_conv_stem\.weight",
         names=tuple(_package_names(depth)),
-        settings=(Setting("pad_type", "same", "pad_type"), Setting("bn_eps", 1e-3, "bn_eps")),
+        arguments=TENSORFLOW,
         preprocessing=replace(preprocessing, source="that of Google's EfficientNet-Lite"),
     )
 

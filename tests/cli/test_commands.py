@@ -41,6 +41,24 @@ def test_convert_copies_tensors(run, tmp_path):
     refused(run("convert", source, tmp_path / "no" / "out.safetensors"), "out.safetensors")
 
 
+def test_convert_says_what_it_takes(run, tmp_path):
+    torch = pytest.importorskip("torch")
+    average = {"module.w": torch.zeros(2), "n_averaged": torch.tensor(3)}
+    torch.save({"model": {"w": torch.ones(2)}, "model_ema": average}, tmp_path / "last.ckpt")
+    target = tmp_path / "out.safetensors"
+    code, out, err = run("convert", tmp_path, target)
+    assert code == 0 and out.startswith("1 tensors")
+    assert err.splitlines() == [
+        f"nanoinfer: {tmp_path}: takes last.ckpt, the only weight file of this kind there",
+        f"nanoinfer: {tmp_path}: takes the moving average of the weights, 'model_ema'; "
+        "add #model to the path for the raw weights",
+        f"nanoinfer: {tmp_path}: removes the prefix 'module.' of all names",
+    ]
+    assert nanoinfer.load_weights(target)["w"].tolist() == [0, 0]
+    code, _, err = run("convert", f"{tmp_path / 'last.ckpt'}#model", target)
+    assert (code, err) == (0, "") and nanoinfer.load_weights(target)["w"].tolist() == [1, 1]
+
+
 def test_convert_refuses_empty_file(run, tmp_path):
     save_safetensors({}, tmp_path / "empty.safetensors")
     code, out, err = run("convert", tmp_path / "empty.safetensors", tmp_path / "new.safetensors")

@@ -48,3 +48,12 @@ def test_table_sets_images_with_several_labels_apart(capsys):
         predictions.print_table([Prediction("a.png", top, 1.0), Prediction("b.png", top, 1.0)])
         _, _, *rows = capsys.readouterr().out.splitlines()
         assert len(rows) == 2 * len(top) + blank and any(not row.strip() for row in rows) == blank
+
+
+def test_escapes_reach_neither_csv_nor_table(capsys):
+    item = Prediction("a\x1b[2Jb.png", [("label\x9b1m\ttab", 0, 0.5)], 1.0)
+    for printer in (predictions.print_csv, predictions.print_table, predictions.print_json):
+        printer([item])
+        assert not set(capsys.readouterr().out) & set("\x1b\x9b")
+    predictions.print_csv([item])
+    assert "a\\x1b[2Jb.png,1,label\\x9b1m\ttab," in capsys.readouterr().out

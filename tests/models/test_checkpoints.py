@@ -59,19 +59,19 @@ def test_weights_that_do_not_fit_are_listed_in_full(tmp_path):
 
 
 def test_file_of_another_width_is_refused():
-    parts = (
-        "0 tensors missing, 0 left over",
-        "width and num_classes",
-        "other shape fc.weight (10, 448), not (10, 640)",
-    )
-    with refused(*parts, one_line=False):
+    parts = "holds the weights of digits, not of mobilenetv2_article; use -m digits", "0 tensors missing, 0 left over"
+    with refused(*parts, "other shape first_conv.bn.weight (11,), not (16,)", one_line=False) as error:
         nanoinfer.create_model("mobilenetv2_article", DIGITS_WEIGHTS, width=0.5, num_classes=10)
+    assert "other shape fc.weight (10, 448), not (10, 640)" in error.value.full
+    wide = nanoinfer.create_model("mobilenetv2_article", "random", width=0.4).tensors
+    with refused("but other sizes; give its width and num_classes", one_line=False):
+        nanoinfer.create_model("mobilenetv2_article", wide, width=0.5)
 
 
 def test_file_of_another_network_is_refused():
-    parts = "does not fit the network", "missing     conv_stem.weight", "left over   fc.weight"
-    with refused(*parts, one_line=False):
+    with refused("use -m digits", "missing     conv_stem.weight", one_line=False) as error:
         nanoinfer.create_model("mobilenetv3_small_100", DIGITS_WEIGHTS)
+    assert "left over   fc.weight" in error.value.full
 
 
 def test_tensor_names_are_printed_without_control_characters():

@@ -107,6 +107,20 @@ def test_buffers_in_files_are_not_counted(tmp_path, capsys):
         nanoinfer.inspect({"bn.running_mean": np.zeros(4, np.float32)})
 
 
+def test_notes_of_a_file_are_said(tmp_path, capsys):
+    path = tmp_path / "small.safetensors"
+    save_safetensors({"module.conv.weight": np.zeros((4, 3, 1, 1), np.float32)}, path)
+    note = "removes the prefix 'module.' of all names"
+    for source in (path.read_bytes(), open(path, "rb"), tmp_path, f"{tmp_path}/"):
+        report = nanoinfer.inspect(source)
+        assert report.layers[0].name == "conv.weight" and report.notes[-1] == note and report.name
+    assert cli.main(["inspect", str(path), "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("name,") and err == f"nanoinfer: small.safetensors: {note}\n"
+    with pytest.raises(InputError, match="weights cannot be of class int; give a path"):
+        nanoinfer.inspect(3)
+
+
 def test_formats_have_the_same_rows(capsys):
     printed = {}
     for form in ("table", "json", "csv", "markdown"):

@@ -103,7 +103,8 @@ def bytes_and_objects(folder):
 def mappings(folder):
     arrays = {name: value.numpy() for name, value in state().items()}
     np.savez(folder / "m.npz", **arrays)
-    return [arrays, state(), state(prefix="module."), np.load(folder / "m.npz")], state()
+    negative = {name: torch._neg_view(-value) for name, value in state().items()}
+    return [arrays, state(), state(prefix="module."), negative, np.load(folder / "m.npz")], state()
 
 
 def file_with_a_mark(folder):
@@ -209,5 +210,7 @@ KINDS = {
     "a `config.json`": written("config.json", b'{"architecture": "resnet50"}'),
     "an empty file": written("m.pth", b""),
     "other text": written("m.pth", b"a text about weights\n"),
+    "a web address": lambda folder: (["https://download.pytorch.org/models/mobilenet_v2-b0353104.pth"], None),
+    "a torch module": lambda folder: ([network()], None),
     "a file that is not there": lambda folder: ([folder / "absent.pth"], None),
 }

@@ -138,6 +138,19 @@ def torchscript(folder):
     return [folder / "model.pt"], None
 
 
+def exported(folder):
+    program = torch.export.export(network().eval()[:1], (torch.ones(1, 3, 4, 4),))
+    torch.export.save(program, folder / "model.pt2")
+    return [folder / "model.pt2"], None
+
+
+def packaged(folder):
+    with torch.package.PackageExporter(folder / "model.pt") as package:
+        package.extern("torch.**")
+        package.save_pickle("model", "model.pkl", network())
+    return [folder / "model.pt"], None
+
+
 def other_dtypes(folder):
     low = {"w": torch.ones(2).to(torch.float8_e4m3fn)}
     return [saved(folder, {"w": torch.ones(2) * 1j}), saved(folder, low, "float8.pth")], None
@@ -184,6 +197,8 @@ KINDS = {
     "parameters, and tensors with attributes": of(parameters),
     "a single tensor": of(lambda: (torch.ones(2), None)),
     "TorchScript": torchscript,
+    "a program of `torch.export`": exported,
+    "an archive of `torch.package`": packaged,
     "sparse or quantized tensors": other_layouts,
     "complex or float8 tensors": other_dtypes,
     "a compressed zip": compressed,

@@ -173,6 +173,7 @@ KINDS = {
     "`torch.save(model, path)`, a whole model": of(lambda: (network(), None)),
     "a whole model under a key, as YOLO's": of(whole_model_in_a_checkpoint),
     "an optimizer's state alone": of(lambda: (optimizer_state(), None)),
+    "a state dict with None in it": of(lambda: (state() | {"2.bias": None}, None)),
     "a state dict with a number in it": of(lambda: (state() | {"epoch": 3}, None)),
     "an object that would run a program": of(lambda: (state() | {"weight": Malicious()}, None)),
 }

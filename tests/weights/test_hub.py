@@ -137,9 +137,7 @@ def test_faults_are_told_apart(hub, fault, words):
     assert time.perf_counter() - start < 5
 
 
-@pytest.mark.parametrize(
-    "fault, words", [("limited", "(429)"), ("down", "(503)"), ("slow", "gives no answer within 0.5 s")]
-)
+@pytest.mark.parametrize("fault, words", [("limited", "(429)"), ("down", "(503)"), ("slow", "gives no answer within")])
 def test_copy_in_the_cache_serves_while_the_hub_does_not(hub, part, monkeypatch, fault, words):
     monkeypatch.setattr("nanoinfer.weights.hub.TIMEOUT", 0.5)
     hub.repositories["owner/name"] = {"model.safetensors": part("a"), "config.json": b"{}"}

@@ -30,7 +30,7 @@ def test_path_of_no_weight_file_is_refused(tmp_path):
     refused_source(os.devnull, "regular file")
     for content, word in [
         (b"", "empty"),
-        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "torch.save(state_dict, path)"),
+        (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "its pickle is damaged"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"\x1f\x8b\x08\x00", "gzip"),
@@ -40,8 +40,8 @@ def test_path_of_no_weight_file_is_refused(tmp_path):
     ]:
         (tmp_path / "x.pth").write_bytes(content)
         refused_source(tmp_path / "x.pth", "x.pth", word)
-    (tmp_path / "x.bin").write_bytes(b"0123456789abcdef")
-    refused_source(tmp_path / "x.bin", "neither")
+    (tmp_path / "x.dat").write_bytes(b"0123456789abcdef")
+    refused_source(tmp_path / "x.dat", "neither")
 
 
 def test_import_of_weights_needs_numpy_alone():

@@ -125,6 +125,8 @@ def _checked(root: object, name: str) -> dict[str, Tensor]:
 def _described(value: object) -> str:
     if isinstance(value, (Placeholder, Global)):
         return f"an object of Python code, {printable(value.name)}, which is never executed here"
+    if value is None:
+        return "None"
     kind = type(value).__name__.lower()
     return f"an {kind}" if kind == "int" else f"a {kind}"
 

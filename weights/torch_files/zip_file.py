@@ -22,6 +22,8 @@ from .tensors import arrays_of
 MAX_DIRECTORY = 4 * 2**20  # bytes; that of a checkpoint has about 100 for each storage
 _CHUNK = 2**24  # bytes whose checksum is taken before they leave this process's memory again
 _OTHER_ARCHIVES = (  # the end of an entry's name -> what such an archive is, and the next step
+    ("/archive_format", "is a program of torch.export, which is code; save model.state_dict() instead"),
+    ("/.data/extern_modules", "is an archive of torch.package, which is code; save model.state_dict() instead"),
     (".npy", "is an .npz archive of NumPy arrays; pass numpy.load(path) as the weights"),
     (".h5", "is a Keras archive; save the weights as .safetensors, or pass a mapping {name: array}"),
     (".pth", "is a zip with a checkpoint in it; unzip it and give the path of the checkpoint"),
