@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from ..errors import InputError, damaged, printable
-from .buffer import Buffer
+from .buffer import Buffer, map_file
 from .json_text import MAX_BYTES, parse_object
 
 CONFIG = "config.json"
@@ -78,11 +78,10 @@ def shards_of(index: Buffer) -> list[str] | None:
 
 def read_config(folder: str) -> tuple[dict | None, list[str]]:
     """The object in config.json of a folder, None without one, and a note if the file cannot be read."""
-    try:
-        with open(os.path.join(folder, CONFIG), "rb") as file:
-            return parse_object(file.read(MAX_BYTES + 1), unique=False), []
-    except FileNotFoundError:
+    path = os.path.join(folder, CONFIG)
+    if not os.path.exists(path):
         return None, []
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        return None, [f"ignores {CONFIG} beside the weights, which cannot be read ({printable(reason)})"]
+    try:
+        return parse_object(map_file(path).data[: MAX_BYTES + 1], unique=False), []
+    except ValueError as error:  # of the text, or an InputError of the file
+        return None, [f"ignores {CONFIG} beside the weights, which cannot be read ({printable(error)})"]
