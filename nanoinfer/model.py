@@ -185,7 +185,7 @@ class Model:
             self._warned = True
             warnings.warn(
                 f"{self.meaning.weights} does not say how images are prepared; assumed is {self.preprocessing.source}: "
-                f"{self.preprocessing}",
+                f"{self.preprocessing}; give a preprocessing (--resize, --mean ...) if it is another",
                 stacklevel=2,
             )
         return preprocess(images, self.preprocessing)
