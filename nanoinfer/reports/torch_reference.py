@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import zipfile
+from functools import partial
 
 import numpy as np
 
@@ -62,12 +63,15 @@ def reference_module(model):
     torch = _import("torch")
     torchvision = import_torchvision()  # before timm, which imports it and fails on missing operators
     if library == "timm":
-        options = {"num_classes": model.classes, "in_chans": model.channels}
+        options = {key: value for key, value in model.arguments.items() if key in ("pad_type", "bn_eps", "global_pool")}
+        options |= {"num_classes": model.classes, "in_chans": model.channels}
         module = _import("timm").create_model(model.name, pretrained=False, **options)
     elif not model.classes:
         raise InputError(f"torchvision's {model.name} has a head, and this network has none; compare with one")
     else:
         options = {key: value for key, value in model.arguments.items() if key in ("image_size", "width_mult")}
+        if "layer_norm_eps" in model.arguments:
+            options["norm_layer"] = partial(torch.nn.LayerNorm, eps=model.arguments["layer_norm_eps"])
         module = getattr(torchvision.models, model.name)(weights=None, **{**options, "num_classes": model.classes})
     state = {name: torch.tensor(array) for name, array in model.tensors.items()}
     try:

@@ -12,7 +12,7 @@ from bench.references import randomise, reference, state_arrays
 from nanoinfer.architectures import MODELS, Dialect, spoken, translated
 from nanoinfer.architectures.dialect import Setting, arguments_of, left_out
 from nanoinfer.preprocessing import Preprocessing
-from nanoinfer.reports.torch_reference import import_torchvision
+from nanoinfer.reports.torch_reference import import_torchvision, reference_module
 from tests.helpers import random_images, refused
 from tests.pretrained.other_names import transformers_mobilenet_v2, transformers_resnet, transformers_vit
 
@@ -85,8 +85,14 @@ def test_transformers_mobilenet_v2_pads_as_tensorflow():
     model = nanoinfer.create_model("mobilenetv2_035", state)
     assert_agrees(model, module, x)
     assert not np.allclose(nanoinfer.create_model("mobilenetv2_035", state_arrays(module))(x), model(x), atol=1e-3)
+    assert_agrees(model, reference_module(model), x)
     given = nanoinfer.create_model("mobilenetv2_035", state, pad_type="")  # what the caller says comes first
     assert not np.allclose(given(x), model(x), atol=1e-3)
+
+
+def test_reference_of_a_comparison_has_the_eps_of_the_names():
+    model = nanoinfer.create_model("vit_b_32", "random:1", image_size=32, layer_norm_eps=0.1)
+    assert_agrees(model, reference_module(model), random_images(1, (32, 32)))
 
 
 def test_settings_of_a_config_are_taken_or_refused():
