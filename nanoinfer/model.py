@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -184,7 +184,7 @@ class Model:
             self._warned = True
             warnings.warn(
                 f"{self.meaning.weights} does not say how images are prepared; assumed is {self.preprocessing.source}: "
-                f"{self.preprocessing}",
+                f"{self.preprocessing}; give a preprocessing (--resize, --mean ...) if it is another",
                 stacklevel=2,
             )
         return preprocess(images, self.preprocessing)
