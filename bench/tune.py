@@ -35,7 +35,6 @@ SECONDS = 0.06  # of one turn
 # Field -> values to try beside the one that the machine's table has. Register tiles that do not fit the registers are
 # slower rather than wrong.
 CANDIDATES: dict[str, tuple] = {
-    "panel_nr": (1, 2, 3),
     "depthwise_mr": (7, 8, 14),
     "grouped_mr": (4, 7, 8, 14),
     "attention_tile": ((4, 2), (6, 2), (3, 4), (6, 4)),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .architectures import list_models
     from .errors import InputError
     from .model import Model, create_model
+    from .preprocessing import Preprocessing
     from .reports.compare import compare
     from .reports.inspect import inspect
     from .weights import load_weights
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "InputError": ".errors",
     "Model": ".model",
+    "Preprocessing": ".preprocessing",
     "compare": ".reports.compare",  # no module is called compare or inspect: its import would replace the function
     "create_model": ".model",
     "inspect": ".reports.inspect",
@@ -34,6 +36,7 @@ _HOMES = {
 __all__ = [
     "InputError",
     "Model",
+    "Preprocessing",
     "__version__",
     "compare",
     "create_model",

@@ -6,8 +6,7 @@ import os
 import threading
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -185,7 +184,7 @@ class Model:
             self._warned = True
             warnings.warn(
                 f"{self.meaning.weights} does not say how images are prepared; assumed is {self.preprocessing.source}: "
-                f"{self.preprocessing}",
+                f"{self.preprocessing}; give a preprocessing (--resize, --mean ...) if it is another",
                 stacklevel=2,
             )
         return preprocess(images, self.preprocessing)
@@ -244,34 +243,36 @@ class Model:
             raise InputError(f"repeat={repeat!r}: give a whole number from 1 on")
         section = Section(self.graph.input, self.graph.outputs)
         x = self._checked(x, section)
-        with self._call():
-            x = x[: self._sections.micro_batch(x.shape, section)]
-            _, tensors = self._sections.optimised(section)
-            return profile(self.name, self.program(x.shape), tensors, x, self.threads, repeat)
-
-    @contextmanager
-    def _call(self) -> Iterator[None]:
-        """One call at a time; one from within a call of the same thread, which no lock makes wait, is an error."""
         with self._lock:
-            if self._busy:
-                raise RuntimeError(f"{self.name} is called from within its own call, such as in a signal handler")
-            self._busy = True
+            self._enter()
             try:
-                yield
+                x = x[: self._sections.micro_batch(x.shape, section)]
+                _, tensors = self._sections.optimised(section)
+                return profile(self.name, self.program(x.shape), tensors, x, self.threads, repeat)
             finally:
                 self._busy = False
+
+    def _enter(self) -> None:
+        """Mark the model as busy. RuntimeError if this thread is in a call already, which no lock makes wait."""
+        if self._busy:
+            raise RuntimeError(f"{self.name} is called from within its own call, such as in a signal handler")
+        self._busy = True
 
     def _run(self, x: np.ndarray, section: Section) -> dict[str, np.ndarray]:
         """{name: array} of the section's outputs for x, in torch's layout."""
         x = self._checked(x, section)
-        with self._call():
-            size, results = self._sections.micro_batch(x.shape, section), []
-            for first in range(0, len(x), size):
-                batch = x[first : first + size]
-                program = self._sections.program(batch.shape, section)
-                program.bind_input(batch)
-                runtime.team(self.threads).run(program.table)
-                results.append({name: program.read_output(name) for name in section.outputs})
+        with self._lock:
+            self._enter()
+            try:  # no context manager: an exception whose traceback is kept would keep it open
+                size, results = self._sections.micro_batch(x.shape, section), []
+                for first in range(0, len(x), size):
+                    batch = x[first : first + size]
+                    program = self._sections.program(batch.shape, section)
+                    program.bind_input(batch)
+                    runtime.team(self.threads).run(program.table)
+                    results.append({name: program.read_output(name) for name in section.outputs})
+            finally:
+                self._busy = False
         if len(results) == 1:
             return results[0]
         return {name: np.concatenate([result[name] for result in results]) for name in section.outputs}

@@ -66,52 +66,57 @@ def _quota() -> int:
 
 
 class Team:
-    """`threads` threads: the caller, which leads, and workers. One run at a time; callers queue."""
+    """`threads` threads: the caller, which leads, and workers. One run at a time; callers queue.
+
+    A signal handler may raise, or call another model, wherever Python runs one: between two instructions of this class.
+    So there is no lock that an exception could leave behind, and the thread that leads may lead again.
+    """
 
     def __init__(self, threads: int):
         self.threads = threads
-        self._turn, self._caller = threading.Lock(), None
-        self._condition = threading.Condition()
-        self._running = False
+        self._turn = threading.RLock()
+        self._gates = [threading.Lock() for _ in range(1, threads)]  # of each worker; closed while it stands by
         self._lead, self._work = library.function(program.Leader()), library.function(program.Worker())
         line = np.zeros((program.team_bytes(threads) + program.LINE) // 8, np.int64)
         self._memory = line[-line.ctypes.data % program.LINE // 8 :]
+        self._kept: list[tuple[int, np.ndarray]] = []  # tables that a late worker may still read, by JOB_COUNT
         elf.leak(line)
-        for thread in range(1, threads):
-            threading.Thread(target=self._stand_by, args=(thread,), name=f"nanoinfer-{thread}", daemon=True).start()
+        elf.leak(self._kept)
+        for thread, gate in enumerate(self._gates, 1):
+            gate.acquire()
+            work = threading.Thread(target=self._stand_by, args=(thread, gate), name=f"nanoinfer-{thread}", daemon=True)
+            work.start()
 
     def run(self, table: np.ndarray, timestamps: np.ndarray | None = None) -> None:
-        """Interpret a program's table (steps, words), or for each thread its own (threads, steps, words).
+        """Interpret a program's table (steps, words), or for each part its own (threads, steps, words).
 
-        Returns when every thread has. `timestamps`, int64 (threads, steps, 3), takes those of each step; see
+        Returns when all parts are finished. `timestamps`, int64 (threads, steps, 3), takes those of each step; see
         kernels/program.py.
         """
-        steps, thread_stride = table.shape[-2], table.strides[0] if table.ndim == 3 else 0
+        steps, part_stride = table.shape[-2], table.strides[0] if table.ndim == 3 else 0
         if not steps:
-            return  # workers would still be on their way in while the caller went on
-        if self._caller == threading.get_ident():
-            raise RuntimeError("a network cannot run from within a run of its thread, such as in a signal handler")
+            return
         with self._turn:
             stamps = 0 if timestamps is None else timestamps.ctypes.data
-            try:
-                self._caller = threading.get_ident()
-                if self.threads > 1:
-                    with self._condition:
-                        self._running = True
-                        self._condition.notify_all()
-                self._lead(self._memory.ctypes.data, table.ctypes.data, thread_stride, steps, stamps, self.threads)
-            finally:  # an interrupt must not leave the workers spinning
-                self._running, self._caller = False, None
+            for gate in self._gates:
+                if gate.locked():
+                    gate.release()
+            self._lead(self._memory.ctypes.data, table.ctypes.data, part_stride, steps, stamps, self.threads)
+            self._keep(table)
 
-    def _stand_by(self, thread: int) -> None:
-        """A worker's life: spin for jobs in native code, and park when none comes for a while."""
-        memory = self._memory.ctypes.data
+    def _keep(self, table: np.ndarray) -> None:
+        """Keep the table of the job just done until every worker has left that job or come to a later one."""
+        count = self._memory[program.JOB_COUNT // 8]
+        left = [self._memory[(program.PARTS + n * program.LINE + program.LEFT) // 8] for n in range(1, self.threads)]
+        oldest = min(left, default=count)
+        kept = [(job, other) for job, other in self._kept if job > oldest and other is not table]
+        self._kept[:] = [*kept, (count, table)] if count > oldest else kept
+
+    def _stand_by(self, thread: int, gate: threading.Lock) -> None:
+        """A worker's life: spin for jobs in native code, and park at its gate when none comes for a while."""
         while True:
-            self._work(memory, thread, self.threads, SPIN_LIMIT)
-            # A run that starts now either sees this thread waiting and wakes it, or is seen here: none is missed.
-            with self._condition:
-                while not self._running:
-                    self._condition.wait()
+            gate.acquire()
+            self._work(self._memory.ctypes.data, thread, self.threads, SPIN_LIMIT)
 
 
 @cache

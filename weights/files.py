@@ -14,6 +14,8 @@ from .folder import choose_file, read_config, shards_of
 from .names import plain_names
 from .other_files import what_it_is
 
+_MAX_NAME = 1000  # characters
+
 
 class WeightSource(NamedTuple):
     """Named arrays, and what belongs to them.
@@ -76,6 +78,9 @@ def read_weights(source: StrPath | Mapping | bytes) -> WeightSource:
 
 
 def _finished(arrays: Arrays, notes: list[str], config: dict | None, name: str) -> WeightSource:
+    longest = max(map(len, arrays), default=0)
+    if longest > _MAX_NAME:  # to look for similar names would take very long
+        raise InputError(f"{name}: holds a name of {longest:,} characters; save model.state_dict() instead")
     arrays, removed = plain_names(arrays)
     return WeightSource(arrays, (*notes, *removed), config, name)
 

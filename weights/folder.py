@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from ..errors import InputError, damaged, printable
-from .buffer import Buffer
+from .buffer import Buffer, map_file
 from .json_text import MAX_BYTES, parse_object
 
 CONFIG = "config.json"
@@ -98,11 +98,10 @@ def is_of_transformers(config: dict | None) -> bool:
 
 
 def _read_object(folder: str, name: str) -> tuple[dict | None, list[str]]:
-    try:
-        with open(os.path.join(folder, name), "rb") as file:
-            return parse_object(file.read(MAX_BYTES + 1), unique=False), []
-    except FileNotFoundError:
+    path = os.path.join(folder, name)
+    if not os.path.exists(path):
         return None, []
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        return None, [f"ignores {name} beside the weights, which cannot be read ({printable(reason)})"]
+    try:
+        return parse_object(map_file(path).data[: MAX_BYTES + 1], unique=False), []
+    except ValueError as error:  # of the text, or an InputError of the file
+        return None, [f"ignores {name} beside the weights, which cannot be read ({printable(error)})"]

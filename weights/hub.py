@@ -1,7 +1,7 @@
 """Models on the Hugging Face hub, by name. Only this file imports huggingface_hub, an extra, and only when called.
 
-The hub is first asked where the weights are, by requests that may take TIMEOUT seconds together: the library's own
-download tries a dead server for minutes. If there is no answer, a copy in the local cache serves.
+The hub is first asked where the weights are. Each answer may take TIMEOUT seconds, and a download may stand still for
+as long: the library itself tries a dead server for minutes. If the hub does not serve, a copy in the local cache does.
 """
 
 from __future__ import annotations
@@ -9,17 +9,28 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ..errors import InputError, printable
 from .buffer import map_file
 from .folder import CONFIG, PROCESSOR, PUBLISHED, choose_file, is_of_transformers, read_config, shards_of
 
-TIMEOUT = 8  # seconds
+TIMEOUT = 5  # seconds
 
 
 class _Unreachable(Exception):
     """The hub does not serve the model now, for a reason that may pass; the message is that reason."""
+
+
+class _Place(NamedTuple):
+    """Where a model's weights are: file, commit, notes on the choice, and whether a download grows a file steadily."""
+
+    name: str
+    commit: str | None
+    notes: list[str]
+    is_steady: bool
 
 
 def hub_file(spec: str) -> tuple[str, list[str]]:
@@ -35,14 +46,17 @@ def hub_file(spec: str) -> tuple[str, list[str]]:
         raise InputError(f"hub:{printable(spec)}: not a model name; write hub:owner/name or hub:owner/name@revision")
     repository, revision = match[1], match[2] or "main"
     try:
-        from huggingface_hub import constants, utils
+        from huggingface_hub import utils
     except ImportError:
         raise InputError(f"hub:{spec}: needs huggingface_hub; run: pip install huggingface_hub") from None
     utils.logging.set_verbosity_error()  # the errors below say it in one line
     where = f"hub:{spec}"
     try:
-        name, commit, notes = _within(TIMEOUT, lambda: _locate(repository, revision, where))
-        return _download(repository, name, revision, commit), notes
+        answers: list[str] = []
+        place = _within(TIMEOUT, lambda: _locate(repository, revision, where, answers), lambda: len(answers))
+        blobs = os.path.join(_cache_of(repository), "blobs")
+        progress = (lambda: _size_of(blobs)) if place.is_steady else time.monotonic
+        return _within(TIMEOUT, lambda: _download(repository, revision, place), progress), place.notes
     except InputError:
         raise
     except Exception as error:  # its classes vary by release: requests, httpx, proxy, disk
@@ -50,12 +64,15 @@ def hub_file(spec: str) -> tuple[str, list[str]]:
         if refusal:
             raise InputError(f"{where}: {refusal}") from None
         reason = _passing_reason(error)
-    path, notes = _cached(constants.HF_HUB_CACHE, repository, revision, where, reason)
+    path, notes = _cached(repository, revision, where, reason)
     return path, [*notes, f"is the copy in the local cache, since {reason}"]
 
 
-def _within(seconds: float, call: Callable):
-    """The result of call(), in a thread that is left alone after that time: looking a name up cannot be interrupted."""
+def _within(seconds: float, call: Callable, progress: Callable[[], float]):
+    """The result of call(), in a thread that is left alone once `progress` has not changed for that time.
+
+    In a thread, since looking a name up cannot be interrupted.
+    """
     outcome = {}
 
     def run():
@@ -66,7 +83,11 @@ def _within(seconds: float, call: Callable):
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    thread.join(seconds)
+    done, deadline = progress(), time.monotonic() + seconds
+    while thread.is_alive() and time.monotonic() < deadline:
+        thread.join(min(seconds, 0.2))
+        if done != (done := progress()):
+            deadline = time.monotonic() + seconds
     if "error" in outcome:
         raise outcome["error"]
     if "result" not in outcome:
@@ -74,34 +95,51 @@ def _within(seconds: float, call: Callable):
     return outcome["result"]
 
 
-def _locate(repository: str, revision: str, where: str) -> tuple[str, str | None, list[str]]:
-    """The name of the weight file, the commit of the revision, and notes on the choice; errors are the library's."""
+def _cache_of(repository: str) -> str:
+    """The folder of a model in the local cache."""
+    from huggingface_hub import constants
+
+    return os.path.join(constants.HF_HUB_CACHE, "models--" + repository.replace("/", "--"))
+
+
+def _size_of(folder: str) -> int:
+    """The bytes of all files in a folder, 0 without one."""
+    try:
+        return sum(entry.stat().st_size for entry in os.scandir(folder))
+    except OSError:
+        return 0
+
+
+def _locate(repository: str, revision: str, where: str, answers: list[str]) -> _Place:
+    """Where the weights are. Files that the model does not have go into `answers`; errors are the library's."""
     import huggingface_hub
     from huggingface_hub import utils
 
     for name in PUBLISHED:
         url = huggingface_hub.hf_hub_url(repository, name, revision=revision)
         try:
-            return name, huggingface_hub.get_hf_file_metadata(url, timeout=TIMEOUT / 2).commit_hash, []
+            found = huggingface_hub.get_hf_file_metadata(url, timeout=TIMEOUT)
+            # The protocol Xet writes large parts at a time, with long pauses.
+            return _Place(name, found.commit_hash, [], getattr(found, "xet_file_data", None) is None)
         except utils.EntryNotFoundError:
-            pass
-    info = huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=TIMEOUT / 2)
+            answers.append(name)
+    info = huggingface_hub.HfApi().model_info(repository, revision=revision, timeout=TIMEOUT)
     name, notes = choose_file([file.rfilename for file in info.siblings or ()], where)
-    return name, info.sha, notes
+    return _Place(name, info.sha, notes, False)
 
 
-def _download(repository: str, name: str, revision: str, commit: str | None) -> str:
+def _download(repository: str, revision: str, place: _Place) -> str:
     """The path of the weight file, once it, the configs beside it and the shards of an index are in the cache."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    path = try_to_load_from_cache(repository, name, revision=commit) if commit else None
+    path = try_to_load_from_cache(repository, place.name, revision=place.commit) if place.commit else None
     if not isinstance(path, str):
-        path = hf_hub_download(repository, name, revision=revision)
+        path = hf_hub_download(repository, place.name, revision=revision)
     commit = os.path.basename(os.path.dirname(path))
     _download_if_there(repository, CONFIG, commit)
     if is_of_transformers(read_config(os.path.dirname(path))[0]):
         _download_if_there(repository, PROCESSOR, commit)
-    if name.endswith(".json"):
+    if place.name.endswith(".json"):
         for shard in shards_of(map_file(path)) or ():
             hf_hub_download(repository, shard, revision=commit)
     return path
@@ -167,17 +205,18 @@ def _by_hand(repository: str) -> str:
     return f"download the weights by hand from https://huggingface.co/{repository} and pass their path"
 
 
-def _cached(cache: str, repository: str, revision: str, where: str, reason: str) -> tuple[str, list[str]]:
+def _cached(repository: str, revision: str, where: str, reason: str) -> tuple[str, list[str]]:
     """The weight file of the copy in the local cache, and notes on the choice."""
-    model = os.path.join(cache, "models--" + repository.replace("/", "--"))
+    model = _cache_of(repository)
     try:
         with open(os.path.join(model, "refs", revision), encoding="ascii") as file:
             commit = os.path.basename(file.read(100))
     except (OSError, ValueError):
         commit = revision
     folder = os.path.join(model, "snapshots", commit)
-    if not os.path.isdir(folder):
+    try:
+        name, notes = choose_file(os.listdir(folder), where)
+        return os.path.join(folder, name), notes
+    except (OSError, InputError):
         wait = "wait some minutes, or run: hf auth login" if "(429)" in reason else _by_hand(repository)
-        raise InputError(f"{where}: {reason}, and the cache has no copy of the model; {wait}")
-    name, notes = choose_file(os.listdir(folder), where)
-    return os.path.join(folder, name), notes
+        raise InputError(f"{where}: {reason}, and the cache has no copy of the model; {wait}") from None

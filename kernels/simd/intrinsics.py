@@ -201,6 +201,20 @@ def atomic_add(builder, address, value):
     return builder.atomic_rmw("add", builder.inttoptr(address, i64.as_pointer()), value, "acq_rel")
 
 
+@operation(int64, int64)
+def atomic_reload(builder, address):
+    """An int64 that another thread writes, as it is after all that this thread has read before."""
+    builder.fence("acquire")
+    return builder.load_atomic(builder.inttoptr(address, i64.as_pointer()), "acquire", 8, typ=i64)
+
+
+@operation(types.boolean, int64, int64, int64)
+def compare_and_set(builder, address, expected, value):
+    """Whether an int64 was `expected`, in which case it is `value` now (acquire, release)."""
+    pair = builder.cmpxchg(builder.inttoptr(address, i64.as_pointer()), expected, value, "acq_rel", "acquire")
+    return builder.extract_value(pair, 1)
+
+
 YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
 SYSTEM_CALLS = {YIELD}  # all that a kernel calls outside of itself
 

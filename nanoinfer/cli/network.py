@@ -67,7 +67,9 @@ def add_image_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("preprocessing", "By default, it is the one of the weights; -v shows it.")
     text = "pixels of the shorter side, or a rectangle"
     group.add_argument("--resize", type=pixels, metavar="N|HxW", help=text)
-    group.add_argument("--crop", type=pixels, metavar="N|HxW", help="pixels of the centre that the network sees")
+    group.add_argument(
+        "--crop", type=pixels, metavar="N|HxW", help="pixels of the centre; --resize follows in proportion"
+    )
     text = "center: the image covers the resized rectangle; border: it fits in; squash: it is stretched to it"
     group.add_argument("--crop-mode", metavar="MODE", help=text)
     group.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, nearest, lanczos, box or hamming")
@@ -106,9 +108,9 @@ def model_of(arguments: argparse.Namespace, name: str, weights):
 
 def description(model) -> list[str]:
     """What -v says: the network, its weights, and where preprocessing and labels come from."""
-    meaning, classes = model.meaning, f"{model.classes} {'class' if model.classes == 1 else 'classes'}"
+    meaning, heads = model.meaning, {0: "no head", 1: "a single logit for two classes"}
     lines = [
-        f"network: {model.name}, {classes if model.classes else 'no head'}, {model.threads} threads",
+        f"network: {model.name}, {heads.get(model.classes, f'{model.classes} classes')}, {model.threads} threads",
         f"weights: {meaning.weights}",
         f"preprocessing: {meaning.preprocessing} ({meaning.preprocessing.source})",
     ]

@@ -18,6 +18,7 @@ from ..errors import InputError, did_you_mean, printable
 from ..graph import Graph
 from ..graph.variants import input_weights
 from ..preprocessing import Preprocessing
+from ..weights import WeightSource
 from .labels import labels_of
 from .names import in_own_names
 from .records import Config, Meaning, Pretrained
@@ -32,46 +33,62 @@ LARGEST_ARGUMENT = 100_000  # of what an architecture takes as a number: blocks,
 
 def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None) -> Pretrained:
     """The network called `name`, its weights, and what they mean; the arguments are those of `create_model`."""
-    architecture, row = find_network(name)
+    architecture, stated = find_network(name)
     size = None if "image_size" in architecture.arguments else arguments.pop("image_size", None)
     _check_numbers(architecture, {**arguments, **({} if size is None else {"image_size": size})})
     if weights is None:
-        weights = _default_weights(architecture, row)
+        weights = _default_weights(architecture, stated)
+    row = stated or _row_of(weights, architecture)
     source = checkpoint.read_source(architecture, weights)
-    config = Config()
-    if source and source.config:
-        from .config import read_config
-
-        config = read_config(source.config, source.name)
-    stated, dialect, given = row, None, source
-    if source:
-        source, dialect = in_own_names(architecture, source)
-        row = row or _row_of(weights, architecture, source.name)
-        _check_architecture(architecture, config, weights, source.name)
-        _take_arguments(architecture, config, arguments, source.name)
-        if dialect:
-            arguments = {**arguments_of(dialect, source.config, source.name), **arguments}
-            _check_numbers(architecture, arguments)
-    graph = _graph(architecture, arguments, f"{source.name}: by its config.json, " if config.arguments else "")
-    if source:
-        read = told_by_shapes(architecture, graph, source, arguments)
-        if read:
-            arguments = {**arguments, **read}
-            graph = _graph(architecture, arguments)
-        source = adapted(architecture, graph, source, arguments)
-        tensors = checkpoint.fitted(architecture, graph, source, copy=isinstance(weights, Mapping), given=given)
-    else:
+    if source is None:
+        graph, config, setting = _graph(architecture, arguments), Config(), stated and stated.preprocessing()
         tensors = checkpoint.random_tensors(graph, checkpoint.seed_of(weights, "weights"))
-    setting = stated.preprocessing() if stated else config.preprocessing or (row and row.preprocessing())
-    assumed = setting is None and source is not None and not _is_shipped(weights) and preprocessing is None
+        where, notes, assumed = weights, (), False
+    else:
+        config = _config_of(source)
+        _check_architecture(architecture, config, source.name)
+        setting = stated.preprocessing() if stated else config.preprocessing or (row and row.preprocessing())
+        assumed = setting is None and preprocessing is None and not _is_shipped(weights)
+        given = source
+        arguments, graph, source, dialect = _fitting(architecture, config, given, arguments)
+        tensors = checkpoint.fitted(architecture, graph, source, copy=isinstance(weights, Mapping), given=given)
+        setting = setting or (dialect and dialect.preprocessing)
+        where, notes = _shown(weights, source.name), source.notes
     if "image_size" in architecture.arguments:
         size = {**architecture.arguments, **arguments}["image_size"]
-    setting = setting or (dialect and dialect.preprocessing) or _default(architecture)
-    setting = _prepared(architecture, setting, graph, size, preprocessing)
-    names, said, notes = labels_of(architecture, graph, tensors, labels, config.labels)
-    where = source.name if source and not _is_shipped(weights) else _shown(weights)
-    notes = (*(source.notes if source else ()), *notes)
-    return Pretrained(architecture, arguments, graph, tensors, Meaning(where, setting, names, said, notes, assumed))
+    setting = _prepared(architecture, setting or _default(architecture), graph, size, preprocessing)
+    names, said, more = labels_of(architecture, graph, tensors, labels, config.labels)
+    meaning = Meaning(where, setting, names, said, (*notes, *more), assumed)
+    return Pretrained(architecture, arguments, graph, tensors, meaning)
+
+
+def _config_of(source: WeightSource) -> Config:
+    """What the config.json of a source says; nothing without one."""
+    if not source.config:
+        return Config()
+    from .config import read_config
+
+    return read_config(source.config, source.name)
+
+
+def _fitting(architecture: Architecture, config: Config, given: WeightSource, arguments: dict):
+    """(arguments, graph, the source in the graph's names, the dialect that it was in) of a source of weights.
+
+    The caller's arguments come first, then those of config.json, then what the shapes of tensors tell. Raises
+    InputError for what the network does not have.
+    """
+    source, dialect = in_own_names(architecture, given)
+    arguments = {**arguments}
+    _take_arguments(architecture, config, arguments, source.name)
+    if dialect:
+        arguments = {**arguments_of(dialect, source.config, source.name), **arguments}
+        _check_numbers(architecture, arguments)
+    graph = _graph(architecture, arguments, f"{source.name}: by its config.json, " if config.arguments else "")
+    read = told_by_shapes(architecture, graph, source, arguments)
+    if read:
+        arguments = {**arguments, **read}
+        graph = _graph(architecture, arguments)
+    return arguments, graph, adapted(architecture, graph, source, arguments), dialect
 
 
 def _default(architecture: Architecture) -> Preprocessing:
@@ -92,10 +109,14 @@ def build(name: str, arguments: Mapping) -> Graph:
 def find_network(name: str) -> tuple[Architecture, Published | None]:
     """The architecture "resnet50", or it and its published weights by timm's name for both, "resnet50.a1_in1k"."""
     base, _, tag = name.partition(".") if isinstance(name, str) else (name, "", "")
-    if not tag or base not in MODELS:
+    if not isinstance(name, str) or name in MODELS:
         return find_model(name), None
-    from .published import of_tag, tags
+    from .published import of_former, of_tag, tags
 
+    if base not in MODELS or not tag:
+        if row := of_former(name):
+            raise InputError(f"no model is called {name!r}; timm now calls it {row.name}")
+        return find_model(name), None
     row = of_tag(base, tag)
     if row is None:
         known = [row.tag for row in tags(base)]
@@ -149,35 +170,39 @@ def _graph(architecture: Architecture, arguments: Mapping, where: str = "") -> G
         raise InputError(f"{where}{architecture.name} cannot be built with {given}: {error}") from None
 
 
-def _row_of(weights, architecture: Architecture, name: str) -> Published | None:
-    """The row of the table that a source has by its name; InputError if that is another architecture's."""
-    if not isinstance(weights, (str, os.PathLike)) or _is_shipped(weights):
+def _row_of(weights, architecture: Architecture) -> Published | None:
+    """The row of the table that a source has by its name; InputError if the name is another architecture's."""
+    if not isinstance(weights, (str, os.PathLike)) or _is_shipped(weights) or checkpoint.is_random(weights):
         return None
-    from .published import of_file, of_hub
+    from .published import architecture_of, of_file, of_hub
 
-    if isinstance(weights, str) and weights.startswith("hub:"):
-        row = of_hub(weights.removeprefix("hub:"))
+    name = os.fsdecode(weights).partition("#")[0]
+    if not name.startswith("hub:"):
+        row = of_file(name, architecture.name)
+        said = row.architecture if row else architecture.name
     else:
-        row = of_file(os.fsdecode(weights).partition("#")[0], architecture.name)
-    if row and row.architecture != architecture.name:
-        raise InputError(f"{name}: by its name these are the weights of {row.name}; use -m {row.architecture}")
+        row = of_hub(name.removeprefix("hub:"))
+        said = architecture_of(name.removeprefix("hub:")) if name.startswith("hub:timm/") else architecture.name
+    if said != architecture.name:
+        raise InputError(f"{printable(weights)}: by its name it holds weights of {_not_here(said, architecture)}")
     return row
 
 
-def _check_architecture(architecture: Architecture, config: Config, weights, name: str) -> None:
-    """InputError if the weights are said to be another architecture's, which may have the same names and shapes."""
-    said, what = config.architecture, "its config.json says that these are weights of"
-    if said is None and isinstance(weights, str) and weights.startswith("hub:timm/"):
-        said, what = weights.removeprefix("hub:timm/"), "by its name these are weights of"
-    if said is None:
+def _not_here(said: str, architecture: Architecture) -> str:
+    """The end of a message about weights of another architecture."""
+    hint = f"use -m {said}" if said in MODELS else "nanoinfer has no network of that name"
+    return f"{printable(said)}, not of {architecture.name}; {hint}"
+
+
+def _check_architecture(architecture: Architecture, config: Config, name: str) -> None:
+    """InputError if a config.json is another architecture's, which may have tensors of the same names and shapes."""
+    if config.architecture is None:
         return
     from .published import architecture_of
 
-    if architecture_of(said) == architecture.name:
-        return
-    other = architecture_of(said)
-    hint = f"use -m {other}" if other in MODELS else "nanoinfer has no network of that name"
-    raise InputError(f"{name}: {what} {printable(other)}, not of {architecture.name}; {hint}")
+    said = architecture_of(config.architecture)
+    if said != architecture.name:
+        raise InputError(f"{name}: by its config.json it holds weights of {_not_here(said, architecture)}")
 
 
 def _take_arguments(architecture: Architecture, config: Config, arguments: dict, name: str) -> None:
@@ -228,10 +253,10 @@ def _is_shipped(weights) -> bool:
     return isinstance(weights, str) and weights.startswith(("package:", "installed:"))
 
 
-def _shown(weights) -> str:
-    """Where weights come from, as a report says it."""
-    if isinstance(weights, str) and weights.startswith("installed:"):
-        return "{1} of package {0}".format(*weights.removeprefix("installed:").split("/"))
-    if isinstance(weights, str) and weights.startswith("package:"):
+def _shown(weights, name: str) -> str:
+    """Where weights come from, as a report says it; `name` is what messages call them."""
+    if not _is_shipped(weights):
+        return name
+    if weights.startswith("package:"):
         return f"{weights.removeprefix('package:')} of this package"
-    return printable(weights)
+    return "{1} of package {0}".format(*weights.removeprefix("installed:").split("/"))

@@ -116,7 +116,13 @@ def of_file(path: str, architecture: str) -> Published | None:
     return rows[order.index(min(order))] if rows else None
 
 
+def of_former(name: str) -> Published | None:
+    """The row of a name that timm once had for an architecture with a tag, such as "tv_resnet50"."""
+    return next((row for row in published() if name in row.former.split()), None)
+
+
 def architecture_of(name: str) -> str:
     """The architecture that a name of timm's means: without its tag, and by its new name if it has a former one."""
-    name = name.removeprefix("timm/").partition(".")[0]
-    return next((row.architecture for row in published() if name in row.former.split()), name)
+    name = name.removeprefix("timm/").partition(".")[0].partition("@")[0]
+    row = of_former(name)
+    return row.architecture if row else name

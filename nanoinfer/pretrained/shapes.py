@@ -12,33 +12,52 @@ from ..graph import Graph
 from ..graph.variants import head, input_weights
 from ..weights import WeightSource
 
+Arrays = Mapping[str, np.ndarray]
 
-def told_by_shapes(
-    architecture: Architecture, graph: Graph, source: WeightSource, arguments: Mapping
-) -> dict[str, int]:
-    """Arguments that the caller leaves out and the shapes of the tensors tell: classes, channels, size of the image."""
-    arrays, read, node = source.arrays, {}, head(graph)
-    expected = {**graph.parameters, **graph.buffers}
-    if node and "num_classes" not in arguments:
-        names = list(node.tensors.values())
-        weight, shape = arrays.get(node.tensors["weight"]), expected[node.tensors["weight"]]
-        if weight is not None and weight.ndim == 2 and weight.shape[1] == shape[1] and weight.shape[0]:
-            read["num_classes"] = len(weight)
-        elif not any(name in arrays for name in names) and expected.keys() - names == arrays.keys():
-            read["num_classes"] = 0
-    if "in_chans" not in arguments:
-        for name in input_weights(graph):
-            array, (_, channels, *window) = arrays.get(name), expected[name]
-            if array is not None and array.shape[2:] == tuple(window) and array.shape[1] not in (0, channels):
-                read["in_chans"] = array.shape[1]
-    if "image_size" in architecture.arguments and "image_size" not in arguments:
-        for node in graph.nodes:
-            name = node.tensors.get("position")
-            if name in arrays and arrays[name].ndim == 3 and arrays[name].shape != expected[name]:
-                patches, patch = arrays[name].shape[1] - 1, expected[input_weights(graph)[0]][2]
-                if patches > 0 and math.isqrt(patches) ** 2 == patches:
-                    read["image_size"] = math.isqrt(patches) * patch
-    return {name: value for name, value in read.items() if value != {**architecture.arguments, "in_chans": 3}[name]}
+
+def told_by_shapes(architecture: Architecture, graph: Graph, source: WeightSource, arguments: Mapping) -> dict:
+    """Arguments that the caller leaves out and the shapes of the tensors tell: classes, channels, size of the image.
+
+    `graph` is that of `arguments`. Of what the tensors do not tell, or tell as the graph has it, there is nothing.
+    """
+    read = {"num_classes": _classes(graph, source.arrays), "in_chans": _channels(graph, source.arrays)}
+    if "image_size" in architecture.arguments:
+        read["image_size"] = _image_size(graph, source.arrays)
+    known = {"in_chans": 3, **architecture.arguments}
+    return {key: value for key, value in read.items() if key not in arguments and value not in (None, known[key])}
+
+
+def _classes(graph: Graph, arrays: Arrays) -> int | None:
+    """The number of rows of the head's weight; 0 if all tensors are there but those of the head."""
+    node = head(graph)
+    if node is None:
+        return None
+    weight = arrays.get(node.tensors["weight"])
+    if weight is not None and weight.ndim == 2 and weight.shape[1] == graph.parameters[node.tensors["weight"]][1]:
+        return len(weight) or None
+    names = set(node.tensors.values())
+    body = {*graph.parameters, *graph.buffers} - names
+    return 0 if body == arrays.keys() else None
+
+
+def _channels(graph: Graph, arrays: Arrays) -> int | None:
+    """The number of channels of the weight that reads the input, if it has its window."""
+    for name in input_weights(graph):
+        array, window = arrays.get(name), graph.parameters[name][2:]
+        if array is not None and array.shape[2:] == window and array.shape[1]:
+            return array.shape[1]
+    return None
+
+
+def _image_size(graph: Graph, arrays: Arrays) -> int | None:
+    """The side of a square image that has as many patches as there are position embeddings (1, 1 + patches, D)."""
+    patch = graph.parameters[input_weights(graph)[0]][2]
+    for node in graph.nodes:
+        embeddings = arrays.get(node.tensors.get("position"))
+        if embeddings is not None and embeddings.ndim == 3 and embeddings.shape[1] > 1:
+            side = math.isqrt(embeddings.shape[1] - 1)
+            return side * patch if side * side == embeddings.shape[1] - 1 else None
+    return None
 
 
 def adapted(architecture: Architecture, graph: Graph, source: WeightSource, arguments: Mapping) -> WeightSource:

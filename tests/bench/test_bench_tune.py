@@ -26,11 +26,11 @@ def test_tune_prints_every_value(monkeypatch, capsys):
 @pytest.mark.parametrize("gain, noise, taken", [(1.1, 1.0, True), (1.004, 1.0, False), (1.1, 1.06, False)])
 def test_a_value_is_taken_if_it_is_faster_than_noise(monkeypatch, gain, noise, taken):
     def ratios(case, tunings, machine, rounds):
-        return [1.0, noise, *(gain if tuning.panel_nr == 3 else 0.9 for tuning in tunings[2:])]
+        return [1.0, noise, *(gain if tuning.strassen_unit == 6 else 0.9 for tuning in tunings[2:])]
 
     monkeypatch.setattr(tune, "ratios", ratios)
-    best = tune.tune([None], ["panel_nr"], host(), 1)
-    assert (best.panel_nr == 3) == taken
+    best = tune.tune([None], ["strassen_unit"], host(), 1)
+    assert (best.strassen_unit == 6) == taken
 
 
 def test_other_bits_end_the_run(monkeypatch):

@@ -99,6 +99,7 @@ def test_binary_classifier_has_two_rows(run, tmp_path):
     (tmp_path / "names").write_text("cat\ndog\n")
     options = ("--weights", tmp_path / "w.safetensors", "--resize", 96, "--labels", tmp_path / "names")
     code, out, _ = run("predict", SAMPLES[0], *options, "--format", "csv")
+    assert "network: digits, a single logit for two classes, " in run("predict", SAMPLES[0], *options, "-v")[2]
     assert code == 0 and re.findall(r",(\w+),(\d),(0\.\d+),", out) == [
         ("dog", "1", "0.750000"),
         ("cat", "0", "0.250000"),

@@ -86,3 +86,11 @@ def test_nan_logits_are_an_error(run, tmp_path):
     save_safetensors({**arrays, name: np.full_like(arrays[name], np.nan)}, tmp_path / "w.safetensors")
     code, out, err = run("predict", SAMPLES[0], "-m", "digits", "--weights", tmp_path / "w.safetensors")
     assert (code, out) == (2, "") and "no number; check the weights" in err
+
+
+def test_animation_is_said_to_be_one(run, models, tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    code, out, err = run("predict", tmp_path / "a.gif")
+    assert code == 0 and "a.gif" in out
+    assert err == f"nanoinfer: warning: {tmp_path / 'a.gif'}: holds several pictures; the first one is taken\n"

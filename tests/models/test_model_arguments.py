@@ -11,6 +11,8 @@ from tests.helpers import refused
     [
         (("mobilenetv3_smal_100",), ["'mobilenetv3_smal_100'", "did you mean mobilenetv3_small_100"]),
         (("zzz",), ["'zzz'", "nanoinfer models"]),
+        (("zzz.a1_in1k",), ["'zzz.a1_in1k'", "nanoinfer models"]),
+        (("tv_resnet50",), ["no model is called 'tv_resnet50'; timm now calls it resnet50.tv_in1k"]),
         ((["digits"],), ["no model is called ['digits']"]),
         ((None,), ["no model is called None"]),
         (("vit_b_32", None), ["vit_b_32 has no default weights", ".safetensors", "'random'"]),

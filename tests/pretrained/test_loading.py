@@ -153,7 +153,7 @@ def test_other_processors_of_transformers_are_refused(tmp_path, published_file, 
 )
 def test_config_of_another_architecture_is_refused(tmp_path, published_file, said, hint):
     path, _ = published_file
-    with refused("its config.json says that these are weights of", hint):
+    with refused("by its config.json it holds weights of", hint):
         nanoinfer.create_model(NAME, beside(tmp_path, path, {**config_of(path), "architecture": said}))
 
 
@@ -217,6 +217,22 @@ def test_any_value_in_a_config_is_used_or_refused(tmp_path, published_file, key)
             ), (key, value)
 
 
+def test_answers_are_those_of_timm(tmp_path):
+    """Everything at once: a fine-tuned network as timm saves it, and a photograph."""
+    from timm.data import create_transform, resolve_model_data_config
+
+    module = timm_module("mobilenetv3_small_100", num_classes=5)
+    module.pretrained_cfg.update(input_size=(3, 96, 96), crop_pct=0.9, crop_mode="border", mean=(0.3, 0.4, 0.5))
+    path = saved(tmp_path, module, label_names=["ant", "bee", "cat", "dog", "eel"])
+    image = noise(150, 110)
+    transform = create_transform(**resolve_model_data_config(module), is_training=False)
+    with torch.no_grad():
+        expected = module(transform(image)[None]).double().softmax(1)[0].numpy()
+    (answer,) = nanoinfer.create_model("mobilenetv3_small_100", path.parent).predict(image)
+    assert [label for label, _, _ in answer] == [["ant", "bee", "cat", "dog", "eel"][i] for i in np.argsort(-expected)]
+    np.testing.assert_allclose([p for _, _, p in answer], np.sort(expected)[::-1], rtol=1e-4)
+
+
 def hub(monkeypatch, source, config=None):
     """Let every name of a hub stand for these arrays and this config."""
     arrays = {key: value.numpy() for key, value in source.state_dict().items()}
@@ -228,11 +244,11 @@ def test_hub_repository_without_config_is_known_by_its_name(monkeypatch):
     model = nanoinfer.create_model("mobilenetv3_large_100", "hub:timm/mobilenetv3_large_100.miil_in21k_ft_in1k@main")
     assert model.preprocessing == Preprocessing(256, 224, "bilinear", (0, 0, 0), (1, 1, 1))
     assert model.preprocessing.source == "timm's mobilenetv3_large_100.miil_in21k_ft_in1k" and not model.meaning.assumed
-    with refused("by its name these are weights of mobilenetv3_large_150d", "nanoinfer has no network of that name"):
+    with refused("by its name it holds weights of mobilenetv3_large_150d", "nanoinfer has no network of that name"):
         nanoinfer.create_model("mobilenetv3_large_100", "hub:timm/mobilenetv3_large_150d.ra4_e3600_r256_in1k")
-    with refused("by its name these are the weights of tf_mobilenetv3_large_100.in1k; use -m tf_mobilenetv3_large_100"):
+    with refused("by its name it holds weights of tf_mobilenetv3_large_100", "use -m tf_mobilenetv3_large_100"):
         nanoinfer.create_model("mobilenetv3_large_100", "hub:timm/tf_mobilenetv3_large_100.in1k")
-    with refused("by its name these are the weights of resnet18.a1_in1k; use -m resnet18"):
+    with refused("by its name it holds weights of resnet18, not of mobilenetv3_large_100; use -m resnet18"):
         nanoinfer.create_model("mobilenetv3_large_100", "hub:timm/resnet18.a1_in1k")
     assert nanoinfer.create_model("mobilenetv3_large_100", "hub:someone/mine").meaning.assumed
 
@@ -267,7 +283,7 @@ def test_file_is_known_by_its_name(resnet18):
     assert model.preprocessing.source == "torchvision's resnet18.IMAGENET1K_V1"
     model = nanoinfer.create_model("resnet18", str(resnet18 / "resnet18.a1_in1k.safetensors"))
     assert model.preprocessing.interpolation == "bicubic"
-    with refused("resnet18-f37072fd.safetensors: by its name", "resnet18.IMAGENET1K_V1; use -m resnet18"):
+    with refused("resnet18-f37072fd.safetensors: by its name it holds weights of resnet18, not of resnet34; use -m"):
         nanoinfer.create_model("resnet34", resnet18 / "resnet18-f37072fd.safetensors")
 
 

@@ -6,7 +6,7 @@ import pytest
 from bench.published_weights import as_csv, read_accuracies, rows
 from nanoinfer.architectures import MODELS
 from nanoinfer.image import preprocess
-from nanoinfer.pretrained.published import TABLE, architecture_of, of_file, of_hub, of_tag, published, tags
+from nanoinfer.pretrained.published import TABLE, architecture_of, of_file, of_former, of_hub, of_tag, published, tags
 from nanoinfer.reports.torch_reference import import_torchvision
 from tests.test_image import noise
 
@@ -110,6 +110,7 @@ def test_other_names_are_not_known():
 
 def test_former_names_of_timm():
     assert architecture_of("tv_resnet34") == "resnet34" and architecture_of("gluon_resnet50_v1b") == "resnet50"
+    assert of_former("tv_resnet34").name == "resnet34.tv_in1k" and of_former("resnet34") is None
     assert architecture_of("timm/resnet50.a1_in1k") == "resnet50" and architecture_of("resnext") == "resnext"
 
 

@@ -24,6 +24,7 @@ FAULTS = {
 class Hub(ThreadingHTTPServer):
     """`repositories` maps "owner/name" to {file name: content}, a key of FAULTS, "silent" or "slow".
 
+    A repository with a file "stalls" tells of its files and sends none.
     `requests` are the lines of all requests so far.
     """
 
@@ -62,6 +63,8 @@ class Handler(BaseHTTPRequestHandler):
             siblings = [{"rfilename": name} for name in files]
             content = {"id": "owner/name", "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}
             self.answer(200, {"Content-Type": "application/json"}, json.dumps(content).encode())
+        elif "stalls" in files and self.command == "GET":
+            time.sleep(60)
         elif (name := "/".join(parts[5:])) in files:
             tag = hashlib.sha1(files[name]).hexdigest()
             self.answer(200, {"X-Repo-Commit": COMMIT, "ETag": f'"{tag}"'}, files[name])

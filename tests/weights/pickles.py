@@ -4,6 +4,9 @@ import pickle
 
 import numpy as np
 
+# () becomes ((), ()) and so on, sixty times: 2**60 values in a few hundred bytes. `q` stores the top of the stack, `h`
+# pushes it again.
+NESTED = b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60))
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 

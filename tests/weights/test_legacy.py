@@ -74,7 +74,7 @@ FOUR = np.arange(4, dtype="<f4")
         (legacy(dict_of(w=W, v=tensor(storage("7", 8, "HalfStorage", part=()), 0, [9], [1])), {"7": FOUR}), "number 8"),
         (legacy(dict_of(w=W, v=tensor(storage("7", 9, part=()), 0, [2], [1])), {"7": FOUR}), "has another size"),
         (pickle.dumps(MAGIC, 2), "damaged"),
-        (pickle.dumps(MAGIC, 2) + pickle.dumps(VERSION + 1, 2), "its version is 1002"),
+        (pickle.dumps(MAGIC, 2) + pickle.dumps(VERSION + 1, 2), "the version of its format is not 1001"),
         (legacy(b"\x80\x02}.", {"7": FOUR}), "no tensor uses"),
         (pickle.dumps(MAGIC, 2) + pickle.dumps(VERSION, 2) + pickle.dumps({}, 2) * 3, "no list of storages"),
     ],

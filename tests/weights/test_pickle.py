@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nanoinfer.weights import InputError, load_weights
 
 from tests.weights.files import damaged, many_examples, refused_source, rewrite_checkpoint, write_checkpoint
+from tests.weights.pickles import NESTED
 
 
 @many_examples
@@ -44,11 +45,6 @@ def test_malicious_pickle_is_not_executed(tmp_path, protocol):
     assert not victim.exists()
 
 
-# () becomes ((), ()) and so on, sixty times: 2**60 values in a few hundred bytes. `q` stores the top of the stack, `h`
-# pushes it again.
-DOUBLING = b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60))
-
-
 @pytest.mark.parametrize(
     "program, word",
     [
@@ -77,11 +73,11 @@ DOUBLING = b")" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60))
         (b"\x80\x02ccollections\nOrderedDict\n((K\x01ltR.", "an item that is no pair"),
         (b"\x80\x02K\x01Q.", "persistent id"),
         (b"\x80\x02" + b"(" * 100_000 + b".", "damaged"),
-        (b"\x80\x02}" + DOUBLING + b"K\x01s.", "names of its entries"),  # as a key: hashing would take 2**60 steps
-        (b"\x80\x02" + DOUBLING + b"K\x01\x93.", "damaged"),  # as a name: printing would take 2**60 characters
-        (b"\x80\x02}X\x01\x00\x00\x00a" + DOUBLING + b"s.", "'a' is a tuple"),
-        (b"\x80\x02" + DOUBLING + b"Q.", "persistent id"),
-        (b"\x80\x02" + DOUBLING + b".", "holds a tuple"),
+        (b"\x80\x02}" + NESTED + b"K\x01s.", "names of its entries"),  # as a key: hashing would take 2**60 steps
+        (b"\x80\x02" + NESTED + b"K\x01\x93.", "damaged"),  # as a name: printing would take 2**60 characters
+        (b"\x80\x02}X\x01\x00\x00\x00a" + NESTED + b"s.", "'a' is a tuple"),
+        (b"\x80\x02" + NESTED + b"Q.", "persistent id"),
+        (b"\x80\x02" + NESTED + b".", "holds a tuple"),
         (b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_qtensor\n)Rs.", "a kind that is not supported"),
     ],
 )

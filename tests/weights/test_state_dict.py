@@ -92,6 +92,7 @@ def test_prefix_of_all_names_is_removed_and_said():
         (["a", "n_averaged"], ["a", "n_averaged"]),
         (["n_averaged"], ["n_averaged"]),
         (["vit.a", "vit.b"], ["vit.a", "vit.b"]),
+        (["module." * 10 + "a"], ["module.module.a"]),
         ([], []),
     ],
 )

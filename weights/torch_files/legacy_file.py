@@ -34,7 +34,7 @@ def read_legacy_file(buffer: Buffer, key: str | None = None) -> tuple[dict[str, 
         raise InputError(f"{buffer.name}: {_what_it_is(magic)}")
     version, _ = _next_pickle(file, buffer)
     if version != _VERSION:
-        raise damaged(buffer.name, f"its version is {printable(version)}, not {_VERSION}")
+        raise damaged(buffer.name, f"the version of its format is not {_VERSION}")
     _next_pickle(file, buffer)  # sizes of integers and the byte order of the machine, which say nothing
     root, storages = _next_pickle(file, buffer)
     keys, _ = _next_pickle(file, buffer)
@@ -65,9 +65,10 @@ def _starts(keys: object, storages: dict[str, Storage], start: int, buffer: Buff
     if not isinstance(keys, list):
         raise damaged(buffer.name, "it has no list of storages")
     for key in keys:
-        storage = storages.get(key) if isinstance(key, str) else None
-        if storage is None or key in starts:
-            raise damaged(buffer.name, f"no tensor uses its storage {printable(key)!r}, or it appears twice")
+        if not isinstance(key, str) or key not in storages or key in starts:
+            label = printable(repr(key)) if isinstance(key, str) else "without a name"
+            raise damaged(buffer.name, f"no tensor uses its storage {label}, or it appears twice")
+        storage = storages[key]
         count = int.from_bytes(buffer.data[start : start + 8], "little")
         if count != storage.count:
             raise damaged(

@@ -87,6 +87,7 @@ def _memoize(machine, _):
 
 
 def _put(machine, index):
+    expect(index < 2**32, "a memo of impossible size")
     machine.memo[index] = machine.top(object)
 
 
@@ -154,6 +155,8 @@ def _fill(table: dict, items: list) -> dict:
 def _stack_global(machine, _):
     attribute, module = machine.pop(), machine.pop()
     expect(isinstance(attribute, str) and isinstance(module, str), "a global without a name")
+    # A new string of two that are on the stack, perhaps again and again.
+    expect(len(module) + len(attribute) < 1000, "a global whose name has no end")
     machine.push(Global(f"{module}.{attribute}"))
 
 

@@ -116,19 +116,23 @@ def _is_size(value: object) -> bool:
 def _ordered_dict(arguments: tuple) -> dict:
     """An OrderedDict, as a dict. Python 2 gave it its items as a list of pairs; others add them afterwards."""
     expect(len(arguments) <= 1, "an OrderedDict with several arguments")
-    table = {}
-    for pair in arguments[0] if arguments else ():
-        expect(isinstance(pair, (list, tuple)) and len(pair) == 2, "an OrderedDict with an item that is no pair")
-        set_item(table, *pair)
+    table: dict = {}
+    if arguments:
+        expect(isinstance(arguments[0], list), "an OrderedDict of what is no list")
+        for pair in arguments[0]:
+            expect(isinstance(pair, (list, tuple)) and len(pair) == 2, "an OrderedDict with an item that is no pair")
+            set_item(table, *pair)
+        arguments[0].clear()  # nobody else needs the list, and a file cannot have it copied again and again
     return table
 
 
 def set_item(table: dict, key: object, value: object) -> None:
-    """table[key] = value. Any key but a scalar is replaced by a placeholder, since its hash may never end.
+    """table[key] = value. A key is replaced by a placeholder if it could make the table's hashes slow.
 
-    A tuple can hold the same tuple twice, many levels deep.
+    A tuple can hold the same tuple twice, many levels deep, and any number of large integers have one hash.
     """
-    if not (key is None or isinstance(key, (str, int, float, bytes))):
+    small = isinstance(key, int) and abs(key) < 2**60
+    if not (key is None or small or isinstance(key, (str, float, bytes))):
         key = Placeholder(type(key).__name__)
     table[key] = value
 

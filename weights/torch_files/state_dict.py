@@ -49,18 +49,19 @@ def _as_table(value: object) -> dict | None:
 
 def _entry(root: object, key: str, name: str) -> object:
     """The entry `key` of the saved object."""
-    table = _as_table(root) or {}
-    if key in table and _leads_to_tensors(table[key], set()):
+    table, known = _as_table(root) or {}, {}
+    if key in table and _leads_to_tensors(table[key], known):
         return table[key]
-    have = [other for other in table if isinstance(other, str) and _leads_to_tensors(table[other], set())]
+    have = [other for other in table if isinstance(other, str) and _leads_to_tensors(table[other], known)]
     advice = f"its entries with weights are {_listed(have)}" if have else "give the path without '#'"
     raise InputError(f"{name}: has no weights under {printable(key)!r}; {advice}")
 
 
 def _choice(table: dict, name: str, notes: list[str]) -> str | None:
     """The key of the entry that holds the weights, None if that is the table itself. A note where there are several."""
-    averages = [key for key in AVERAGES if _leads_to_tensors(table.get(key), set())]
-    raw = [key for key in WRAPPERS if _leads_to_tensors(table.get(key), set())]
+    known: dict[int, bool] = {}
+    averages = [key for key in AVERAGES if _leads_to_tensors(table.get(key), known)]
+    raw = [key for key in WRAPPERS if _leads_to_tensors(table.get(key), known)]
     if averages:
         others = f"; add #{raw[0]} to the path for the raw weights" if raw else ""
         notes.append(f"takes the moving average of the weights, {averages[0]!r}{others}")
@@ -71,7 +72,8 @@ def _choice(table: dict, name: str, notes: list[str]) -> str | None:
         return raw[0]
     if any(map(_is_tensor, table.values())):
         return None
-    others = [key for key, value in table.items() if isinstance(key, str) and _is_state_dict(value)]
+    known = {}
+    others = [key for key, value in table.items() if isinstance(key, str) and _is_state_dict(value, known)]
     if len(others) > 1:
         raise InputError(f"{name}: holds several state dicts, {_listed(others)}; choose one, as in PATH#{others[0]}")
     if others:
@@ -84,20 +86,29 @@ def _is_tensor(value: object) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, Placeholder) and value.name.startswith("torch._utils._re"))
 
 
-def _is_state_dict(value: object) -> bool:
+# A file can hold one dict in many places, and in itself. So each is looked at once: `known` are answers by its id.
+
+
+def _is_state_dict(value: object, known: dict[int, bool]) -> bool:
     """Whether a value is a dict of named tensors; the state of an optimizer has numbers for names."""
-    named = isinstance(value, dict) and all(isinstance(key, str) for key in value)
-    return named and any(map(_is_tensor, value.values()))
-
-
-def _leads_to_tensors(value: object, seen: set[int]) -> bool:
-    """Whether there is a dict of named tensors in `value`, under wrappers or directly. `seen` holds ids of dicts."""
-    if not isinstance(value, dict) or id(value) in seen:
+    if not isinstance(value, dict):
         return False
-    seen.add(id(value))
-    if any(_is_tensor(item) for key, item in value.items() if isinstance(key, str)):
-        return True
-    return any(_leads_to_tensors(value.get(key), seen) for key in AVERAGES + WRAPPERS)
+    if id(value) not in known:
+        named = all(isinstance(key, str) for key in value)
+        known[id(value)] = named and any(map(_is_tensor, value.values()))
+    return known[id(value)]
+
+
+def _leads_to_tensors(value: object, known: dict[int, bool]) -> bool:
+    """Whether there is a dict of named tensors in `value`, under wrappers or directly."""
+    if not isinstance(value, dict):
+        return False
+    if id(value) not in known:
+        known[id(value)] = False  # while it is being looked at
+        known[id(value)] = any(_is_tensor(item) for key, item in value.items() if isinstance(key, str)) or any(
+            _leads_to_tensors(value.get(key), known) for key in AVERAGES + WRAPPERS
+        )
+    return known[id(value)]
 
 
 def _checked(root: object, name: str) -> dict[str, Tensor]:

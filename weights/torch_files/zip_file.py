@@ -71,6 +71,8 @@ class _Archive:
             raise InputError(f"{buffer.name}: is a TorchScript archive, which is code; save model.state_dict() instead")
         # torch.serialization.set_crc32_options(False) writes zero for every checksum, its own serialization_id's too.
         self.has_checksums = any(entry.CRC for entry in entries)
+        self.checked: dict[str, int] = {}  # the first byte of each entry that has been found sound
+        self.rest = len(buffer.data)  # bytes that the other entries can have without being those of one before
 
     def order(self) -> str:
         """The byte order of the storages, as NumPy writes it."""
@@ -99,12 +101,21 @@ class _Archive:
             raise InputError(f"{self.name}: {what}; save the file again with torch.save")
         if expected is not None and size != expected:
             raise damaged(self.name, f"{label} has {size} bytes where its tensors need {expected}")
-        start = self._data_start(entry, label)
+        if name not in self.checked:
+            self.checked[name] = self._check(entry, label)
+        return self.checked[name], size
+
+    def _check(self, entry: zipfile.ZipInfo, label: str) -> int:
+        """The first byte of an entry, whose bytes are its own and match their checksum."""
+        start, size = self._data_start(entry, label), entry.file_size
         if start + size > len(self.data):
             raise damaged(self.name, f"{label} reaches beyond the end of the file")
+        self.rest -= size
+        if self.rest < 0:
+            raise damaged(self.name, f"{label} overlaps others")
         if self.has_checksums and self._checksum(start, size) != entry.CRC:
             raise damaged(self.name, f"{label} does not match its checksum")
-        return start, size
+        return start
 
     def _data_start(self, entry: zipfile.ZipInfo, label: str) -> int:
         """The offset of the entry's bytes, behind its local header: only that header tells its own length."""
