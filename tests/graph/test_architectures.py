@@ -41,16 +41,11 @@ MEMBERS = [
     ("resnet18", {}, (33, 64)),
     ("resnet50", {}, (32, 32)),
     ("vit_b_16", {"image_size": 32}, (32, 32)),
-    ("efficientnet_lite0", {}, (64, 64)),
-    ("efficientnet_lite2", {}, (64, 33)),
     ("tf_efficientnet_lite0", {}, (64, 47)),
     ("tf_mobilenetv3_small_075", {}, (64, 33)),
-    ("tf_mobilenetv3_small_100", {}, (49, 64)),
     ("tf_mobilenetv3_small_minimal_100", {}, (64, 66)),
-    ("tf_mobilenetv3_large_075", {}, (64, 64)),
-    ("tf_mobilenetv3_large_minimal_100", {}, (64, 64)),
-    ("resnetaa50", {}, (96, 64)),
-    ("resnetblur18", {}, (64, 97)),
+    ("resnetaa50", {}, (32, 64)),
+    ("resnetblur18", {}, (33, 64)),
     ("mobilenetv2_050", {"pad_type": "same", "bn_eps": 1e-3, "global_pool": "max"}, (64, 50)),
     ("mobilenetv3_small_050", {"global_pool": "max"}, (64, 96)),
 ]
@@ -60,9 +55,12 @@ LARGE_MEMBERS = [
     ("vit_l_16", {"image_size": 48}, (48, 48)),
     ("vit_l_32", {"image_size": 96}, (96, 96)),
     ("vit_b_32", {}, (224, 224)),
-    *((f"efficientnet_lite{number}", {}, (64, 64)) for number in (1, 3, 4)),
+    *((f"efficientnet_lite{number}", {}, (64, 64)) for number in range(5)),
     *((f"tf_efficientnet_lite{number}", {}, (64, 65)) for number in (1, 2, 3, 4)),
-    ("tf_mobilenetv3_large_100", {}, (64, 64)),
+    *(
+        (f"tf_mobilenetv3_{size}", {}, (64, 49))
+        for size in ("small_100", "large_075", "large_100", "large_minimal_100")
+    ),
     ("resnetblur50", {}, (64, 64)),
 ]
 ALL = [*FAMILIES, *MEMBERS, *LARGE_MEMBERS]

@@ -22,7 +22,7 @@ WIDTHS = (
 VARIANTS = (  # same padding, other windows; 3 x 3 without gates; blurs; means; the maximum of an image
     ("tf_efficientnet_lite0", {}),
     ("tf_mobilenetv3_small_minimal_100", {}),
-    ("resnetblur18", {}),
+    ("resnetblur50", {}),
     ("resnetaa50", {}),
     ("mobilenetv3_small_050", {"global_pool": "max"}),
 )
@@ -68,7 +68,7 @@ def test_error_of_logits_at_other_widths_and_sizes(network_of_width, size):
 
 @pytest.mark.parametrize("name, arguments", VARIANTS, ids=[name for name, _ in VARIANTS])
 def test_error_of_logits_of_variants(name, arguments, tmp_path):
-    network = Network(name, SEEDS[0], tmp_path, (96, 64), num_classes=10, **arguments)
+    network = Network(name, SEEDS[0], tmp_path, (96, 64), **arguments)
     for size in ((96, 64), (64, 160)):
         x = network.input(8, size)
         y32, y64 = network.torch_outputs(x)
