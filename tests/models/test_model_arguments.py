@@ -24,7 +24,7 @@ from tests.helpers import refused
         (("resnext50_32x4d", "random:\u00b2"), ["a seed is a whole number"]),
         (("resnext50_32x4d", "random:" + "1" * 5000), ["a seed is a whole number"]),
         (("resnext50_32x4d", "missing.safetensors"), ["missing.safetensors: no such file"]),
-        (("resnext50_32x4d", 7), ["weights cannot be a int", "give a path"]),
+        (("resnext50_32x4d", 7), ["weights cannot be of class int", "give a path"]),
     ],
     ids=repr,
 )
