@@ -152,12 +152,12 @@ def unfused(spec: Matmul):
 
 
 def fused(spec: Matmul):
-    """6b. The same layer: sums begin with the bias, and an epilogue finishes them while they are in registers.
+    """6b. The same layer: an epilogue finishes the sums while they are in registers.
 
     What the epilogue reads and writes is prefetched when the tile begins, y with write intent.
     """
     tile = operations(spec.mr, spec.nr, spec.lanes)
-    load_for_all, fma_outer, add = tile.load_for_all, tile.fma_outer, tile.add
+    zeros, fma_outer, add = tile.zeros, tile.fma_outer, tile.add
     prefetch_pixels, prefetch_write = tile.prefetch, tile.prefetch_write
     epilogue, relu6 = activation.epilogue(tile, spec.variant), activation.code("relu6")
     mr, width = spec.mr, spec.nr * spec.lanes
@@ -171,7 +171,7 @@ def fused(spec: Matmul):
                 ahead_end = ahead + 4 * k * width
                 for first in range(start, min(start + block, m), mr):
                     p, o = min(first, m - mr), panel * width
-                    acc, a, b = load_for_all(address(bias, 0, o)), address(x, p, 0), address(w, panel, 0)
+                    acc, a, b = zeros(), address(x, p, 0), address(w, panel, 0)
                     prefetch_pixels(address(residual, p, o), 4 * n)
                     prefetch_write(address(y, p, o), 4 * n)
                     next_line = ahead if ahead < ahead_end else b
@@ -182,6 +182,7 @@ def fused(spec: Matmul):
                         a += 4
                         b += 4 * width
                     ahead += k * CACHE_LINE
+                    acc = add(acc, address(bias, 0, o), 0)
                     acc = add(acc, address(residual, p, o), 4 * n)
                     epilogue(acc, relu6, address(y, p, o), 4 * n)
 

@@ -123,7 +123,7 @@ def build(spec: Depthwise):
     columns = (mr - 1) * stride + size  # of input under a tile
     skipped = (padding, max(0, columns - padding - whole_row)) if whole_row else None
     t, vector = register_tile(mr, 1, spec.lanes), 4 * spec.lanes
-    load_for_all, add, store_result = t.load_for_all, t.add, epilogue(t, spec.variant)
+    zeros, add, store_result = t.zeros, t.add, epilogue(t, spec.variant)
     window = Window(size, stride, padding + spec.more_right, spec.group, skipped)
     fma_window, read = t.fma_window(window), instruction_reader(Instruction)
     w_vector_stride, line_vectors = size * size * spec.group * vector, max(1, CACHE_LINE // vector)
@@ -150,9 +150,10 @@ def build(spec: Depthwise):
                     for v in range(first_vector, end_vector):
                         x = x_image + left * call.x_pixel_stride + v * vector
                         acc = fma_window(
-                            load_for_all(call.bias + v * vector), x, call.x_pixel_stride, call.x_row_stride, slot,
-                            call.buffer_rows, top, call.height, call.w + v * w_vector_stride, -left, beyond, call.zeros,
+                            zeros(), x, call.x_pixel_stride, call.x_row_stride, slot, call.buffer_rows, top,
+                            call.height, call.w + v * w_vector_stride, -left, beyond, call.zeros,
                         )  # fmt: skip
+                        acc = add(acc, call.bias + v * vector, 0)
                         y = y_row + start * call.y_pixel_stride + v * vector
                         if call.residual_offset != 0:
                             acc = add(acc, y + call.residual_offset, call.y_pixel_stride)

@@ -49,7 +49,7 @@ def build(spec: Stem):
 
     mr, x_pixel_stride = spec.mr, spec.x_pixel_stride
     t = register_tile(mr, spec.nr, spec.lanes)
-    load_for_all, fma_outer, prefetch_write = t.load_for_all, t.fma_outer, t.prefetch_write
+    zeros, fma_outer, add, prefetch_write = t.zeros, t.fma_outer, t.add, t.prefetch_write
     store_result, read_loops, read_call = epilogue(t, spec.variant), reader(TileLoops), reader(TileCall)
     w_step_stride = 4 * spec.nr * spec.lanes
 
@@ -57,13 +57,14 @@ def build(spec: Stem):
         loops, call = read_loops(loops_address), read_call(call_address)
         x, y = call.x, call.y
         for _ in range(call.count):
-            acc = load_for_all(call.bias)
+            acc = zeros()
             if loops.output_exceeds_l2 != 0:
                 prefetch_write(y, loops.y_pixel_stride)
             w = call.w
             for entry in range(loops.stem_offsets, loops.stem_offsets + 8 * loops.stem_steps, 8):
                 acc = fma_outer(acc, x + load_i64(entry), x_pixel_stride, w)
                 w += w_step_stride
+            acc = add(acc, call.bias, 0)
             store_result(acc, loops.activation, y, loops.y_pixel_stride)
             x += mr * x_pixel_stride
             y += mr * loops.y_pixel_stride

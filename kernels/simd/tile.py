@@ -7,7 +7,6 @@ in bytes; a stride leads from a pixel to the next, and stride 0 uses the same me
     zeros()                         every element 0
     splat(x)                        every element x
     load(x, stride)                 pixel p from x + p * stride
-    load_for_all(x)                 the same vectors, from x, for every pixel
     store(acc, y, stride)           pixel p to y + p * stride
     store_sum(acc, x, y, stride)    the same of acc[p] + x[p]
     prefetch(x, stride)             prefetch the cache lines of pixel p, at x + p * stride, into L2
@@ -119,10 +118,6 @@ def _memory(tile: RegisterTile) -> dict:
         pixels = [tile.load_pixel(builder, offset_by(builder, x, stride, p)) for p in range(tile.mr)]
         return tile.pack(builder, [element for pixel in pixels for element in pixel])
 
-    @operation(tile, int64)
-    def load_for_all(builder, x):
-        return tile.pack(builder, tile.load_pixel(builder, x) * tile.mr)
-
     @operation(void, tile, int64, int64)
     def store(builder, acc, y, stride):
         for at, element in tile.unpack(builder, acc).items():
@@ -146,7 +141,7 @@ def _memory(tile: RegisterTile) -> dict:
         return prefetch
 
     return dict(
-        zeros=zeros, splat=splat, load=load, load_for_all=load_for_all, store=store, store_sum=store_sum,
+        zeros=zeros, splat=splat, load=load, store=store, store_sum=store_sum,
         prefetch=prefetching(write=False), prefetch_write=prefetching(write=True),
     )  # fmt: skip
 

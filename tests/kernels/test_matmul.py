@@ -94,7 +94,7 @@ def test_matmul_micro_kernel_is_fma_chains(lanes):
     weights = w.reshape(taps_y, taps_x + skipped, depth, width)
     expected = np.full((count * mr, y_pixel), CANARY, np.uint32).view(np.float32)
     for pixel in range(count * mr):
-        acc = bias.copy()
+        acc = np.zeros(width, np.float32)
         for ky in range(taps_y):
             for kx in range(taps_x):
                 first = pixel * x_pixel + ky * tap_y + kx * tap_x
@@ -103,7 +103,7 @@ def test_matmul_micro_kernel_is_fma_chains(lanes):
                     for k in range(start, min(start + block, depth)):
                         part = chained(x[first + k * x_k], weights[ky, kx, k], part)
                     acc = part + acc if start else part
-        acc = acc + residual[pixel * y_pixel : pixel * y_pixel + width]
+        acc = acc + bias + residual[pixel * y_pixel : pixel * y_pixel + width]
         expected[pixel, :width] = np.clip(acc, np.float32(0), np.float32(6))
     np.testing.assert_array_equal(y.view(np.uint32), expected.ravel().view(np.uint32))
     assert (owner(y) == CANARY).sum() == owner(y).size - count * mr * width
