@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import nanoinfer
 from nanoinfer.data import FOLDER
+from nanoinfer.image import open_image
 
 TABLES = Path(__file__).parent / "data"  # numbers that others have published
 DIGITS = FOLDER / "digits"  # ten images of the package, digit_0.png to digit_9.png
@@ -41,3 +43,15 @@ def refused(*parts, one_line=True):
         yield caught
     message = str(caught.value)
     assert not (one_line and "\n" in message), message
+
+
+def noise(width, height, mode="RGB", seed=0):
+    """An image of random pixels, in which every filter weight and every rounding shows."""
+    channels = len(Image.new(mode, (1, 1)).getbands())
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+    return Image.frombytes(mode, (width, height), pixels.tobytes())
+
+
+def refused_image(source, *parts):
+    with refused(*parts):
+        open_image(source)

@@ -26,6 +26,17 @@ class Window(NamedTuple):
     skipped: tuple[int, int] | None = None  # (left, right): as many columns always lie beyond, and are left out
 
 
+class Row(NamedTuple):
+    """LLVM values that one row of taps is computed from: addresses, strides in bytes, columns beyond an image row."""
+
+    x: object
+    pixel_stride: object
+    w: object
+    pad_left: object
+    pad_right: object
+    zeros: object
+
+
 def windows(tile) -> dict:
     """The operation `fma_window(window)` of a tile of one vector a pixel; see the module's docstring.
 
@@ -47,7 +58,8 @@ def windows(tile) -> dict:
                 address, before = builder.add(x, builder.mul(at, row_stride)), builder.block
                 with builder.if_then(inside):
                     w_row = builder.add(w, ir.Constant(i64, 4 * tile.lanes * window.size * window.group * ky))
-                    summed = _row(builder, tile, window, list(acc), address, pixel_stride, w_row, border)
+                    row = Row(address, pixel_stride, w_row, *border)
+                    summed = _with_row(builder, tile, window, row, list(acc))
                     after = builder.block
                 acc = [_phi(builder, (old, before), (new, after)) for old, new in zip(acc, summed, strict=True)]
             return tile.pack(builder, acc)
@@ -57,21 +69,21 @@ def windows(tile) -> dict:
     return dict(fma_window=fma_window)
 
 
-def _row(builder, tile, window: Window, acc: list, x, pixel_stride, w, border) -> list:
+def _with_row(builder, tile, window: Window, row: Row, acc: list) -> list:
     """The accumulators after one row of taps."""
-    pad_left, pad_right, zeros = border
     columns, (left, right) = (tile.mr - 1) * window.stride + window.size, window.skipped or (0, 0)
 
     def vector(column):
-        address = offset_by(builder, x, pixel_stride, column)
-        for pad, distance in ((pad_left, column), (pad_right, columns - 1 - column)):
+        address = offset_by(builder, row.x, row.pixel_stride, column)
+        for pad, distance in ((row.pad_left, column), (row.pad_right, columns - 1 - column)):
             if distance < window.padding and not window.skipped:
                 beyond = builder.icmp_signed(">", pad, ir.Constant(i64, distance))
-                address = builder.select(beyond, zeros, address)
+                address = builder.select(beyond, row.zeros, address)
         return tile.load_pixel(builder, address)[0]
 
     def weight(kx, k):
-        return tile.load_pixel(builder, builder.add(w, ir.Constant(i64, 4 * tile.lanes * (kx * window.group + k))))[0]
+        offset = 4 * tile.lanes * (kx * window.group + k)
+        return tile.load_pixel(builder, builder.add(row.w, ir.Constant(i64, offset)))[0]
 
     for k in range(window.group):
         if k:

@@ -8,8 +8,7 @@ import pytest
 
 import nanoinfer
 from nanoinfer.pretrained.labels import most_probable, read_labels
-from tests.helpers import refused
-from tests.test_image import noise
+from tests.helpers import noise, refused
 
 CLASSES = [str(digit) for digit in range(10)]
 NAMES = ("zero", "one", "two")

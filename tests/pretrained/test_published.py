@@ -8,7 +8,7 @@ from nanoinfer.architectures import MODELS
 from nanoinfer.image import preprocess
 from nanoinfer.pretrained.published import TABLE, architecture_of, of_file, of_former, of_hub, of_tag, published, tags
 from nanoinfer.reports.torch_reference import import_torchvision
-from tests.test_image import noise
+from tests.helpers import noise
 
 SIZES = [(300, 200), (161, 223), (500, 31)]  # of photographs: width and height
 

@@ -13,7 +13,7 @@ from nanoinfer.weights import load_weights, save_safetensors
 
 from nanoinfer import cli
 from tests.weights.files import refused_source, write_checkpoint, write_safetensors
-from tests.weights.pickles import MAGIC, NESTED, VERSION, dict_of, legacy, number, storage, tensor
+from tests.weights.torch_files.pickles import MAGIC, NESTED, VERSION, dict_of, legacy, number, storage, tensor
 
 ENTRY = b'"a%07d":{"dtype":"F32","shape":[],"data_offsets":[0,0]}'
 

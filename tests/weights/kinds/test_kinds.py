@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from nanoinfer.weights import read_weights
 
-from tests.weights import kinds_others, kinds_torch, kinds_trainers
 from tests.weights.files import assert_equals_torch, refused_source
+from tests.weights.kinds import others, torch_saved, trainers
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "checkpoints.md"
-KINDS = kinds_torch.KINDS | kinds_trainers.KINDS | kinds_others.KINDS
+DOCUMENT = Path(__file__).parents[3] / "docs" / "checkpoints.md"
+KINDS = torch_saved.KINDS | trainers.KINDS | others.KINDS
 
 
 def rows():
@@ -24,7 +24,7 @@ ROWS = rows()
 
 def test_the_table_has_a_row_for_each_kind():
     assert set(ROWS) == set(KINDS)
-    assert len(KINDS) == len(kinds_torch.KINDS) + len(kinds_trainers.KINDS) + len(kinds_others.KINDS)
+    assert len(KINDS) == len(torch_saved.KINDS) + len(trainers.KINDS) + len(others.KINDS)
 
 
 @pytest.mark.filterwarnings("ignore:.*(sparse|quantiz|TypedStorage|retrieve source|torch.jit).*")
@@ -40,6 +40,6 @@ def test_kind_has_the_outcome_of_its_row(kind, tmp_path):
             continue
         weights = read_weights(source)
         assert_equals_torch(weights.arrays, expected)
-        assert kind in kinds_others.KINDS or list(weights.arrays) == list(expected)
+        assert kind in others.KINDS or list(weights.arrays) == list(expected)
         assert not parts or re.search(".*".join(map(re.escape, parts)), "\n".join(weights.notes))
         assert all("\n" not in note for note in weights.notes)

@@ -1,4 +1,4 @@
-"""Kinds of files that trainers and people write with torch.save, as docs/checkpoints.md lists them; see kinds_torch."""
+"""Kinds of files that trainers and people write with torch.save, as docs/checkpoints.md lists them; see torch_saved."""
 
 import argparse
 import collections
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from tests.weights.kinds_torch import network, of, saved, state
+from tests.weights.kinds.torch_saved import network, of, saved, state
 
 
 def optimizer_state():

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nanoinfer.weights import InputError, load_weights
 
 from tests.weights.files import damaged, many_examples, refused_source, rewrite_checkpoint, write_checkpoint
-from tests.weights.pickles import NESTED
+from tests.weights.torch_files.pickles import NESTED
 
 
 @many_examples

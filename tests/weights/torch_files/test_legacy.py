@@ -1,4 +1,4 @@
-"""Legacy files of torch: damaged and hostile ones; what kinds of them load stands in kinds_torch."""
+"""Legacy files of torch: damaged and hostile ones; what kinds of them load stands in tests/weights/kinds."""
 
 import io
 import pickle
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nanoinfer.weights import InputError, load_weights
 
 from tests.weights.files import assert_equals_torch, damaged, every_dtype, many_examples, refused_source
-from tests.weights.pickles import MAGIC, VERSION, dict_of, legacy, storage, tensor
+from tests.weights.torch_files.pickles import MAGIC, VERSION, dict_of, legacy, storage, tensor
 
 
 @pytest.fixture(scope="module")

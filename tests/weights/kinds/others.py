@@ -1,4 +1,4 @@
-"""Kinds of sources other than files of torch.save, as docs/checkpoints.md lists them; see kinds_torch."""
+"""Kinds of sources other than files of torch.save, as docs/checkpoints.md lists them; see torch_saved."""
 
 import bz2
 import gzip
@@ -15,7 +15,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from tests.weights.files import every_dtype, write_safetensors
-from tests.weights.kinds_torch import network, saved, state
+from tests.weights.kinds.torch_saved import network, saved, state
 
 
 def safe(folder, tensors=None, name="model.safetensors"):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from tests.weights.files import every_dtype, rewrite_checkpoint
-from tests.weights.pickles import dict_of, legacy, storage, tensor, text
+from tests.weights.torch_files.pickles import dict_of, legacy, storage, tensor, text
 
 
 def network(seed=0):
