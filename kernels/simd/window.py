@@ -26,11 +26,22 @@ class Window(NamedTuple):
     skipped: tuple[int, int] | None = None  # (left, right): as many columns always lie beyond, and are left out
 
 
-class Row(NamedTuple):
-    """LLVM values that one row of taps is computed from: addresses, strides in bytes, columns beyond an image row."""
+class Inputs(NamedTuple):
+    """What a tile is computed from, as LLVM values. Strides are in bytes.
+
+    x is the first column of a circular buffer of `slots` rows, in which image row `top`, the first of the window, is at
+    `slot`. Rows outside of 0..height are left out. Of the first and last columns, as many as `pad_left` and `pad_right`
+    say (up to `Window.padding`) are read from `zeros`, a vector of zeros, instead; they are not looked at where the
+    window has `skipped` columns.
+    """
 
     x: object
     pixel_stride: object
+    row_stride: object
+    slot: object
+    slots: object
+    top: object
+    height: object
     w: object
     pad_left: object
     pad_right: object
@@ -38,29 +49,22 @@ class Row(NamedTuple):
 
 
 def windows(tile) -> dict:
-    """The operation `fma_window(window)` of a tile of one vector a pixel; see the module's docstring.
-
-    It takes (acc, x, pixel_stride, row_stride, slot, slots, top, height, w, pad_left, pad_right, zeros). x is the first
-    column of a circular buffer of `slots` rows, in which image row `top`, the first of the window, is at `slot`. Rows
-    outside of 0..height are left out. Of the first and last columns, as many as `pad_left` and `pad_right` say (up to
-    `padding`) are read from `zeros`, a vector of zeros, instead. They are not looked at where the window has `skipped`
-    columns.
-    """
+    """The operation `fma_window(window)` of a tile of one vector a pixel: (acc, then the fields of Inputs) -> acc."""
 
     def fma_window(window: Window):
-        @operation(tile, tile, *[int64] * 11)
-        def fma(builder, acc, x, pixel_stride, row_stride, slot, slots, top, height, w, *border):
-            acc = [builder.extract_value(acc, p) for p in range(tile.mr)]
+        @operation(tile, tile, *[int64] * len(Inputs._fields))
+        def fma(builder, acc, *words):
+            acc, inputs = [builder.extract_value(acc, p) for p in range(tile.mr)], Inputs(*words)
             for ky in range(window.size):
-                inside = builder.icmp_unsigned("<", builder.add(top, ir.Constant(i64, ky)), height)
-                at = builder.add(slot, ir.Constant(i64, ky))
-                at = builder.select(builder.icmp_signed("<", at, slots), at, builder.sub(at, slots))
-                address, before = builder.add(x, builder.mul(at, row_stride)), builder.block
+                inside = builder.icmp_unsigned("<", builder.add(inputs.top, ir.Constant(i64, ky)), inputs.height)
+                slot = builder.add(inputs.slot, ir.Constant(i64, ky))
+                within = builder.icmp_signed("<", slot, inputs.slots)
+                slot = builder.select(within, slot, builder.sub(slot, inputs.slots))
+                x, before = builder.add(inputs.x, builder.mul(slot, inputs.row_stride)), builder.block
                 with builder.if_then(inside):
-                    w_row = builder.add(w, ir.Constant(i64, 4 * tile.lanes * window.size * window.group * ky))
-                    row = Row(address, pixel_stride, w_row, *border)
-                    summed = _with_row(builder, tile, window, row, list(acc))
-                    after = builder.block
+                    taps = ir.Constant(i64, 4 * tile.lanes * window.size * window.group * ky)
+                    row = inputs._replace(x=x, w=builder.add(inputs.w, taps))
+                    summed, after = _with_row(builder, tile, window, row, list(acc)), builder.block
                 acc = [_phi(builder, (old, before), (new, after)) for old, new in zip(acc, summed, strict=True)]
             return tile.pack(builder, acc)
 
@@ -69,8 +73,8 @@ def windows(tile) -> dict:
     return dict(fma_window=fma_window)
 
 
-def _with_row(builder, tile, window: Window, row: Row, acc: list) -> list:
-    """The accumulators after one row of taps."""
+def _with_row(builder, tile, window: Window, row: Inputs, acc: list) -> list:
+    """The accumulators after one row of taps, at which x and w of `row` begin."""
     columns, (left, right) = (tile.mr - 1) * window.stride + window.size, window.skipped or (0, 0)
 
     def vector(column):
