@@ -17,19 +17,24 @@ from .other_files import what_it_is
 _MAX_NAME = 1000  # characters
 
 
+Found = tuple[Arrays, list[str], str | None]  # arrays, notes, what a trainer calls the network
+
+
 class WeightSource(NamedTuple):
     """Named arrays, and what belongs to them.
 
     `notes` are phrases of one line each, with the source as their subject, that say what the reader chose or removed
     ("removes the prefix 'module.' of all names"); there are none if it had no choice. `config` is the parsed
     config.json of the hub repository, of the folder or beside the file, None if there is none. It comes from outside:
-    any JSON object, of any content. `name` names the source in messages.
+    any JSON object, of any content. `name` names the source in messages. `network` is what a trainer's checkpoint calls
+    its network, None if it does not.
     """
 
     arrays: Arrays
     notes: tuple[str, ...]
     config: dict | None
     name: str
+    network: str | None = None
 
 
 def load_weights(source) -> Arrays:
@@ -73,8 +78,8 @@ def read_weights(source: StrPath | Mapping | bytes) -> WeightSource:
         kinds = "a path, bytes, a mapping of arrays or 'hub:owner/name'"
         advice = "pass its state_dict()" if hasattr(source, "state_dict") else f"give {kinds}"
         raise InputError(f"weights cannot be of class {type(source).__name__}; {advice}")
-    arrays, notes = _from_buffer(buffer, "", None)
-    return _finished(arrays, notes, None, buffer.name)
+    arrays, notes, network = _from_buffer(buffer, "", None)
+    return _finished(arrays, notes, None, buffer.name)._replace(network=network)
 
 
 def _finished(arrays: Arrays, notes: list[str], config: dict | None, name: str) -> WeightSource:
@@ -90,9 +95,10 @@ def _from_hub(source: str) -> WeightSource:
 
     model, _, key = source.removeprefix("hub:").partition("#")
     path, notes = hub_file(model)
-    arrays, choices = _from_file(path, key or None)
+    arrays, choices, network = _from_file(path, key or None)
     config, faults = read_config(os.path.dirname(path))
-    return _finished(arrays, [*notes, *choices, *faults], config, printable(source))
+    source = _finished(arrays, [*notes, *choices, *faults], config, printable(source))
+    return source._replace(network=network)
 
 
 def _from_path(source: str) -> WeightSource:
@@ -103,9 +109,10 @@ def _from_path(source: str) -> WeightSource:
         path = os.path.join(path, chosen)
     elif re.search(r"-\d+-of-\d+\.\w+$", path):
         notes = ["is one of several shards; give their folder or their index to load all of them"]
-    arrays, choices = _from_file(path, key)
+    arrays, choices, network = _from_file(path, key)
     config, faults = read_config(os.path.dirname(path))
-    return _finished(arrays, [*notes, *choices, *faults], config, printable(source))
+    source = _finished(arrays, [*notes, *choices, *faults], config, printable(source))
+    return source._replace(network=network)
 
 
 def _split_key(path: str) -> tuple[str, str | None]:
@@ -122,12 +129,12 @@ def _names_in(folder: str) -> list[str]:
         raise InputError(f"{printable(folder)}: cannot be read ({error.strerror}); check its permissions") from None
 
 
-def _from_file(path: str, key: str | None) -> tuple[Arrays, list[str]]:
+def _from_file(path: str, key: str | None) -> Found:
     return _from_buffer(map_file(path), path, key)
 
 
-def _from_buffer(buffer: Buffer, path: str, key: str | None) -> tuple[Arrays, list[str]]:
-    """The arrays of a file, by the reader for its first bytes, and notes. `path` is empty for bytes without a file."""
+def _from_buffer(buffer: Buffer, path: str, key: str | None) -> Found:
+    """What a file holds, by the reader for its first bytes. `path` is empty for bytes without a file."""
     start = buffer.data[:512]
     if not start:
         raise InputError(f"{buffer.name}: the file is empty; download or save it again")
@@ -149,11 +156,11 @@ def _from_buffer(buffer: Buffer, path: str, key: str | None) -> tuple[Arrays, li
     raise InputError(f"{buffer.name}: {what_it_is(path, start)}")
 
 
-def _from_safetensors(buffer: Buffer, key: str | None) -> tuple[Arrays, list[str]]:
+def _from_safetensors(buffer: Buffer, key: str | None) -> Found:
     from .safetensors_file import read_safetensors
 
     _no_entries(buffer, key)
-    return read_safetensors(buffer), []
+    return read_safetensors(buffer), [], None
 
 
 def _no_entries(buffer: Buffer, key: str | None) -> None:
@@ -163,7 +170,7 @@ def _no_entries(buffer: Buffer, key: str | None) -> None:
         raise InputError(f"{buffer.name}: {what}; leave it out")
 
 
-def _from_index(index: Buffer, path: str, key: str | None) -> tuple[Arrays, list[str]]:
+def _from_index(index: Buffer, path: str, key: str | None) -> Found:
     """The arrays of all shards that an index names, in the order of the shards."""
     _no_entries(index, key)
     shards = shards_of(index)
@@ -177,8 +184,8 @@ def _from_index(index: Buffer, path: str, key: str | None) -> tuple[Arrays, list
         if not os.path.exists(name):
             what = f"names {shard!r}, which is not beside it"
             raise InputError(f"{index.name}: {what}; download all {len(shards)} shards into one folder")
-        part, _ = _from_buffer(map_file(name), "", None)  # no path: a shard is no index of others
+        part, *_ = _from_buffer(map_file(name), "", None)  # no path: a shard is no index of others
         if twice := arrays.keys() & part.keys():
             raise InputError(f"{index.name}: two shards hold {printable(min(twice))!r}; download them again")
         arrays |= part
-    return arrays, []
+    return arrays, [], None

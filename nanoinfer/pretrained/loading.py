@@ -46,7 +46,7 @@ def load(name: str, weights, arguments: dict, *, preprocessing=None, labels=None
         where, notes, assumed = weights, (), False
     else:
         config = _config_of(source)
-        _check_architecture(architecture, config, source.name)
+        _check_architecture(architecture, config, source)
         setting = stated.preprocessing() if stated else config.preprocessing or (row and row.preprocessing())
         assumed = setting is None and preprocessing is None and not _is_shipped(weights)
         given = source
@@ -194,15 +194,19 @@ def _not_here(said: str, architecture: Architecture) -> str:
     return f"{printable(said)}, not of {architecture.name}; {hint}"
 
 
-def _check_architecture(architecture: Architecture, config: Config, name: str) -> None:
-    """InputError if a config.json is another architecture's, which may have tensors of the same names and shapes."""
-    if config.architecture is None:
+def _check_architecture(architecture: Architecture, config: Config, source: WeightSource) -> None:
+    """InputError if weights are said to be another architecture's, which may have tensors of the same names and shapes.
+
+    A config.json says so; the name in a trainer's checkpoint may be anybody's, so it counts if it is one of ours.
+    """
+    if config.architecture is None and source.network is None:
         return
     from .published import architecture_of
 
-    said = architecture_of(config.architecture)
-    if said != architecture.name:
-        raise InputError(f"{name}: by its config.json it holds weights of {_not_here(said, architecture)}")
+    said = architecture_of(config.architecture or source.network)
+    if said != architecture.name and (config.architecture or said in MODELS):
+        by = "by its config.json" if config.architecture else "by its entry 'arch'"
+        raise InputError(f"{source.name}: {by} it holds weights of {_not_here(said, architecture)}")
 
 
 def _take_arguments(architecture: Architecture, config: Config, arguments: dict, name: str) -> None:

@@ -63,6 +63,23 @@ def test_file_is_known_by_its_name(resnet18):
         nanoinfer.create_model("resnet34", resnet18 / "resnet18-f37072fd.safetensors")
 
 
+def test_network_of_a_training_checkpoint(tmp_path):
+    """Its entry "arch" counts if it is a network of ours: the same tensors may be meant for another computation."""
+    state = timm_module("tf_mobilenetv3_small_100").state_dict()
+    for legacy in (False, True):
+        for said in ("tf_mobilenetv3_small_100", "my_net", 3):
+            checkpoint = {"arch": said, "state_dict": state}
+            torch.save(checkpoint, tmp_path / "last.pth", _use_new_zipfile_serialization=not legacy)
+            nanoinfer.create_model("tf_mobilenetv3_small_100", tmp_path / "last.pth")
+            if said == "tf_mobilenetv3_small_100":
+                with refused(
+                    "last.pth: by its entry 'arch' it holds weights of tf_mobilenetv3_small_100", "use -m tf_"
+                ):
+                    nanoinfer.create_model("mobilenetv3_small_100", tmp_path / "last.pth")
+            else:
+                nanoinfer.create_model("mobilenetv3_small_100", tmp_path / "last.pth")
+
+
 def test_file_of_unknown_origin_says_once_what_is_assumed(resnet18):
     path = resnet18 / "mine.safetensors"
     model = nanoinfer.create_model("resnet18", path)

@@ -21,8 +21,8 @@ from .tensors import arrays_of
 _MAGIC, _VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
-def read_legacy_file(buffer: Buffer, key: str | None = None) -> tuple[dict[str, np.ndarray], list[str]]:
-    """{name: C-contiguous array} in the order of the state dict, and notes on what was chosen.
+def read_legacy_file(buffer: Buffer, key: str | None = None) -> tuple[dict[str, np.ndarray], list[str], str | None]:
+    """({name: C-contiguous array} in the order of the state dict, notes, what the trainer calls the network).
 
     `key` is an entry of the saved object, None for the usual ones. Raises InputError if the file is damaged, or its
     weights are anything but dense tensors of real numbers. The format has no checksums.
@@ -46,8 +46,8 @@ def read_legacy_file(buffer: Buffer, key: str | None = None) -> tuple[dict[str, 
             raise damaged(buffer.name, f"storage {printable(storage.key)!r} is missing or has another size")
         return start
 
-    state, notes = choose_state_dict(root, key, buffer.name)
-    return arrays_of(state, buffer, find), notes
+    state, notes, said = choose_state_dict(root, key, buffer.name)
+    return arrays_of(state, buffer, find), notes, said
 
 
 def _next_pickle(file: io.BytesIO, buffer: Buffer) -> tuple[object, dict[str, Storage]]:

@@ -20,8 +20,8 @@ _DEPTH = 6  # of wrappers in each other; a dict that holds itself must not be fo
 _LISTED = 10  # entries in a message
 
 
-def choose_state_dict(root: object, key: str | None, name: str) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict in the root object of a checkpoint, and notes on what was chosen where there was a choice.
+def choose_state_dict(root: object, key: str | None, name: str) -> tuple[dict[str, Tensor], list[str], str | None]:
+    """The state dict in a checkpoint's root object, notes on what was chosen, and what its trainer calls the network.
 
     The weights are `root` itself, or stand under a key of AVERAGES or WRAPPERS, or under a single key of another name,
     or in a list; all that nested. `key`, if given, is the entry of `root` to look in. Entries beside the state dict may
@@ -29,6 +29,7 @@ def choose_state_dict(root: object, key: str | None, name: str) -> tuple[dict[st
     from, or if the chosen one holds anything but dense tensors.
     """
     notes: list[str] = []
+    said = root.get("arch") if isinstance(root, dict) else None  # of timm's train.py and PyTorch's ImageNet example
     if key is not None:
         root = _entry(root, key, name)
     for _ in range(_DEPTH):
@@ -37,7 +38,7 @@ def choose_state_dict(root: object, key: str | None, name: str) -> tuple[dict[st
         if chosen is None:
             break
         root = table[chosen]
-    return _checked(root, name), notes
+    return _checked(root, name), notes, said if isinstance(said, str) else None
 
 
 def _as_table(value: object) -> dict | None:

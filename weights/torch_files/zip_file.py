@@ -32,8 +32,8 @@ _OTHER_ARCHIVES = (  # the end of an entry's name -> what such an archive is, an
 )
 
 
-def read_torch_zip(buffer: Buffer, key: str | None = None) -> tuple[dict[str, np.ndarray], list[str]]:
-    """{name: C-contiguous array} in the order of the state dict, and notes on what was chosen.
+def read_torch_zip(buffer: Buffer, key: str | None = None) -> tuple[dict[str, np.ndarray], list[str], str | None]:
+    """({name: C-contiguous array} in the order of the state dict, notes, what the trainer calls the network).
 
     `key` is an entry of the saved object, None for the usual ones. Only the storages in use are read, and their
     checksums are checked. Raises InputError if the file is damaged, or its weights are anything but dense tensors of
@@ -44,8 +44,8 @@ def read_torch_zip(buffer: Buffer, key: str | None = None) -> tuple[dict[str, np
     if size > MAX_BYTES:
         raise too_long(buffer.name, f"{MAX_BYTES // 2**20} MiB")
     root, _ = read_pickle(io.BytesIO(buffer.data[start : start + size]), buffer.name)
-    state, notes = choose_state_dict(root, key, buffer.name)
-    return arrays_of(state, buffer, archive.storage, archive.order()), notes
+    state, notes, said = choose_state_dict(root, key, buffer.name)
+    return arrays_of(state, buffer, archive.storage, archive.order()), notes, said
 
 
 class _Archive:
