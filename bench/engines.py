@@ -21,8 +21,8 @@ import numpy as np
 Run = Callable[[np.ndarray], np.ndarray]
 Engine = tuple[Run, str]  # and the instruction sets that it says it uses
 
-# What holds engines to AVX2 on a CPU with AVX-512. onnxruntime has no such switch, nor has the library that OpenVINO
-# takes for linear layers ("mlas").
+# What holds engines to AVX2 on a CPU with AVX-512. onnxruntime has no such switch, nor have the linear layers of
+# OpenVINO ("mlas" among its kernels) and of OpenCV: these exceed what AVX2 can do at most.
 AVX2 = {
     "NUMBA_CPU_NAME": "haswell",
     "NUMBA_CPU_FEATURES": "",

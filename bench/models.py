@@ -190,6 +190,8 @@ def _engines(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
         if not (Path(options.before) / "nanoinfer" / "__init__.py").exists():
             parser.error(f"{options.before}: holds no nanoinfer; pip install --no-deps --target FOLDER CHECKOUT")
         engines.append("before")
+    if options.isa == "avx2":
+        print("linear layers of openvino and opencv have no switch: with AVX-512 here, vit_b_32 is no fair comparison")
     for peer in options.peers:
         if options.isa == "avx2" and peer in NOT_HELD:
             print(f"{peer} has no switch for its instruction set and is left out")
