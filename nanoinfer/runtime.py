@@ -101,16 +101,16 @@ class Team:
             for gate in self._gates:
                 if gate.locked():
                     gate.release()
-            self._lead(self._memory.ctypes.data, table.ctypes.data, part_stride, steps, stamps, self.threads)
             self._keep(table)
+            self._lead(self._memory.ctypes.data, table.ctypes.data, part_stride, steps, stamps, self.threads)
 
     def _keep(self, table: np.ndarray) -> None:
-        """Keep the table of the job just done until every worker has left that job or come to a later one."""
+        """Keep the table of the next job until every worker has left that job or come to a later one."""
         count = self._memory[program.JOB_COUNT // 8]
         left = [self._memory[(program.PARTS + n * program.LINE + program.LEFT) // 8] for n in range(1, self.threads)]
         oldest = min(left, default=count)
         kept = [(job, other) for job, other in self._kept if job > oldest and other is not table]
-        self._kept[:] = [*kept, (count, table)] if count > oldest else kept
+        self._kept[:] = [*kept, (count + 2, table)]
 
     def _stand_by(self, thread: int, gate: threading.Lock) -> None:
         """A worker's life: spin for jobs in native code, and park at its gate when none comes for a while."""

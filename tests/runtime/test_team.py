@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from nanoinfer.kernels import program
-from nanoinfer.kernels.jit import library
 
 import nanoinfer
 from nanoinfer import runtime
@@ -201,19 +200,21 @@ def bias_program(steps, threads):
     return make_program(plan, tensors, PackedWeights()), y.name
 
 
-class Absent:
-    """A team's memory and its native functions, without its threads."""
+class Absent(runtime.Team):
+    """A team whose workers never come, but for the one that a test sends."""
 
     def __init__(self, threads):
-        self.lead, self.work = library.function(program.Leader()), library.function(program.Worker())
-        self.memory, self.threads = np.zeros(program.team_bytes(threads) // 8, np.int64), threads
+        super().__init__(1)
+        self.threads, self._memory = threads, np.zeros(program.team_bytes(threads) // 8, np.int64)
 
-    def run(self, table):
-        self.lead(self.memory.ctypes.data, table.ctypes.data, 0, len(table), 0, self.threads)
+    @property
+    def count(self):
+        return self._memory[program.JOB_COUNT // 8]
 
     def come_late(self, thread):
-        self.work(self.memory.ctypes.data, thread, self.threads, 3)
-        return self.memory[(program.PARTS + thread * program.LINE + program.LEFT) // 8]
+        """Let a worker see what there is to do; the count of the job that it has left."""
+        self._work(self._memory.ctypes.data, thread, self.threads, 3)
+        return self._memory[(program.PARTS + thread * program.LINE + program.LEFT) // 8]
 
 
 def test_leader_computes_what_no_worker_claims():
@@ -227,21 +228,23 @@ def test_leader_computes_what_no_worker_claims():
         np.testing.assert_array_equal(added.read_output(name), x + 1 + 1 + 1 + 1)
         if run != 1:
             added.arena[:] = np.nan
-            assert within_time(lambda: team.come_late(1)) == team.memory[program.JOB_COUNT // 8]
+            assert within_time(lambda: team.come_late(1)) == team.count
             assert np.isnan(added.arena).all()
 
 
 def test_tables_live_until_every_worker_has_left():
-    (added, _), team = bias_program(2, 2), runtime.Team(2)
-    left = (program.PARTS + program.LINE + program.LEFT) // 8
-    team.run(added.table)
-    team._memory[left] = 0  # as if the worker had never come
-    for _ in range(2):
-        team._keep(added.table)
-    assert [kept is added.table for _, kept in team._kept] == [True]
-    team._memory[left] = team._memory[program.JOB_COUNT // 8]
-    team._keep(added.table)
-    assert not team._kept
+    (added, _), team = bias_program(2, 2), Absent(2)
+    tables = [added.table.copy() for _ in range(2)]
+
+    def kept():
+        return [next(number for number, known in enumerate(tables) if known is table) for _, table in team._kept]
+
+    for number, expected in ((0, [0]), (1, [0, 1]), (0, [1, 0])):
+        team.run(tables[number])
+        assert kept() == expected
+    team.come_late(1)
+    team.run(tables[1])
+    assert kept() == [1]
 
 
 ALARMS = """
