@@ -18,6 +18,7 @@ from .kernels import program
 from .kernels.jit import elf, library
 
 OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+NO_JOB = 1 << 62
 SPIN_LIMIT = 5000  # polls of the job counter before a worker parks: about a millisecond
 
 
@@ -79,7 +80,7 @@ class Team:
         self._lead, self._work = library.function(program.Leader()), library.function(program.Worker())
         line = np.zeros((program.team_bytes(threads) + program.LINE) // 8, np.int64)
         self._memory = line[-line.ctypes.data % program.LINE // 8 :]
-        self._kept: list[tuple[int, np.ndarray]] = []  # tables that a late worker may still read, by JOB_COUNT
+        self._kept: list[list] = []  # [JOB_COUNT, table] of jobs that a late worker may still read
         elf.leak(line)
         elf.leak(self._kept)
         for thread, gate in enumerate(self._gates, 1):
@@ -101,16 +102,20 @@ class Team:
             for gate in self._gates:
                 if gate.locked():
                     gate.release()
-            self._keep(table)
+            kept = self._keep(table)
             self._lead(self._memory.ctypes.data, table.ctypes.data, part_stride, steps, stamps, self.threads)
+            kept[0] = self._memory[program.JOB_COUNT // 8]
 
-    def _keep(self, table: np.ndarray) -> None:
-        """Keep the table of the next job until every worker has left that job or come to a later one."""
-        count = self._memory[program.JOB_COUNT // 8]
+    def _keep(self, table: np.ndarray) -> list:
+        """Keep a table; every worker has left the jobs of those that go, or come to a later one.
+
+        Returns what is kept, with a number above those of all jobs: the job has none before it is given.
+        """
         left = [self._memory[(program.PARTS + n * program.LINE + program.LEFT) // 8] for n in range(1, self.threads)]
-        oldest = min(left, default=count)
-        kept = [(job, other) for job, other in self._kept if job > oldest and other is not table]
-        self._kept[:] = [*kept, (count + 2, table)]
+        oldest = min(left, default=NO_JOB - 1)
+        kept = [NO_JOB, table]
+        self._kept[:] = [*(one for one in self._kept if one[0] > oldest and one[1] is not table), kept]
+        return kept
 
     def _stand_by(self, thread: int, gate: threading.Lock) -> None:
         """A worker's life: spin for jobs in native code, and park at its gate when none comes for a while."""
