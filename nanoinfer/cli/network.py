@@ -12,7 +12,7 @@ from . import tell
 
 MOST = 1_000_000_000  # of anything that is counted
 MODEL_HELP = "see 'nanoinfer models'"
-WEIGHTS_HELP = ".safetensors or .pth file, hub:OWNER/NAME or random[:SEED]"
+WEIGHTS_HELP = ".safetensors or .pth file (or FILE#ENTRY), folder, hub:OWNER/NAME or random[:SEED]"
 THREADS_HELP = "default: every core this process may use"
 SETTINGS = ("resize", "crop", "crop_mode", "interpolation", "mean", "std")  # fields of Preprocessing
 
