@@ -28,7 +28,7 @@ from typing import NamedTuple
 from nanoinfer.weights import read_weights, save_safetensors
 
 from nanoinfer import InputError
-from nanoinfer.cli.parser import positive
+from nanoinfer.cli.network import positive
 
 SECONDS, MEGABYTES = 10, 200
 SHARDS = ("first.safetensors", "second.safetensors")

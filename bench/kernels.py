@@ -27,7 +27,7 @@ import numpy as np
 
 from nanoinfer import create_model
 from nanoinfer.architectures import MODELS as ARCHITECTURES
-from nanoinfer.cli.parser import positive
+from nanoinfer.cli.network import positive
 from nanoinfer.graph import Builder, Graph, passes
 from nanoinfer.machine import Machine, host
 from nanoinfer.plan import make_plan

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from nanoinfer.architectures import MODELS as ARCHITECTURES
-from nanoinfer.cli.parser import positive
+from nanoinfer.cli.network import positive
 from nanoinfer.runtime import default_threads
 
 from .engines import AVX2, ENGINES, NOT_HELD

@@ -24,7 +24,7 @@ from nanoinfer.kernels import KERNELS
 from nanoinfer.kernels.matmul import Matmul
 from nanoinfer.kernels.packing import reference as packed
 
-from nanoinfer.cli.parser import positive
+from nanoinfer.cli.network import positive
 from nanoinfer.graph import Builder, passes
 from nanoinfer.lowering.layout import aligned_empty
 from nanoinfer.machine import Machine, host

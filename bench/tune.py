@@ -23,7 +23,7 @@ import numpy as np
 
 from nanoinfer import Model, create_model
 from nanoinfer.architectures import MODELS as ARCHITECTURES
-from nanoinfer.cli.parser import positive
+from nanoinfer.cli.network import positive
 from nanoinfer.machine import Machine, Tuning, host
 
 from .engines import turn

@@ -42,7 +42,7 @@ class Job(NamedTuple):
     part_stride: int  # bytes from a part's table to the next one's; 0: one table for all
     steps: int  # rows of a table
     first_group: int  # the number of its first group
-    timestamps: int  # 0, or address of int64 [threads][steps][TIMESTAMPS], in counts of the time stamp counter
+    timestamps: int  # 0, or address of int64 [parts][steps][TIMESTAMPS], in counts of the time stamp counter
 
 
 class ThreadProgramInstruction(NamedTuple):
@@ -96,14 +96,14 @@ def _interpreter():
     def interpret(team, job, thread, threads):
         """The group after the last. With time stamps a thread claims its own parts alone, so that they are its own."""
         mode = float_mode(DEFAULT_MODE)  # a caller that flushes denormals must not change a thread's bits
-        others = threads if job.timestamps == 0 else 1
+        claimable = threads if job.timestamps == 0 else 1
         group, first = job.first_group, 0
         while first < job.steps:
             end = first + 1
             while end < job.steps and load_i64(job.table + (end - 1) * ROW_BYTES + 8 * BARRIER) == 0:
                 end += 1
             all_finished = (group + 1) * threads
-            for n in range(others):
+            for n in range(claimable):
                 part = thread + n if thread + n < threads else thread + n - threads
                 claimed = team + PARTS + part * LINE + CLAIMED
                 if atomic_load(claimed) == group and compare_and_set(claimed, group, group + 1):

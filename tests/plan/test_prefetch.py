@@ -13,10 +13,10 @@ from nanoinfer.graph import Node
 from nanoinfer.lowering import Step
 from nanoinfer.lowering.step import TiledRegion
 from nanoinfer.plan.prefetch import schedule_prefetch
-from tests.guarded import HOST, blank, value_bytes
+from tests.guarded import DOUBLE_PUMPED, blank, value_bytes
 
 LINE = 64
-MACHINE = replace(HOST, l2_bytes=1 << 20, l3_bytes=32 << 20)
+MACHINE = replace(DOUBLE_PUMPED, l2_bytes=1 << 20, l3_bytes=32 << 20)
 TUNING = MACHINE.tuning._replace(prefetch_step=LINE)
 GAP = TUNING.lookahead_gap
 
@@ -119,7 +119,7 @@ def test_prefetch_covers_single_use_weights(name, threads):
     pixels = {name: math.prod(shape[2:]) for name, shape in program.shapes.items()}
     heads = [step for step in program.steps if step.regions and pixels[step.node.output] == 1]
     once = sum(end_of_weights(step) - step.instruction.w for step in heads)
-    assert sum(end - start for start, end in ranges) > 0.45 * once, "0.49 where whole vectors leave fewest tiles"
+    assert sum(end - start for start, end in ranges) > once / 2
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
