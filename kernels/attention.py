@@ -89,14 +89,14 @@ def build(spec: Attention):
 
     mr = spec.mr
     t, one = register_tile(mr, spec.nr, spec.lanes), register_tile(1, 1, PARTIALS)
-    zeros, fma_outer, times, store = t.zeros, t.fma_outer, t.times, t.store
+    zeros, fma_rows, rows, advance, times, store = t.zeros, t.fma_rows(1), t.rows, t.advance, t.times, t.store
     load16, splat16, max16, zeros16, plus16 = one.load, one.splat, one.max, one.zeros, one.plus
     exp16, store16, add16, times16 = one.map(exp), one.store, one.add, one.times
-    sum_lanes, max_lanes, read = one.sum_lanes, one.max_lanes, instruction_reader(Instruction)
+    sum_lanes, max_lanes, read_call = one.sum_lanes, one.max_lanes, instruction_reader(Instruction)
     key_tile, vector16, lowest = 4 * spec.nr * spec.lanes, 4 * PARTIALS, np.float32(-np.inf)
 
     def attention(row_address, thread, threads):
-        call = read(row_address)
+        call = read_call(row_address)
         tokens, depth, token_stride = call.tokens, call.depth, call.token_stride
         scale, score_stride = float_from_bits(call.scale), 4 * call.padded_tokens
         keys = call.workspace + thread * call.workspace_thread_stride
@@ -118,9 +118,10 @@ def build(spec: Attention):
                 queries = q + start * token_stride
                 # scores = q k^T / sqrt(d)
                 for at in range(0, score_stride, key_tile):
-                    acc = zeros()
+                    acc, read = zeros(), rows(queries, token_stride)
                     for d in range(depth):
-                        acc = fma_outer(acc, queries + 4 * d, token_stride, keys + d * score_stride + at)
+                        acc = fma_rows(acc, read, token_stride, 4, keys + d * score_stride + at)
+                        read = advance(read, 4)
                     store(times(acc, scale), scores + at, score_stride)
                 # weights = softmax(scores), in place
                 for query in range(scores, scores + mr * score_stride, score_stride):
@@ -140,9 +141,10 @@ def build(spec: Attention):
                 # y = weights v
                 y = call.y + image * call.y_image_stride + start * call.y_token_stride + offset
                 for at in range(0, 4 * depth, key_tile):
-                    acc = zeros()
+                    acc, read = zeros(), rows(scores, score_stride)
                     for j in range(tokens):
-                        acc = fma_outer(acc, scores + 4 * j, score_stride, v + at + j * token_stride)
+                        acc = fma_rows(acc, read, score_stride, 4, v + at + j * token_stride)
+                        read = advance(read, 4)
                     store(acc, y + at, call.y_token_stride)
 
     return attention

@@ -31,6 +31,7 @@ class Matmul(NamedTuple):
 
     pointwise: a single tap, so no loop over taps;
     taps: any number of taps;
+    strided: any number of taps, and elements over k that are not neighbours, such as planes of the network's input;
     partial: a single tap, and partial sums of Strassen's scheme in the epilogue.
     """
 
@@ -69,13 +70,17 @@ def build(spec: Matmul):
 
     mr = spec.mr
     t = register_tile(mr, spec.nr, spec.lanes)
-    zeros, fma_outer, add, store, store_sum = t.zeros, t.fma_outer, t.add, t.store, t.store_sum
+    zeros, add, store, store_sum, rows_of, advance = t.zeros, t.add, t.store, t.store_sum, t.rows, t.advance
+    # A short step leaves no room for a loop's own instructions; see simd/product.py.
+    neighbours = spec.form != "strided"
+    unroll = 4 if mr * spec.nr <= 12 and neighbours else 1
+    fma_steps, fma_step = t.fma_rows(unroll), t.fma_rows(1)
     prefetch_pixels, prefetch_write, store_result = t.prefetch, t.prefetch_write, epilogue(t, spec.variant)
     read_loops, read_call = reader(TileLoops), reader(TileCall)
     w_k_stride = 4 * spec.nr * spec.lanes
     # Constants: with `single`, both loops over taps run once and LLVM removes them, as it removes the branches of an
     # epilogue that the form does not have.
-    single, partial, prefetches = spec.form != "taps", spec.form == "partial", mr > 1
+    single, partial, prefetches = spec.form in ("pointwise", "partial"), spec.form == "partial", mr > 1
 
     def matmul(loops_address, call_address):
         loops, call = read_loops(loops_address), read_call(call_address)
@@ -96,16 +101,27 @@ def build(spec: Matmul):
                 kx = 0
                 while single or kx < loops.taps_x:
                     a = x if single else x + ky * loops.x_tap_y_stride + kx * loops.x_tap_x_stride
+                    rows, k_stride = rows_of(a, loops.x_pixel_stride), 4 if neighbours else loops.x_k_stride
                     for first in range(0, loops.k, loops.k_block):
                         if first != 0:  # the sum so far waits in y: it would take as many registers as the new chain
                             store(acc, y, loops.y_pixel_stride)
                             acc = zeros()
-                        for _k in range(minimum(loops.k_block, loops.k - first)):
-                            acc = fma_outer(acc, a, loops.x_pixel_stride, w)
+                        steps = minimum(loops.k_block, loops.k - first)
+                        for _k in range(steps // unroll):
                             if prefetches:
                                 prefetch(next_line)
-                                next_line += loops.prefetch_step
-                            a += loops.x_k_stride
+                                if unroll > 1:
+                                    prefetch(next_line + 2 * loops.prefetch_step)
+                                    if loops.prefetch_step > 32:  # steps of less than a line need not all prefetch
+                                        prefetch(next_line + loops.prefetch_step)
+                                        prefetch(next_line + 3 * loops.prefetch_step)
+                                next_line += unroll * loops.prefetch_step
+                            acc = fma_steps(acc, rows, loops.x_pixel_stride, k_stride, w)
+                            rows = advance(rows, unroll * k_stride)
+                            w += unroll * w_k_stride
+                        for _k in range(steps % unroll):
+                            acc = fma_step(acc, rows, loops.x_pixel_stride, k_stride, w)
+                            rows = advance(rows, k_stride)
                             w += w_k_stride
                         if first != 0:
                             acc = add(acc, y, loops.y_pixel_stride)

@@ -59,6 +59,16 @@ def offset_by(builder, base, stride, index: int):
     return builder.add(base, builder.mul(stride, ir.Constant(i64, index)))
 
 
+def opaque(builder, value):
+    """An int64 of which LLVM does not know how it came about, so that it keeps it in a register."""
+    return builder.asm(ir.FunctionType(i64, [i64]), "", "=r,0", [value], side_effect=False)
+
+
+def keep_order(builder):
+    """LLVM moves no load across this point: loads that come early take registers."""
+    builder.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
+
+
 def load_from(builder, address, kind, align=4):
     return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align, typ=kind)
 

@@ -12,6 +12,10 @@ in bytes; a stride leads from a pixel to the next, and stride 0 uses the same me
     prefetch(x, stride)             prefetch the cache lines of pixel p, at x + p * stride, into L2
     prefetch_write(y, stride)       the same with write intent
     fma_outer(acc, a, stride, b)    acc[p][v] += a[p] * b[v]: one step of a matrix product, a[p] a single float
+    fma_rows(steps)(acc, rows, stride, k_stride, b)
+                                    some steps, quick where the stride is in a register; see product.py
+    rows(a, stride)                 what fma_rows reads a by
+    advance(rows, bytes)            the same, some bytes further on
     fma_window(window)(acc, x, ...) all taps of a depthwise convolution: see window.py
     add, sub, mul(acc, x, stride)   acc[p] combined with x[p]
     max(acc, x, stride)             acc[p] = max(acc[p], x[p]); NaN stays
@@ -94,11 +98,12 @@ class _RegisterTileModel(models.PrimitiveModel):
 @cache
 def register_tile(mr: int, nr: int, lanes: int) -> SimpleNamespace:
     """The operations on tiles of one shape; see the module's docstring."""
+    from .product import products
     from .window import windows
 
     tile = RegisterTile(mr, nr, lanes)
     return SimpleNamespace(
-        **_memory(tile), **_arithmetic(tile), **_functions(tile), **_reductions(tile), **windows(tile)
+        **_memory(tile), **_arithmetic(tile), **_functions(tile), **_reductions(tile), **products(tile), **windows(tile)
     )
 
 
@@ -149,15 +154,6 @@ def _memory(tile: RegisterTile) -> dict:
 def _arithmetic(tile: RegisterTile) -> dict:
     """Tiles combined with memory, with tiles and with scalars."""
 
-    @operation(tile, tile, int64, int64, int64)
-    def fma_outer(builder, acc, a, stride, b):
-        acc, b, out = tile.unpack(builder, acc), tile.load_pixel(builder, b), []
-        for p in range(tile.mr):
-            scalar = load_from(builder, offset_by(builder, a, stride, p), f32)
-            scalar = Vector.splat(builder, scalar, tile.lanes).value
-            out += [tile.fma(builder, scalar, b[v], acc[p, v]) for v in range(tile.nr)]
-        return tile.pack(builder, out)
-
     @operation(tile, tile, tile)
     def add_square(builder, acc, x):
         acc, x = tile.unpack(builder, acc), tile.unpack(builder, x)
@@ -184,7 +180,7 @@ def _arithmetic(tile: RegisterTile) -> dict:
         return combined
 
     return dict(
-        fma_outer=fma_outer, add_square=add_square,
+        add_square=add_square,
         add=with_memory(lambda builder, a, b: builder.fadd(a, b)),
         sub=with_memory(lambda builder, a, b: builder.fsub(a, b)),
         mul=with_memory(lambda builder, a, b: builder.fmul(a, b)),

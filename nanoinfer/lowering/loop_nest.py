@@ -203,4 +203,6 @@ def _micro_kernel(problem: ConvProblem, part: Panels, rectangle: Rectangle, mr: 
         return Stem(mr, part.nr, part.lanes, rectangle.x_pixel_stride, activation)
     single = problem.taps == 1 and problem.padding == (0, 0)  # with padding, a border pixel may have no tap
     form = "partial" if problem.partial else "pointwise" if single else "taps"
+    if _loops(problem, rectangle)["x_k_stride"] != 4:
+        form = "strided"
     return Matmul(mr, part.nr, part.lanes, activation, form)

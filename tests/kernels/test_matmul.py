@@ -70,14 +70,15 @@ def test_groups_with_different_inputs_and_outputs(machine):
         run(product((1, 6, 4, 4), 10, 3, groups=2), machine)
 
 
+@pytest.mark.parametrize(("form", "x_k"), [("taps", 1), ("strided", 7)])
 @pytest.mark.parametrize("lanes", [16, 8, 4])
-def test_matmul_micro_kernel_is_fma_chains(lanes):
-    """Bias, then taps by row and column, then depth in blocks, then the residual: those bits exactly, in any tile."""
-    mr, nr, count, taps_y, taps_x, skipped = 3, 2, 2, 2, 3, 2
-    depth, block, width = 5, 3, nr * lanes
-    x_pixel, tap_y, tap_x, x_k, y_pixel = 131, 67, 41, 7, width + 3  # in floats
+def test_matmul_micro_kernel_is_fma_chains(lanes, form, x_k):
+    """Taps by row and column, depth in blocks, then the bias, then the residual: those bits exactly, in any tile."""
+    mr, nr, count, taps_y, taps_x, skipped = 5, 2, 2, 2, 3, 2
+    depth, block, width = 11, 6, nr * lanes  # blocks of four steps and some
+    x_pixel, tap_y, tap_x, y_pixel = 131, 67, 41, width + 3  # in floats
     generator = np.random.default_rng(lanes)
-    sizes = 1200, taps_y * (taps_x + skipped) * depth * width, width, count * mr * y_pixel
+    sizes = 1600, taps_y * (taps_x + skipped) * depth * width, width, count * mr * y_pixel
     x, w, bias, residual = (guarded(generator.standard_normal(size, np.float32)) for size in sizes)
     y = guarded_empty(count * mr * y_pixel)
 
@@ -88,7 +89,7 @@ def test_matmul_micro_kernel_is_fma_chains(lanes):
     )  # fmt: skip
     tile = np.array([fields.get(name, 0) for name in convolution.TileLoops._fields], np.int64)
     call = convolution.TileCall(*(array.ctypes.data for array in (x, w, bias, y)), count, 0, 0)
-    kernel = library.function(Matmul(mr, nr, lanes, "piecewise", "taps"))
+    kernel = library.function(Matmul(mr, nr, lanes, "piecewise", form))
     kernel(tile.ctypes.data, np.array(call, np.int64).ctypes.data)
 
     weights = w.reshape(taps_y, taps_x + skipped, depth, width)

@@ -1,0 +1,75 @@
+"""Steps of a matrix product on a register tile, with few instructions beside multiply-adds and loads.
+
+x86 adds two registers and a constant in a load for nothing. A step on 6 x 2 vectors can thus be 12 multiply-adds,
+2 loads and 6 broadcasts; a core that issues six instructions a cycle has room for 16 more, but where two hardware
+threads share it, each has half of them, and every other instruction takes time. LLVM by itself derives the address of
+each pixel from that of the one before, an instruction for each.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from llvmlite import ir
+from numba import types
+
+from .intrinsics import int64, keep_order, load_from, offset_by, opaque, operation
+from .vector import Vector, f32, i64
+
+ROW = 3  # pixels that are addressed from one register: stride * 0, 1 and 2 further on
+
+
+def products(tile) -> dict:
+    """The operations `fma_outer`, `fma_rows`, `rows` and `advance` of a tile; see tile.py."""
+    rows_type = types.UniTuple(int64, -(-tile.mr // ROW))
+
+    def multiply_add(builder, acc, address_of, b) -> dict:
+        """The accumulators after one step; address_of(p) is where the float of pixel p lies."""
+        b, out = tile.load_pixel(builder, b), {}
+        for p in range(tile.mr):
+            a = Vector.splat(builder, load_from(builder, address_of(p), f32), tile.lanes).value
+            out |= {(p, v): tile.fma(builder, a, b[v], acc[p, v]) for v in range(tile.nr)}
+        return out
+
+    @operation(tile, tile, int64, int64, int64)
+    def fma_outer(builder, acc, a, stride, b):
+        acc = multiply_add(builder, tile.unpack(builder, acc), lambda p: offset_by(builder, a, stride, p), b)
+        return tile.pack(builder, acc.values())
+
+    def pack_rows(builder, addresses):
+        packed = ir.Constant(ir.ArrayType(i64, rows_type.count), ir.Undefined)
+        for number, address in enumerate(addresses):
+            packed = builder.insert_value(packed, address, number)
+        return packed
+
+    @operation(rows_type, int64, int64)
+    def rows(builder, a, stride):
+        addresses = (offset_by(builder, a, stride, p) for p in range(0, tile.mr, ROW))
+        return pack_rows(builder, [opaque(builder, address) for address in addresses])
+
+    @operation(rows_type, rows_type, int64)
+    def advance(builder, rows, distance):
+        addresses = (builder.extract_value(rows, number) for number in range(rows_type.count))
+        return pack_rows(builder, [builder.add(address, distance) for address in addresses])
+
+    @cache
+    def fma_rows(steps):
+        """`steps` steps; a of each lies k_stride bytes behind that of the one before, and b nr vectors."""
+
+        @operation(tile, tile, rows_type, int64, int64, int64)
+        def fma_rows(builder, acc, rows, stride, k_stride, b):
+            acc = tile.unpack(builder, acc)
+
+            def address_of(p):
+                row = offset_by(builder, builder.extract_value(rows, p // ROW), k_stride, step)
+                return offset_by(builder, row, stride, p % ROW)
+
+            for step in range(steps):
+                if step:
+                    keep_order(builder)
+                acc = multiply_add(builder, acc, address_of, tile.vector_address(builder, b, step * tile.nr))
+            return tile.pack(builder, acc.values())
+
+        return fma_rows
+
+    return dict(fma_outer=fma_outer, fma_rows=fma_rows, rows=rows, advance=advance)
