@@ -65,16 +65,15 @@ def build(spec: Matmul):
     Assumes: strides of x are multiples of 4; a tap's weights are k * nr * lanes floats in a row; y, the residual and
     partial sums have room for whole vectors. Addresses need no alignment.
     """
-    from .simd.intrinsics import minimum, prefetch, reader
+    from .simd.intrinsics import minimum, reader
     from .simd.tile import register_tile
 
-    mr = spec.mr
-    t = register_tile(mr, spec.nr, spec.lanes)
+    mr, t = spec.mr, register_tile(spec.mr, spec.nr, spec.lanes)
     zeros, add, store, store_sum, rows_of, advance = t.zeros, t.add, t.store, t.store_sum, t.rows, t.advance
     # A short step leaves no room for a loop's own instructions; see simd/product.py.
     neighbours = spec.form != "strided"
     unroll = 4 if mr * spec.nr <= 12 and neighbours else 1
-    fma_steps, fma_step = t.fma_rows(unroll), t.fma_rows(1)
+    fma_steps, fma_step, prefetch_steps = t.fma_rows(unroll), t.fma_rows(1), t.prefetch_steps(unroll)
     prefetch_pixels, prefetch_write, store_result = t.prefetch, t.prefetch_write, epilogue(t, spec.variant)
     read_loops, read_call = reader(TileLoops), reader(TileCall)
     w_k_stride = 4 * spec.nr * spec.lanes
@@ -109,12 +108,7 @@ def build(spec: Matmul):
                         steps = minimum(loops.k_block, loops.k - first)
                         for _k in range(steps // unroll):
                             if prefetches:
-                                prefetch(next_line)
-                                if unroll > 1:
-                                    prefetch(next_line + 2 * loops.prefetch_step)
-                                    if loops.prefetch_step > 32:  # steps of less than a line need not all prefetch
-                                        prefetch(next_line + loops.prefetch_step)
-                                        prefetch(next_line + 3 * loops.prefetch_step)
+                                prefetch_steps(next_line, loops.prefetch_step)
                                 next_line += unroll * loops.prefetch_step
                             acc = fma_steps(acc, rows, loops.x_pixel_stride, k_stride, w)
                             rows = advance(rows, unroll * k_stride)

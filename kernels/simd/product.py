@@ -13,14 +13,15 @@ from functools import cache
 from llvmlite import ir
 from numba import types
 
-from .intrinsics import int64, keep_order, load_from, offset_by, opaque, operation
+from . import CACHE_LINE
+from .intrinsics import int64, keep_order, load_from, offset_by, opaque, operation, prefetch_from, void
 from .vector import Vector, f32, i64
 
 ROW = 3  # pixels that are addressed from one register: stride * 0, 1 and 2 further on
 
 
 def products(tile) -> dict:
-    """The operations `fma_outer`, `fma_rows`, `rows` and `advance` of a tile; see tile.py."""
+    """The operations `fma_outer`, `fma_rows`, `rows`, `advance` and `prefetch_steps` of a tile; see tile.py."""
     rows_type = types.UniTuple(int64, -(-tile.mr // ROW))
 
     def multiply_add(builder, acc, address_of, b) -> dict:
@@ -72,4 +73,23 @@ def products(tile) -> dict:
 
         return fma_rows
 
-    return dict(fma_outer=fma_outer, fma_rows=fma_rows, rows=rows, advance=advance)
+    @cache
+    def prefetch_steps(steps):
+        """Prefetch what lies at an address and one to `steps` - 1 distances further on.
+
+        Where two distances are within a cache line, every second prefetch would be for nothing.
+        """
+
+        @operation(void, int64, int64)
+        def prefetch_steps(builder, address, distance):
+            for step in range(0, steps, 2):
+                prefetch_from(builder, offset_by(builder, address, distance, step))
+            if steps > 1:
+                far = builder.icmp_signed(">", distance, ir.Constant(i64, CACHE_LINE // 2))
+                with builder.if_then(far):
+                    for step in range(1, steps, 2):
+                        prefetch_from(builder, offset_by(builder, address, distance, step))
+
+        return prefetch_steps
+
+    return dict(fma_outer=fma_outer, fma_rows=fma_rows, rows=rows, advance=advance, prefetch_steps=prefetch_steps)

@@ -10,6 +10,8 @@ in bytes; a stride leads from a pixel to the next, and stride 0 uses the same me
     store(acc, y, stride)           pixel p to y + p * stride
     store_sum(acc, x, y, stride)    the same of acc[p] + x[p]
     prefetch(x, stride)             prefetch the cache lines of pixel p, at x + p * stride, into L2
+    prefetch_steps(steps)(x, distance)
+                                    prefetch what some steps of a product go on by, a distance each
     prefetch_write(y, stride)       the same with write intent
     fma_outer(acc, a, stride, b)    acc[p][v] += a[p] * b[v]: one step of a matrix product, a[p] a single float
     fma_rows(steps)(acc, rows, stride, k_stride, b)
