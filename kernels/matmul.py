@@ -70,9 +70,8 @@ def build(spec: Matmul):
 
     mr, t = spec.mr, register_tile(spec.mr, spec.nr, spec.lanes)
     zeros, add, store, store_sum, rows_of, advance = t.zeros, t.add, t.store, t.store_sum, t.rows, t.advance
-    # A short step leaves no room for a loop's own instructions; see simd/product.py.
     neighbours = spec.form != "strided"
-    unroll = 4 if mr * spec.nr <= 12 and neighbours else 1
+    unroll = t.unroll if neighbours else 1
     fma_steps, fma_step, prefetch_steps = t.fma_rows(unroll), t.fma_rows(1), t.prefetch_steps(unroll)
     prefetch_pixels, prefetch_write, store_result = t.prefetch, t.prefetch_write, epilogue(t, spec.variant)
     read_loops, read_call = reader(TileLoops), reader(TileCall)

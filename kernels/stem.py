@@ -44,12 +44,13 @@ def example(lanes: int, generator: np.random.Generator, check) -> None:
 
 def build(spec: Stem):
     """Assumes of y and the weights what matmul.py does; there is no residual."""
-    from .simd.intrinsics import load_i64, reader
+    from .simd.intrinsics import reader
     from .simd.tile import register_tile
 
     mr, x_pixel_stride = spec.mr, spec.x_pixel_stride
     t = register_tile(mr, spec.nr, spec.lanes)
-    zeros, fma_outer, add, prefetch_write = t.zeros, t.fma_outer, t.add, t.prefetch_write
+    zeros, add, prefetch_write = t.zeros, t.add, t.prefetch_write
+    unroll, fma_steps, fma_step = t.unroll, t.fma_offsets(t.unroll), t.fma_offsets(1)
     store_result, read_loops, read_call = epilogue(t, spec.variant), reader(TileLoops), reader(TileCall)
     w_step_stride = 4 * spec.nr * spec.lanes
 
@@ -60,10 +61,15 @@ def build(spec: Stem):
             acc = zeros()
             if loops.output_exceeds_l2 != 0:
                 prefetch_write(y, loops.y_pixel_stride)
-            w = call.w
-            for entry in range(loops.stem_offsets, loops.stem_offsets + 8 * loops.stem_steps, 8):
-                acc = fma_outer(acc, x + load_i64(entry), x_pixel_stride, w)
+            w, offsets = call.w, loops.stem_offsets
+            for _ in range(loops.stem_steps // unroll):
+                acc = fma_steps(acc, x, offsets, x_pixel_stride, w)
+                w += unroll * w_step_stride
+                offsets += 8 * unroll
+            for _ in range(loops.stem_steps % unroll):
+                acc = fma_step(acc, x, offsets, x_pixel_stride, w)
                 w += w_step_stride
+                offsets += 8
             acc = add(acc, call.bias, 0)
             store_result(acc, loops.activation, y, loops.y_pixel_stride)
             x += mr * x_pixel_stride

@@ -21,7 +21,9 @@ ROW = 3  # pixels that are addressed from one register: stride * 0, 1 and 2 furt
 
 
 def products(tile) -> dict:
-    """The operations `fma_outer`, `fma_rows`, `rows`, `advance` and `prefetch_steps` of a tile; see tile.py."""
+    """The operations of a tile that make up a matrix product; see tile.py."""
+    # A step of few multiply-adds leaves no room for a loop's own instructions.
+    unroll = 4 if len(tile.every) <= 12 else 1
     rows_type = types.UniTuple(int64, -(-tile.mr // ROW))
 
     def multiply_add(builder, acc, address_of, b) -> dict:
@@ -74,6 +76,23 @@ def products(tile) -> dict:
         return fma_rows
 
     @cache
+    def fma_offsets(steps):
+        """`steps` steps; a of each lies as far behind x as an int64 of the list at `offsets` says."""
+
+        @operation(tile, tile, int64, int64, int64, int64)
+        def fma_offsets(builder, acc, x, offsets, stride, b):
+            acc = tile.unpack(builder, acc)
+            for step in range(steps):
+                if step:
+                    keep_order(builder)
+                offset = load_from(builder, builder.add(offsets, ir.Constant(i64, 8 * step)), i64, 8)
+                a, b_step = builder.add(x, offset), tile.vector_address(builder, b, step * tile.nr)
+                acc = multiply_add(builder, acc, lambda p, a=a: offset_by(builder, a, stride, p), b_step)
+            return tile.pack(builder, acc.values())
+
+        return fma_offsets
+
+    @cache
     def prefetch_steps(steps):
         """Prefetch what lies at an address and one to `steps` - 1 distances further on.
 
@@ -92,4 +111,7 @@ def products(tile) -> dict:
 
         return prefetch_steps
 
-    return dict(fma_outer=fma_outer, fma_rows=fma_rows, rows=rows, advance=advance, prefetch_steps=prefetch_steps)
+    return dict(
+        fma_outer=fma_outer, fma_rows=fma_rows, rows=rows, advance=advance, fma_offsets=fma_offsets,
+        prefetch_steps=prefetch_steps, unroll=unroll,
+    )  # fmt: skip

@@ -16,6 +16,9 @@ in bytes; a stride leads from a pixel to the next, and stride 0 uses the same me
     fma_outer(acc, a, stride, b)    acc[p][v] += a[p] * b[v]: one step of a matrix product, a[p] a single float
     fma_rows(steps)(acc, rows, stride, k_stride, b)
                                     some steps, quick where the stride is in a register; see product.py
+    fma_offsets(steps)(acc, x, offsets, stride, b)
+                                    some steps whose a lie as far behind x as a list of int64 says
+    unroll                          how many such steps are best made at once
     rows(a, stride)                 what fma_rows reads a by
     advance(rows, bytes)            the same, some bytes further on
     fma_window(window)(acc, x, ...) all taps of a depthwise convolution: see window.py
