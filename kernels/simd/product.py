@@ -8,7 +8,7 @@ each pixel from that of the one before, an instruction for each.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 from llvmlite import ir
 from numba import types
@@ -24,7 +24,37 @@ def products(tile) -> dict:
     """The operations of a tile that make up a matrix product; see tile.py."""
     # A step of few multiply-adds leaves no room for a loop's own instructions.
     unroll = 4 if len(tile.every) <= 12 else 1
-    rows_type = types.UniTuple(int64, -(-tile.mr // ROW))
+    return dict(unroll=unroll, prefetch_steps=_prefetch_steps, **_rows(tile), **_steps(tile))
+
+
+def _rows_type(tile):
+    return types.UniTuple(int64, -(-tile.mr // ROW))
+
+
+def _rows(tile) -> dict:
+    """Addresses of every third pixel."""
+    kind = _rows_type(tile)
+
+    def pack(builder, addresses):
+        packed = ir.Constant(ir.ArrayType(i64, kind.count), ir.Undefined)
+        for number, address in enumerate(addresses):
+            packed = builder.insert_value(packed, address, number)
+        return packed
+
+    @operation(kind, int64, int64)
+    def rows(builder, a, stride):
+        return pack(builder, [opaque(builder, offset_by(builder, a, stride, p)) for p in range(0, tile.mr, ROW)])
+
+    @operation(kind, kind, int64)
+    def advance(builder, rows, distance):
+        addresses = (builder.extract_value(rows, number) for number in range(kind.count))
+        return pack(builder, [builder.add(address, distance) for address in addresses])
+
+    return dict(rows=rows, advance=advance)
+
+
+def _steps(tile) -> dict:
+    """Steps by one address and a stride, by rows, and by a list of offsets."""
 
     def multiply_add(builder, acc, address_of, b) -> dict:
         """The accumulators after one step; address_of(p) is where the float of pixel p lies."""
@@ -39,79 +69,54 @@ def products(tile) -> dict:
         acc = multiply_add(builder, tile.unpack(builder, acc), lambda p: offset_by(builder, a, stride, p), b)
         return tile.pack(builder, acc.values())
 
-    def pack_rows(builder, addresses):
-        packed = ir.Constant(ir.ArrayType(i64, rows_type.count), ir.Undefined)
-        for number, address in enumerate(addresses):
-            packed = builder.insert_value(packed, address, number)
-        return packed
-
-    @operation(rows_type, int64, int64)
-    def rows(builder, a, stride):
-        addresses = (offset_by(builder, a, stride, p) for p in range(0, tile.mr, ROW))
-        return pack_rows(builder, [opaque(builder, address) for address in addresses])
-
-    @operation(rows_type, rows_type, int64)
-    def advance(builder, rows, distance):
-        addresses = (builder.extract_value(rows, number) for number in range(rows_type.count))
-        return pack_rows(builder, [builder.add(address, distance) for address in addresses])
+    def several(builder, acc, addresses, b):
+        """A step for each of `addresses`, in that order: LLVM moves no load before those of an earlier step."""
+        acc = tile.unpack(builder, acc)
+        for step, address_of in enumerate(addresses):
+            if step:
+                keep_order(builder)
+            acc = multiply_add(builder, acc, address_of, tile.vector_address(builder, b, step * tile.nr))
+        return tile.pack(builder, acc.values())
 
     @cache
     def fma_rows(steps):
-        """`steps` steps; a of each lies k_stride bytes behind that of the one before, and b nr vectors."""
-
-        @operation(tile, tile, rows_type, int64, int64, int64)
+        @operation(tile, tile, _rows_type(tile), int64, int64, int64)
         def fma_rows(builder, acc, rows, stride, k_stride, b):
-            acc = tile.unpack(builder, acc)
-
-            def address_of(p):
+            def address_of(p, step):
                 row = offset_by(builder, builder.extract_value(rows, p // ROW), k_stride, step)
                 return offset_by(builder, row, stride, p % ROW)
 
-            for step in range(steps):
-                if step:
-                    keep_order(builder)
-                acc = multiply_add(builder, acc, address_of, tile.vector_address(builder, b, step * tile.nr))
-            return tile.pack(builder, acc.values())
+            return several(builder, acc, [partial(address_of, step=step) for step in range(steps)], b)
 
         return fma_rows
 
     @cache
     def fma_offsets(steps):
-        """`steps` steps; a of each lies as far behind x as an int64 of the list at `offsets` says."""
-
         @operation(tile, tile, int64, int64, int64, int64)
         def fma_offsets(builder, acc, x, offsets, stride, b):
-            acc = tile.unpack(builder, acc)
-            for step in range(steps):
-                if step:
-                    keep_order(builder)
+            def address_of(p, step):
                 offset = load_from(builder, builder.add(offsets, ir.Constant(i64, 8 * step)), i64, 8)
-                a, b_step = builder.add(x, offset), tile.vector_address(builder, b, step * tile.nr)
-                acc = multiply_add(builder, acc, lambda p, a=a: offset_by(builder, a, stride, p), b_step)
-            return tile.pack(builder, acc.values())
+                return offset_by(builder, builder.add(x, offset), stride, p)
+
+            return several(builder, acc, [partial(address_of, step=step) for step in range(steps)], b)
 
         return fma_offsets
 
-    @cache
-    def prefetch_steps(steps):
-        """Prefetch what lies at an address and one to `steps` - 1 distances further on.
+    return dict(fma_outer=fma_outer, fma_rows=fma_rows, fma_offsets=fma_offsets)
 
-        Where two distances are within a cache line, every second prefetch would be for nothing.
-        """
 
-        @operation(void, int64, int64)
-        def prefetch_steps(builder, address, distance):
-            for step in range(0, steps, 2):
-                prefetch_from(builder, offset_by(builder, address, distance, step))
-            if steps > 1:
-                far = builder.icmp_signed(">", distance, ir.Constant(i64, CACHE_LINE // 2))
-                with builder.if_then(far):
-                    for step in range(1, steps, 2):
-                        prefetch_from(builder, offset_by(builder, address, distance, step))
+@cache
+def _prefetch_steps(steps):
+    """Where two distances are within a cache line, every second prefetch would be for nothing."""
 
-        return prefetch_steps
+    @operation(void, int64, int64)
+    def prefetch_steps(builder, address, distance):
+        for step in range(0, steps, 2):
+            prefetch_from(builder, offset_by(builder, address, distance, step))
+        if steps > 1:
+            far = builder.icmp_signed(">", distance, ir.Constant(i64, CACHE_LINE // 2))
+            with builder.if_then(far):
+                for step in range(1, steps, 2):
+                    prefetch_from(builder, offset_by(builder, address, distance, step))
 
-    return dict(
-        fma_outer=fma_outer, fma_rows=fma_rows, rows=rows, advance=advance, fma_offsets=fma_offsets,
-        prefetch_steps=prefetch_steps, unroll=unroll,
-    )  # fmt: skip
+    return prefetch_steps
