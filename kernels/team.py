@@ -58,44 +58,47 @@ def crew_words(cores: int, parts: int) -> np.ndarray:
 
 
 def _common():
-    """(may_work, finish_part, wait_for): what leaders and workers share."""
+    """(may_work, claim, finish_part, wait_for): what leaders and workers share."""
     from numba import njit
 
-    from .simd.intrinsics import (
-        atomic_add, atomic_load, atomic_reload, atomic_store, cycles, load_i64, pause, sleep_while, store_i64,
-        wake,
-    )  # fmt: skip
+    from .simd import intrinsics as native
 
     @njit(error_model="numpy", inline="always")
     def may_work(crew, number):
         """Whether the worker of this number may."""
-        return atomic_load(crew + LEADERS) + number <= load_i64(crew + CORES)
+        return native.atomic_load(crew + LEADERS) + number <= native.load_i64(crew + CORES)
+
+    @njit(error_model="numpy", inline="always")
+    def claim(lane, part, group):
+        """Whether this thread has claimed a part of a group just now."""
+        claimed = lane + SEATS + part * LINE + CLAIMED
+        return native.atomic_load(claimed) == group and native.compare_and_set(claimed, group, group + 1)
 
     @njit(error_model="numpy", inline="always")
     def finish_part(lane, target):
         """One part more; the last of a group wakes who waits for it."""
-        if atomic_add(lane + FINISHED, 1) + 1 == target and atomic_reload(lane + WAITING) != 0:
-            wake(lane + FINISHED, 1)
+        if native.atomic_add(lane + FINISHED, 1) + 1 == target and native.atomic_reload(lane + WAITING) != 0:
+            native.wake(lane + FINISHED, 1)
 
     @njit(error_model="numpy", inline="always")
     def wait_for(lane, target, group, start):
         """Until so many parts are finished in a lane. A leader says when it started with which group; else it is 0."""
-        spins, finished = 0, atomic_load(lane + FINISHED)
+        spins, finished = 0, native.atomic_load(lane + FINISHED)
         while finished < target:
             if spins < SPINS_BEFORE_SLEEP:
-                pause(False)
+                native.pause(False)
                 spins += 1
             else:
                 if spins == SPINS_BEFORE_SLEEP and start != 0:
-                    store_i64(lane + PACE, cycles() - start)
-                    atomic_store(lane + HELD_UP, group)
+                    native.store_i64(lane + PACE, native.cycles() - start)
+                    native.atomic_store(lane + HELD_UP, group)
                 spins += 1
-                atomic_add(lane + WAITING, 1)
-                sleep_while(lane + FINISHED, finished, 1)
-                atomic_add(lane + WAITING, -1)
-            finished = atomic_load(lane + FINISHED)
+                native.atomic_add(lane + WAITING, 1)
+                native.sleep_while(lane + FINISHED, finished, 1)
+                native.atomic_add(lane + WAITING, -1)
+            finished = native.atomic_load(lane + FINISHED)
 
-    return may_work, finish_part, wait_for
+    return may_work, claim, finish_part, wait_for
 
 
 class Leader(NamedTuple):
@@ -104,50 +107,46 @@ class Leader(NamedTuple):
 
 def build_leader(_: Leader):
     """(crew, table, part_stride, steps, timestamps, parts)."""
-    from .simd.intrinsics import (
-        DEFAULT_MODE, atomic_add, atomic_load, atomic_store, compare_and_set, cycles, float_mode, reader,
-        stack_space, store_i64, writer,
-    )  # fmt: skip
+    from .simd import intrinsics as native
 
-    (end_of_group, run_part), (_, finish_part, wait_for) = group_functions(), _common()
+    (end_of_group, run_part), (_, claim, finish_part, wait_for) = group_functions(), _common()
     take_lane, ring, next_group = _lanes()
-    read_job, write_job, job_on_stack = reader(Job), writer(Job), stack_space(Job)
+    read_job, write_job, job_on_stack = native.reader(Job), native.writer(Job), native.stack_space(Job)
 
     def leader(crew, table, part_stride, steps, timestamps, parts):
-        mode = float_mode(DEFAULT_MODE)  # a caller that flushes denormals must not change a thread's bits
-        atomic_add(crew + LEADERS, 1)
+        mode = native.float_mode(native.DEFAULT_MODE)  # a caller that flushes denormals must not change a thread's bits
+        native.atomic_add(crew + LEADERS, 1)
         lane = take_lane(crew, parts)
         place = lane + JOB if lane != 0 else job_on_stack()
         write_job(place, table, part_stride, steps, timestamps)
-        job, group, target = read_job(place), next_group(lane, parts), atomic_load(lane + FINISHED) if lane != 0 else 0
-        first = 0
+        job, group = read_job(place), next_group(lane, parts)
+        first, target = 0, native.atomic_load(lane + FINISHED) if lane != 0 else 0
         while first < steps:
             end = end_of_group(job, first)
             target += parts
-            start = cycles()
+            start = native.cycles()
             if lane != 0:
-                store_i64(lane + ROW, first)
-                store_i64(lane + TARGET, target)
-                atomic_store(lane + OPEN, group)
+                native.store_i64(lane + ROW, first)
+                native.store_i64(lane + TARGET, target)
+                native.atomic_store(lane + OPEN, group)
                 if first == 0:
                     ring(crew, parts)
             for part in range(parts):
-                claimed = lane + SEATS + part * LINE + CLAIMED
-                if lane == 0 or (atomic_load(claimed) == group and compare_and_set(claimed, group, group + 1)):
+                if lane == 0 or claim(lane, part, group):
                     run_part(job, first, end, part, parts)
                     if lane != 0:
                         finish_part(lane, target)
             if lane != 0:
                 wait_for(lane, target, group, start)
             for part in range(parts if timestamps != 0 else 0):
-                store_i64(timestamps + ((part * steps + end) * TIMESTAMPS - 1) * 8, cycles())
+                native.store_i64(timestamps + ((part * steps + end) * TIMESTAMPS - 1) * 8, native.cycles())
             group, first = group + 1, end
         if lane != 0:
-            store_i64(lane + NEXT_GROUP, group)
-            atomic_store(lane + OWNED, 0)
-        if atomic_add(crew + LEADERS, -1) > 1:  # there is a core less in use, and jobs that could use it
+            native.store_i64(lane + NEXT_GROUP, group)
+            native.atomic_store(lane + OWNED, 0)
+        if native.atomic_add(crew + LEADERS, -1) > 1:  # there is a core less in use, and jobs that could use it
             ring(crew, parts)
-        float_mode(mode)
+        native.float_mode(mode)
 
     return leader
 
@@ -156,17 +155,15 @@ def _lanes():
     """(take_lane, ring, next_group): a leader's dealings with a crew."""
     from numba import njit
 
-    from .simd.intrinsics import (
-        atomic_add, atomic_load, atomic_reload, atomic_store, compare_and_set, load_i64, minimum, wake,
-    )  # fmt: skip
+    from .simd import intrinsics as native
 
     @njit(error_model="numpy", inline="always")
     def take_lane(crew, parts):
         """The address of a lane for this leader alone; 0 if none is free, or there is nothing to share."""
-        most = load_i64(crew + MOST_PARTS)
+        most = native.load_i64(crew + MOST_PARTS)
         lane, mine = crew + LANES, 0
-        for _ in range(load_i64(crew + CORES) if 1 < parts <= most else 0):
-            if mine == 0 and atomic_load(lane + OWNED) == 0 and compare_and_set(lane + OWNED, 0, 1):
+        for _ in range(native.load_i64(crew + CORES) if 1 < parts <= most else 0):
+            if mine == 0 and native.atomic_load(lane + OWNED) == 0 and native.compare_and_set(lane + OWNED, 0, 1):
                 mine = lane
             lane += SEATS + most * LINE
         return mine
@@ -174,11 +171,11 @@ def _lanes():
     @njit(error_model="numpy", inline="always")
     def ring(crew, parts):
         """Have sleeping workers look for work: as many as may work, and find some."""
-        atomic_add(crew + BELL, 1)
-        leaders = atomic_load(crew + LEADERS)
-        workers = minimum(load_i64(crew + CORES) - leaders, leaders * (parts - 1))
-        if workers > 0 and atomic_reload(crew + SLEEPERS) != 0:
-            wake(crew + BELL, (1 << minimum(workers, 32)) - 1)
+        native.atomic_add(crew + BELL, 1)
+        leaders = native.atomic_load(crew + LEADERS)
+        workers = native.minimum(native.load_i64(crew + CORES) - leaders, leaders * (parts - 1))
+        if workers > 0 and native.atomic_reload(crew + SLEEPERS) != 0:
+            native.wake(crew + BELL, (1 << native.minimum(workers, 32)) - 1)
 
     @njit(error_model="numpy", inline="always")
     def next_group(lane, parts):
@@ -186,12 +183,12 @@ def _lanes():
         earlier job had counts one group more than that job claimed."""
         group = 0
         if lane != 0:
-            group = load_i64(lane + NEXT_GROUP)
-            if load_i64(lane + PARTS) != parts:
+            group = native.load_i64(lane + NEXT_GROUP)
+            if native.load_i64(lane + PARTS) != parts:
                 group += 1
                 for part in range(parts):
-                    atomic_store(lane + SEATS + part * LINE + CLAIMED, group)
-                atomic_store(lane + PARTS, parts)
+                    native.atomic_store(lane + SEATS + part * LINE + CLAIMED, group)
+                native.atomic_store(lane + PARTS, parts)
         return group
 
     return take_lane, ring, next_group
@@ -205,22 +202,19 @@ def build_worker(_: Worker):
     """(crew, number of the worker from 1 on, whether it stays when there is nothing to do)."""
     from numba import njit
 
-    from .simd.intrinsics import (
-        DEFAULT_MODE, WAKES, atomic_add, atomic_load, atomic_store, compare_and_set, cycles, float_mode,
-        load_i64, minimum, nap, pause, reader, sleep_while,
-    )  # fmt: skip
+    from .simd import intrinsics as native
 
-    (end_of_group, run_part), (may_work, finish_part, wait_for) = group_functions(), _common()
-    read_job = reader(Job)
+    (end_of_group, run_part), (may_work, claim, finish_part, wait_for) = group_functions(), _common()
+    read_job = native.reader(Job)
 
     @njit(error_model="numpy", inline="always")
     def take_seat(lane, number):
         """The part that this worker claims first; 0 if each has its worker. With one leader it is always the same."""
-        others, mine = atomic_load(lane + PARTS) - 1, 0
+        others, mine = native.atomic_load(lane + PARTS) - 1, 0
         for n in range(others):
             part = 1 + (number - 1 + n) % others
             taken = lane + SEATS + part * LINE + TAKEN
-            if mine == 0 and atomic_load(taken) == 0 and compare_and_set(taken, 0, 1):
+            if mine == 0 and native.atomic_load(taken) == 0 and native.compare_and_set(taken, 0, 1):
                 mine = part
         return mine
 
@@ -231,64 +225,64 @@ def build_worker(_: Worker):
         group, seen, row, target, spins, until = 0, -1, -1, 0, 0, 0
         while until == 0 and may_work(crew, number) and spins < IDLE_SPINS:
             if row < 0:
-                group = atomic_load(lane + OPEN)
+                group = native.atomic_load(lane + OPEN)
             if group != seen:
-                parts, end, more = load_i64(lane + PARTS), -1, False
+                parts, end, more = native.load_i64(lane + PARTS), -1, False
                 for n in range(parts):
                     part = (seat + n) % parts
-                    claimed = lane + SEATS + part * LINE + CLAIMED
-                    if atomic_load(claimed) == group and compare_and_set(claimed, group, group + 1):
+                    if claim(lane, part, group):
                         job = read_job(lane + JOB)
                         if end < 0:
-                            first = row if row >= 0 else load_i64(lane + ROW)
-                            target = target + parts if row >= 0 else load_i64(lane + TARGET)
+                            first = row if row >= 0 else native.load_i64(lane + ROW)
+                            target = target + parts if row >= 0 else native.load_i64(lane + TARGET)
                             end = end_of_group(job, first)
                         more = end < job.steps and job.timestamps == 0  # a leader stamps the end of a group first
-                        start = cycles()
+                        start = native.cycles()
                         run_part(job, first, end, part, parts)
-                        now = cycles()
-                        if atomic_load(lane + HELD_UP) == group and now - start > 2 * load_i64(lane + PACE):
+                        now, pace = native.cycles(), native.load_i64(lane + PACE)
+                        if native.atomic_load(lane + HELD_UP) == group and now - start > 2 * pace:
                             until = now + BREAK * (now - start)
                         finish_part(lane, target)
                 seen, row, spins = group, -1, 0
                 if more and until == 0:  # the next group is known, and open as soon as this one is finished
                     wait_for(lane, target, group, 0)
                     group, row = group + 1, end
-            elif atomic_load(lane + OWNED) == 0:
+            elif native.atomic_load(lane + OWNED) == 0:
                 spins += IDLE_SPINS
             else:
-                wait_for(lane, atomic_load(lane + TARGET), group, 0)
-                pause(spins > SPINS_BEFORE_YIELD)
+                wait_for(lane, native.atomic_load(lane + TARGET), group, 0)
+                native.pause(spins > SPINS_BEFORE_YIELD)
                 spins += 1
         return until
 
     def worker(crew, number, stays):
-        float_mode(DEFAULT_MODE)
-        bell, lanes, size = crew + BELL, load_i64(crew + CORES), SEATS + load_i64(crew + MOST_PARTS) * LINE
-        present = compare_and_set(crew + LANES + number * size + PRESENT, 0, stays)
+        native.float_mode(native.DEFAULT_MODE)
+        bell, lanes = crew + BELL, native.load_i64(crew + CORES)
+        size = SEATS + native.load_i64(crew + MOST_PARTS) * LINE
+        present = native.compare_and_set(crew + LANES + number * size + PRESENT, 0, stays)
         seen, spins, until = -1, 0, 0
         while present:
-            now, allowed = atomic_load(bell), may_work(crew, number)
-            if cycles() < until:
-                nap()
+            now, allowed = native.atomic_load(bell), may_work(crew, number)
+            if native.cycles() < until:
+                native.nap()
             elif allowed and now != seen:
                 for n in range(lanes):
                     lane = crew + LANES + n * size
-                    if atomic_load(lane + OWNED) != 0:
+                    if native.atomic_load(lane + OWNED) != 0:
                         seat = take_seat(lane, number)
                         if seat != 0:
                             until = help_with(crew, lane, seat, number)
-                            atomic_store(lane + SEATS + seat * LINE + TAKEN, 0)
+                            native.atomic_store(lane + SEATS + seat * LINE + TAKEN, 0)
                 seen, spins = now, 0
             elif allowed and spins < IDLE_SPINS:
-                pause(spins > SPINS_BEFORE_YIELD)
+                native.pause(spins > SPINS_BEFORE_YIELD)
                 spins += 1
             elif stays != 0:
-                if not WAKES:
-                    nap()
-                atomic_add(crew + SLEEPERS, 1)
-                sleep_while(bell, now, 1 << minimum(number - 1, 31))
-                atomic_add(crew + SLEEPERS, -1)
+                if not native.WAKES:
+                    native.nap()
+                native.atomic_add(crew + SLEEPERS, 1)
+                native.sleep_while(bell, now, 1 << native.minimum(number - 1, 31))
+                native.atomic_add(crew + SLEEPERS, -1)
                 spins = 0
             else:
                 present = False
