@@ -1,7 +1,7 @@
-"""The thread team: one native call a run, with threads that wait inside native code for the next.
+"""The thread team: one native call a run, in the calling thread, with workers that help it.
 
-The calling thread leads; workers are Python threads in a native loop without the GIL. After a run they spin for about a
-millisecond, so that the next run finds them awake, and then park.
+Workers are Python threads inside a native call without the GIL, which never returns. After a run they poll for about a
+millisecond, so that the next run finds them awake, and then sleep in the kernel. kernels/team.py has their protocol.
 """
 
 from __future__ import annotations
