@@ -16,7 +16,7 @@ import nanoinfer
 from nanoinfer import runtime
 from tests.helpers import random_images
 
-SECONDS = 100  # until a process counts as hanging
+SECONDS = 300  # until a process counts as hanging
 SETUP = """
 import multiprocessing, os, signal, sys, threading, time
 import numpy as np
@@ -105,7 +105,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
-@pytest.mark.parametrize("calls", [2, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [2, pytest.param(30, marks=pytest.mark.slow)])
 def test_processes(tmp_path, method, calls):
     if sys.platform == "win32" and method != "spawn":
         pytest.skip("there is no fork here")
@@ -130,7 +130,7 @@ time.sleep(float(sys.argv[2]))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("times", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [3, pytest.param(40, marks=pytest.mark.slow)])
 def test_interpreter_exits_during_a_run(threads, times):
     """Two daemon threads are in the midst of calls."""
     for number in range(times):
@@ -167,39 +167,29 @@ def test_interrupt_in_the_midst_of_a_run(delay):
 
 FIRST_CALL = """
 import signal, sys, threading, time
+import numpy as np  # not a part of this: NumPy cannot be imported again after an interrupt
 def interrupt():
     time.sleep(float(sys.argv[1]))
     signal.raise_signal(signal.SIGINT)
-signal.signal(signal.SIGINT, signal.default_int_handler)
-threading.Thread(target=interrupt, daemon=True).start()
 def call():
-    import numpy as np, nanoinfer
+    import nanoinfer
     return nanoinfer.create_model("digits", threads=2)(np.ones((1, 3, 96, 96), np.float32))
+threading.Thread(target=interrupt, daemon=True).start()
 try:
     while True:
         call()
 except KeyboardInterrupt:
     pass
-except ImportError:  # NumPy's own import makes this of an interrupt
-    if "numpy" not in sys.modules or hasattr(sys.modules["numpy"], "float32"):
-        raise
-    sys.exit()
-try:
-    first = call()
-except (ImportError, AttributeError) as error:  # what an interrupted import of NumPy leaves behind
-    if "numpy" not in str(error):
-        raise
-    sys.exit()
-assert (call() == first).all()
+assert np.array_equal(call(), call())
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals cannot be sent here")
-@pytest.mark.parametrize("count", [6, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [6, pytest.param(40, marks=pytest.mark.slow)])
 def test_interrupt_in_the_midst_of_the_first_import(count):
     """The user's KeyboardInterrupt comes out, and the next call is right."""
     for number in range(count):
-        command = [sys.executable, "-c", FIRST_CALL, str(0.05 + 0.6 * number / count)]
+        command = [sys.executable, "-c", FIRST_CALL, str(0.3 * number / count)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
         assert (done.returncode, done.stderr) == (0, "")
 
