@@ -194,12 +194,8 @@ def _lanes():
     return take_lane, ring, next_group
 
 
-class Worker(NamedTuple):
-    """Any other thread: help leaders for as long as the process lives."""
-
-
-def build_worker(_: Worker):
-    """(crew, number of the worker from 1 on, whether it stays when there is nothing to do)."""
+def _help():
+    """(take_seat, help_with): a worker's dealings with a lane."""
     from numba import njit
 
     from .simd import intrinsics as native
@@ -254,6 +250,19 @@ def build_worker(_: Worker):
                 native.pause(spins > SPINS_BEFORE_YIELD)
                 spins += 1
         return until
+
+    return take_seat, help_with
+
+
+class Worker(NamedTuple):
+    """Any other thread: help leaders for as long as the process lives."""
+
+
+def build_worker(_: Worker):
+    """(crew, number of the worker from 1 on, whether it stays when there is nothing to do)."""
+    from .simd import intrinsics as native
+
+    (may_work, *_), (take_seat, help_with) = _common(), _help()
 
     def worker(crew, number, stays):
         native.float_mode(native.DEFAULT_MODE)
