@@ -2,8 +2,8 @@
 
 Read `convolution` (the loop nest around all micro-kernels, and what a region is), `matmul`, `stem` and `pooling` (its
 micro-kernels), `depthwise`, `attention`, `normalization`, `elementwise`, `packing` (kernels of their own), `program`
-(the interpreter of a table of instructions). `simd` is the language that they are written in, `jit` makes native code
-of them.
+(the table of instructions), `team` (the threads that interpret it). `simd` is the language that they are written in,
+`jit` makes native code of them.
 
 Each file states the formula, has it in NumPy (`reference`), makes calls to try it with (`example`), and has a `build`
 function that returns the Python function to compile. A *spec* is a NamedTuple that names one variant: its fields are
@@ -31,13 +31,14 @@ from . import (
     pooling,
     program,
     stem,
+    team,
 )
 
 # Arguments of the functions that `build` returns, by who calls them.
 STEP = 3  # (address of its row, thread, threads): the interpreter of a program
 TILE = 2  # (addresses of TileLoops and TileCall): the convolution's loop nest
 LEADER = 6  # the calling thread, through ctypes
-WORKER = 4  # the other threads of a team, through ctypes
+WORKER = 3  # a thread of its own, through ctypes
 
 
 class Kernel(NamedTuple):
@@ -104,8 +105,8 @@ KERNELS: dict[str, Kernel] = {
     "thread_program": Kernel(
         program.ThreadProgram, program.build_thread_program, STEP, program.ThreadProgramInstruction
     ),
-    "leader": Kernel(program.Leader, program.build_leader, LEADER),
-    "worker": Kernel(program.Worker, program.build_worker, WORKER),
+    "leader": Kernel(team.Leader, team.build_leader, LEADER),
+    "worker": Kernel(team.Worker, team.build_worker, WORKER),
 }  # fmt: skip
 _NAMES = {kernel.spec: name for name, kernel in KERNELS.items()}
 

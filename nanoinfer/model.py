@@ -78,7 +78,11 @@ def _is_count(value) -> bool:
 
 
 class Model:
-    """A network with its weights. Calls may come from any thread; they run one after another."""
+    """A network with its weights.
+
+    Calls may come from any thread. Those of one model run one after another, since they share its memory; calls of
+    different models run side by side.
+    """
 
     def __init__(
         self, pretrained: Pretrained, threads: int, *, machine: Machine | None = None, pass_count: int | None = None

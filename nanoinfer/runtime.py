@@ -1,7 +1,7 @@
-"""The thread team: one native call a run, with threads that wait inside native code for the next.
+"""The thread team: one native call a run, in the calling thread, with workers that help it.
 
-The calling thread leads; workers are Python threads in a native loop without the GIL. After a run they spin for about a
-millisecond, so that the next run finds them awake, and then park.
+Workers are Python threads inside a native call without the GIL, which never returns. After a run they poll for about a
+millisecond, so that the next run finds them awake, and then sleep in the kernel. kernels/team.py has their protocol.
 """
 
 from __future__ import annotations
@@ -14,12 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from .errors import InputError, printable
-from .kernels import program
+from .kernels import team as team_kernels
 from .kernels.jit import elf, library
 
 OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
-NO_JOB = 1 << 62
-SPIN_LIMIT = 5000  # polls of the job counter before a worker parks: about a millisecond
 
 
 def default_threads() -> int:
@@ -33,6 +31,11 @@ def default_threads() -> int:
             return min(int(value), most_threads())
         if value and variable == "NANOINFER_NUM_THREADS":
             raise InputError(f"{variable}={printable(value)!r}: set it to a whole number from 1 on, or not at all")
+    return usable_cores()
+
+
+def usable_cores() -> int:
+    """The cores this process may use, by affinity and cgroup quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(cores, _quota()))
 
@@ -66,70 +69,68 @@ def _quota() -> int:
     return least
 
 
-class Team:
-    """`threads` threads: the caller, which leads, and workers. One run at a time; callers queue.
+class Crew:
+    """The workers of this process, and the memory through which leaders give them work; see kernels/team.py.
 
-    A signal handler may raise, or call another model, wherever Python runs one: between two instructions of this class.
-    So there is no lock that an exception could leave behind, and the thread that leads may lead again.
+    Leaders meet in native code alone, where Python runs no signal handler: there is no lock that an exception could
+    leave behind, and nothing that one leader waits for before it begins.
     """
 
+    def __init__(self, cores: int):
+        self.cores, self._started = cores, 0
+        self._lead, self._work = library.function(team_kernels.Leader()), library.function(team_kernels.Worker())
+        words = team_kernels.crew_words(cores, most_threads())
+        self._address = words.ctypes.data
+        elf.leak(words)
+
+    def lead(self, table: np.ndarray, parts: int, timestamps: np.ndarray | None = None) -> None:
+        """Interpret a program's table (steps, words), or for each part its own (parts, steps, words).
+
+        Returns when all parts are finished. `timestamps`, int64 (parts, steps, 3), takes those of each step; see
+        kernels/team.py.
+        """
+        if self._started < min(parts, self.cores) - 1:
+            self._start(min(parts, self.cores) - 1)
+        steps, part_stride = table.shape[-2], table.strides[0] if table.ndim == 3 else 0
+        stamps = 0 if timestamps is None else timestamps.ctypes.data
+        self._lead(self._address, table.ctypes.data, part_stride, steps, stamps, parts)
+
+    def _start(self, workers: int) -> None:
+        """Start those that are missing; one that exists twice, since a signal handler raised here, ends at once."""
+        for number in range(self._started + 1, workers + 1):
+            arguments = self._address, number, 1
+            threading.Thread(target=self._work, args=arguments, name=f"nanoinfer-{number}", daemon=True).start()
+            self._started = max(self._started, number)
+
+
+class Team:
+    """`threads` threads as a program sees them: its parts. Who computes them is settled at each run."""
+
     def __init__(self, threads: int):
-        self.threads = threads
-        self._turn = threading.RLock()
-        self._gates = [threading.Lock() for _ in range(1, threads)]  # of each worker; closed while it stands by
-        self._lead, self._work = library.function(program.Leader()), library.function(program.Worker())
-        line = np.zeros((program.team_bytes(threads) + program.LINE) // 8, np.int64)
-        self._memory = line[-line.ctypes.data % program.LINE // 8 :]
-        self._kept: list[list] = []  # [JOB_COUNT, table] of jobs that a late worker may still read
-        elf.leak(line)
-        elf.leak(self._kept)
-        for thread, gate in enumerate(self._gates, 1):
-            gate.acquire()
-            work = threading.Thread(target=self._stand_by, args=(thread, gate), name=f"nanoinfer-{thread}", daemon=True)
-            work.start()
+        self.threads, self.crew = threads, crew()
 
     def run(self, table: np.ndarray, timestamps: np.ndarray | None = None) -> None:
-        """Interpret a program's table (steps, words), or for each part its own (threads, steps, words).
+        """Run a program that was made for so many threads; see Crew.lead."""
+        self.crew.lead(table, self.threads, timestamps)
 
-        Returns when all parts are finished. `timestamps`, int64 (threads, steps, 3), takes those of each step; see
-        kernels/program.py.
-        """
-        steps, part_stride = table.shape[-2], table.strides[0] if table.ndim == 3 else 0
-        if not steps:
-            return
-        with self._turn:
-            stamps = 0 if timestamps is None else timestamps.ctypes.data
-            for gate in self._gates:
-                if gate.locked():
-                    gate.release()
-            kept = self._keep(table)
-            self._lead(self._memory.ctypes.data, table.ctypes.data, part_stride, steps, stamps, self.threads)
-            kept[0] = self._memory[program.JOB_COUNT // 8]
 
-    def _keep(self, table: np.ndarray) -> list:
-        """Keep a table; every worker has left the jobs of those that go, or come to a later one.
-
-        Returns what is kept, with a number above those of all jobs: the job has none before it is given.
-        """
-        left = [self._memory[(program.PARTS + n * program.LINE + program.LEFT) // 8] for n in range(1, self.threads)]
-        oldest = min(left, default=NO_JOB - 1)
-        kept = [NO_JOB, table]
-        self._kept[:] = [*(one for one in self._kept if one[0] > oldest and one[1] is not table), kept]
-        return kept
-
-    def _stand_by(self, thread: int, gate: threading.Lock) -> None:
-        """A worker's life: spin for jobs in native code, and park at its gate when none comes for a while."""
-        while True:
-            gate.acquire()
-            self._work(self._memory.ctypes.data, thread, self.threads, SPIN_LIMIT)
+@cache
+def crew() -> Crew:
+    """The crew of this process, made for the cores that it may use at the first call."""
+    return Crew(usable_cores())
 
 
 @cache
 def team(threads: int) -> Team:
-    """The team of this size; all models of a process share it."""
+    """The team of this size."""
     return Team(threads)
 
 
+def _renew() -> None:
+    """In a forked child: none of its parent's threads exist there, whatever they were at."""
+    crew.cache_clear()
+    team.cache_clear()
+
+
 if hasattr(os, "register_at_fork"):
-    # A child has none of its parent's threads, and perhaps a lock that one of them held.
-    os.register_at_fork(after_in_child=team.cache_clear)
+    os.register_at_fork(after_in_child=_renew)

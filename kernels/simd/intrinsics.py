@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Callable
 from functools import cache
 from inspect import Parameter, Signature
@@ -207,15 +208,14 @@ def atomic_store(builder, address, value):
 
 @operation(int64, int64, int64)
 def atomic_add(builder, address, value):
-    """Add to an int64 and return what it was (acquire, release)."""
-    return builder.atomic_rmw("add", builder.inttoptr(address, i64.as_pointer()), value, "acq_rel")
+    """Add to an int64 and return what it was; in one order with all other such additions and `atomic_reload`."""
+    return builder.atomic_rmw("add", builder.inttoptr(address, i64.as_pointer()), value, "seq_cst")
 
 
 @operation(int64, int64)
 def atomic_reload(builder, address):
-    """An int64 that another thread writes, as it is after all that this thread has read before."""
-    builder.fence("acquire")
-    return builder.load_atomic(builder.inttoptr(address, i64.as_pointer()), "acquire", 8, typ=i64)
+    """An int64 that another thread writes, as it is after all that this thread has added to others before."""
+    return builder.load_atomic(builder.inttoptr(address, i64.as_pointer()), "seq_cst", 8, typ=i64)
 
 
 @operation(types.boolean, int64, int64, int64)
@@ -226,7 +226,11 @@ def compare_and_set(builder, address, expected, value):
 
 
 YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
-SYSTEM_CALLS = {YIELD}  # all that a kernel calls outside of itself
+SLEEP, MILLISECOND = ("Sleep", 1) if os.name == "nt" else ("usleep", 1000)
+FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None  # system call
+FUTEX_WAIT, FUTEX_WAKE = 9 | 128, 10 | 128  # by bits, within this process
+WAKES = FUTEX is not None  # elsewhere threads that wait for an address go on polling
+SYSTEM_CALLS = {YIELD, SLEEP, "syscall"}  # all that a kernel calls outside of itself
 
 
 @operation(void, types.boolean)
@@ -240,6 +244,36 @@ def pause(builder, long_wait):
                 builder.call(declare(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])
             else:
                 builder.call(declare(builder, "llvm.aarch64.hint", ir.VoidType(), i32), [ir.Constant(i32, 1)])
+
+
+@operation(void)
+def nap(builder):
+    """Sleep for about a millisecond."""
+    builder.call(declare(builder, SLEEP, i32, i32), [ir.Constant(i32, MILLISECOND)])
+
+
+def _futex(builder, *arguments):
+    system = cgutils.get_or_insert_function(builder.module, ir.FunctionType(i64, [i64], var_arg=True), "syscall")
+    builder.call(system, [ir.Constant(i64, FUTEX), *arguments])
+
+
+@operation(void, int64, int64, int64)
+def sleep_while(builder, address, value, bits):
+    """Sleep while the int64 at an address is `value`, until `wake` for one of these bits; it may wake without cause."""
+    if FUTEX is None:
+        builder.call(declare(builder, YIELD, i32), [])
+        return
+    none = ir.Constant(i64, 0)
+    _futex(builder, address, ir.Constant(i64, FUTEX_WAIT), builder.and_(value, ir.Constant(i64, 0xFFFFFFFF)), none,
+           none, bits)  # fmt: skip
+
+
+@operation(void, int64, int64)
+def wake(builder, address, bits):
+    """Wake all threads that sleep at an address for any of these bits."""
+    if FUTEX is not None:
+        none, everyone = ir.Constant(i64, 0), ir.Constant(i64, 0x7FFFFFFF)
+        _futex(builder, address, ir.Constant(i64, FUTEX_WAKE), everyone, none, none, bits)
 
 
 DEFAULT_MODE = 0x1F80 if X86 else 0  # denormals as they are, to the nearest, ties to even, no traps

@@ -1,8 +1,12 @@
 """Measure a profile: what every step of a program costs, from time stamps that the threads take around it.
 
 The measured program is the one that runs otherwise; in addition each thread writes down the time stamp counter before a
-step, after its work, and after the wait for the other threads. A step's time is that from the first to the last of
-these, on the mean thread: steps follow each other without gaps and add up to the run.
+step, after its work, and after the wait for the other threads. A step's time is that from the end of the step before
+it to its own, on the mean thread: steps follow each other without gaps and add up to the run. What a thread is here is
+a part of the program; on a busy machine one thread may compute several, and its stamps stand where the parts are.
+
+Other processes and the clock rate make runs differ. So the report says how far runs and steps spread, and how often the
+process lost a core.
 
 A step's limit is the time it would take if arithmetic ran at the machine's peak, or if its bytes moved at the
 bandwidth of the memory where they lie, whichever is longer. Activations were written a moment ago and lie in the
@@ -16,6 +20,11 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+try:
+    from resource import RUSAGE_SELF, getrusage
+except ImportError:  # Windows does not count this
+    getrusage = None
+
 import numpy as np
 
 from .. import runtime
@@ -26,6 +35,7 @@ from ..machine.roofline import Roofline, measure, measured
 from ..plan.program import Program
 from .profile import Profile, Row
 
+SLOW = 1.5  # times the lower quartile: a run that takes as long was disturbed
 WARM_SECONDS = 0.03  # of runs before those that count: caches, clock rates and the calibration need them
 
 
@@ -48,6 +58,10 @@ def profile(name: str, program: Program, tensors: Mapping, x: np.ndarray, thread
         repeat=repeat,
         rows=rows,
         wall=float(np.median(runs.walls)),
+        wall_p5=float(np.percentile(runs.walls, 5)),
+        wall_p95=float(np.percentile(runs.walls, 95)),
+        slow_runs=int((runs.walls > SLOW * np.percentile(runs.walls, 25)).sum()),
+        cores_lost=runs.cores_lost,
         total=float(np.median(totals)),
         agreement=float(np.median(totals / runs.walls)),
         overhead=float(np.median(runs.walls / runs.plain)) - 1,
@@ -63,18 +77,21 @@ class _Runs(NamedTuple):
 
     stamps: (runs, threads, steps, 3), when a thread began a step, had done its work, and had met the others.
     walls, plain: (runs,), the native calls with time stamps and those without.
+    cores_lost: how often meanwhile the system gave a core of this process to another thread.
     """
 
     stamps: np.ndarray
     walls: np.ndarray
     plain: np.ndarray
+    cores_lost: int
 
     @property
     def steps(self) -> np.ndarray:
         """(runs, steps): the time of each step on the mean thread."""
-        starts = self.stamps[..., 0].copy()
-        starts[:, :, 0] = starts[:, :1, 0]  # the delay of a worker that starts late counts as its wait
-        return (self.stamps[..., 2] - starts).mean(1)
+        ends, starts = self.stamps[..., 2], self.stamps[..., 2].copy()
+        starts[..., 1:] = ends[..., :-1]
+        starts[..., 0] = self.stamps[..., 0].min((1, 2))[:, None]  # that a worker starts late counts as its wait
+        return (ends - starts).mean(1)
 
     @property
     def typical(self) -> np.ndarray:
@@ -97,6 +114,7 @@ def _run(program: Program, x: np.ndarray, threads: int, repeat: int) -> _Runs:
     run(first)
     while time.perf_counter_ns() - start < WARM_SECONDS * 1e9:
         run(None)
+    lost = _cores_lost()
     for number in range(repeat):
         # The two kinds of runs take turns in going first, so that each meets what the other leaves behind as often.
         for stamped in (number % 2 == 0, number % 2 != 0):
@@ -104,17 +122,22 @@ def _run(program: Program, x: np.ndarray, threads: int, repeat: int) -> _Runs:
                 walls[number] = run(counts[number])
             else:
                 plain[number] = run(None)
-    last = np.zeros(shape, np.int64)
+    lost, last = _cores_lost() - lost, np.zeros(shape, np.int64)
     run(last)
     microseconds = (time.perf_counter_ns() - start) / 1e3
     scale = microseconds / float(last[0, -1, 2] - first[0, 0, 0])  # per count of the time stamp counter
-    return _Runs((counts - first[0, 0, 0]) * scale, walls, plain)
+    return _Runs((counts - first[0, 0, 0]) * scale, walls, plain, lost)
+
+
+def _cores_lost() -> int:
+    return getrusage(RUSAGE_SELF).ru_nivcsw if getrusage else 0
 
 
 class _Times(NamedTuple):
     """What the runs tell of each step: (steps,) each, times in microseconds."""
 
     median: np.ndarray
+    p5: np.ndarray
     p95: np.ndarray
     imbalance: np.ndarray  # work of the slowest thread over that of the mean thread
     wait: np.ndarray  # of the mean thread
@@ -125,6 +148,7 @@ def _times(runs: _Runs) -> _Times:
     wait = runs.stamps[..., 2] - runs.stamps[..., 1]
     return _Times(
         median=np.maximum(np.median(runs.steps, 0), 1e-6),
+        p5=np.percentile(runs.steps, 5, 0),
         p95=np.percentile(runs.steps, 95, 0),
         imbalance=np.median(work.max(1) / np.maximum(work.mean(1), 1e-9), 0),
         wait=np.median(wait.mean(1), 0),
@@ -147,6 +171,7 @@ def _rows(program: Program, tensors: Mapping, times: _Times, roofline: Roofline,
             flops=step.flops,
             bytes=step.bytes,
             microseconds=microseconds,
+            p5=float(times.p5[number]),
             p95=float(times.p95[number]),
             share=microseconds / total,
             gflops=step.flops / microseconds / 1e3,

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ..machine.roofline import Roofline
 
 
+DISTURBED = 0.1  # of the runs that are slow, or between sums that should be equal: a sign of a busy machine
+
+
 @dataclass(frozen=True)
 class Row:
     """One step. Times are microseconds; `percent` is of the limit that binds, named in `bound`."""
@@ -25,6 +28,7 @@ class Row:
     flops: int
     bytes: int
     microseconds: float  # median, the wait included
+    p5: float
     p95: float
     share: float  # of the sum over all steps
     gflops: float
@@ -72,6 +76,7 @@ COLUMNS = (
     Column(None, "flops"),
     Column(None, "bytes"),
     MICROSECONDS,
+    Column("p5", "p5", "{:.1f}", right=True),
     Column("p95", "p95", "{:.1f}", right=True),
     *RATES,
     Column("limit", "bound"),
@@ -91,6 +96,10 @@ class Profile(Report):
     repeat: int
     rows: tuple[Row, ...]
     wall: float  # microseconds of the native call, median of the runs with time stamps
+    wall_p5: float
+    wall_p95: float
+    slow_runs: int  # of these, those that took half as long again as the quickest quarter does
+    cores_lost: int  # how often in all runs the system gave a core of this process to another thread
     total: float  # microseconds of all steps, median of the same runs
     agreement: float  # total / wall within a run, median
     overhead: float  # of the time stamps: median over pairs of runs with and without, minus 1
@@ -103,6 +112,18 @@ class Profile(Report):
     def slowest(self) -> list[Row]:
         """The ten rows that take longest."""
         return sorted(self.rows, key=lambda row: -row.microseconds)[:10]
+
+    @property
+    def disturbed(self) -> str | None:
+        """What tells that the machine was busy with something else; None if nothing does."""
+        rows, signs = sum(row.microseconds for row in self.rows), []
+        if self.slow_runs > DISTURBED * self.repeat:
+            signs.append(f"{self.slow_runs} of {self.repeat} runs took half as long again as the quickest quarter")
+        if self.cores_lost > DISTURBED * self.repeat:
+            signs.append(f"the process lost a core {_count(self.cores_lost, 'time')}")
+        if abs(rows / self.total - 1) > DISTURBED:
+            signs.append(f"the medians of steps add up to {rows:.1f} us, and runs to {self.total:.1f} us")
+        return "; ".join(signs) or None
 
     @property
     def kinds(self) -> list[Kind]:
@@ -130,7 +151,11 @@ class Profile(Report):
     def figures(self) -> dict[str, object]:
         """All but the rows, and the timeline, which the trace holds."""
         figures = {name: value for name, value in vars(self).items() if name not in ("rows", "timeline")}
-        return figures | {"input_shape": list(self.input_shape), "limits": asdict(self.limits)}
+        return figures | {
+            "disturbed": self.disturbed,
+            "input_shape": list(self.input_shape),
+            "limits": asdict(self.limits),
+        }
 
     def heading(self) -> list[str]:
         shape = "x".join(map(str, self.input_shape))
@@ -138,9 +163,12 @@ class Profile(Report):
 
     def footing(self) -> list[str]:
         peak, bandwidths = self.roofs
+        warning = f"THE MACHINE WAS DISTURBED, and figures mean little: {self.disturbed}"
         return [
+            *([warning] if self.disturbed else []),
             f"sum of steps {self.total:.1f} us, wall {self.wall:.1f} us (medians); "
             f"within one run steps are {self.agreement:.1%}",
+            f"wall of nine runs out of ten: {self.wall_p5:.1f} to {self.wall_p95:.1f} us, as p5 and p95 for each step",
             f"{self.gflops:.1f} GFLOP/s, {self.percent_of_peak:.0f}% of the measured peak",
             f"limits of {_count(self.threads, 'thread')}: {peak:.0f} GFLOP/s; GB/s read from "
             + ", ".join(f"{level} {rate:.0f}" for level, rate in bandwidths),

@@ -5,6 +5,7 @@ import pytest
 from nanoinfer.kernels import convolution, elementwise, kernel_name, packing, peak, program
 from nanoinfer.kernels.jit import library
 from nanoinfer.kernels.matmul import Matmul
+from nanoinfer.kernels.program import TIMESTAMPS
 from nanoinfer.kernels.simd.activation import code
 
 from nanoinfer import runtime
@@ -82,7 +83,7 @@ def test_barrier_between_steps_and_timestamps(threads):
         values[1:] = np.nan
         team.run(table)
         np.testing.assert_array_equal(values[-1, :pixels, 0], np.arange(pixels) + 2 * steps)
-    timestamps = np.zeros((threads, steps, program.TIMESTAMPS), np.int64)
+    timestamps = np.zeros((threads, steps, TIMESTAMPS), np.int64)
     team.run(table, timestamps)
     assert (np.diff(timestamps[0].ravel()) >= 0).all() and timestamps[0, 0, 0] > 0
 

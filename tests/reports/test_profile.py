@@ -1,11 +1,14 @@
 """Profiles: fields, sums and tables; none of the times are judged."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from nanoinfer import InputError, create_model
 from nanoinfer.graph import passes
 from nanoinfer.machine.roofline import Roofline
+from nanoinfer.reports import measure
 from nanoinfer.reports.measure import step_limit
 
 ROOFLINE = Roofline(2, 1 << 20, 32 << 20, [100.0, 200.0], *[[float(rate)] * 2 for rate in (200, 100, 20)])
@@ -15,7 +18,7 @@ def test_profile_has_a_row_per_step(model, profile):
     program = model.program((1, 3, 96, 96))
     assert [row.layer for row in profile.rows] == [step.node.output for step in program.steps]
     assert [row.flops for row in profile.rows] == [step.flops for step in program.steps]
-    assert profile.rows[0].shapes == "1x3x96x96 -> 1x11x48x48" and profile.rows[0].kind == "matmul 3x3"
+    assert profile.rows[0].shapes == "1x3x96x96 -> 1x11x48x48" and profile.rows[0].kind in ("matmul 3x3", "stem 3x3")
     assert profile.limits.gflops[1] > 0 and profile.timeline.shape == (2, len(program.steps), 3)
 
 
@@ -29,14 +32,38 @@ def test_step_bytes_are_values_and_weights(model):
 
 def test_times_are_consistent(profile):
     for row in profile.rows:
-        assert 0 < row.microseconds <= row.p95 * 1.000001 and row.imbalance >= 1 and row.wait >= 0
+        assert 0 < row.microseconds <= row.p95 * 1.000001 and row.p5 <= row.microseconds * 1.000001
+        assert row.imbalance >= 1 and row.wait >= 0
         assert row.gflops == pytest.approx(row.flops / row.microseconds / 1e3)
         assert row.bound in ("compute", "L2", "L3", "memory") and row.percent > 0
     assert sum(row.share for row in profile.rows) == pytest.approx(1)
     # The steps of a run lie within the time that was measured around it.
     assert 0.3 < profile.agreement <= 1.001
+    assert profile.wall_p5 <= profile.wall <= profile.wall_p95
     line = profile.timeline.reshape(2, -1)
     assert (np.diff(line) >= 0).all() and line.min() == 0
+
+
+def test_steps_add_up_to_the_run_whoever_computed_which_part():
+    """Two steps in one group of two parts, of which one thread computes the first and then the second."""
+    stamps = np.array([[[[0, 1, 1], [1, 2, 4]], [[2, 3, 3], [3, 4, 4]]]], float)
+    runs = measure._Runs(stamps, walls=np.ones(1), plain=np.ones(1), cores_lost=0)
+    np.testing.assert_array_equal(runs.steps, [[2, 2]])
+
+
+def test_disturbed_runs_are_told(profile):
+    rows = sum(row.microseconds for row in profile.rows)
+    quiet = replace(profile, repeat=50, slow_runs=5, cores_lost=5, total=rows)
+    assert quiet.disturbed is None and "DISTURBED" not in str(quiet) and quiet.to_dict()["disturbed"] is None
+    for change, part in (
+        ({"slow_runs": 6}, "6 of 50 runs took half as long again"), ({"cores_lost": 7}, "lost a core 7 times"),
+        ({"total": 5 * rows}, f"add up to {rows:.1f} us, and runs to {5 * rows:.1f} us"),
+    ):  # fmt: skip
+        busy = replace(quiet, **change)
+        assert (
+            part in busy.disturbed
+            and f"THE MACHINE WAS DISTURBED, and figures mean little: {busy.disturbed}" in str(busy)
+        )
 
 
 def test_kinds_and_slowest_cover_the_rows(profile):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -37,6 +38,36 @@ def test_changes_match_rows_by_layer(profile):
         changes_since({**before, "threads": 3}, profile)
     with pytest.raises(InputError, match="no profile"):
         changes_since({"rows": [1]}, profile)
+
+
+def spread(median, p5, p95):
+    return {"wall": median, "wall_p5": p5, "wall_p95": p95}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "verdict"),
+    [
+        (spread(100, 95, 110), spread(120, 112, 130), "slower"),
+        (spread(120, 112, 130), spread(100, 95, 110), "faster"),
+        (spread(100, 95, 110), spread(105, 101, 115), ""),  # the median is within what runs took before
+        (spread(100, 95, 110), spread(130, 90, 500), ""),  # runs spread now so far that they took as little as before
+        (spread(100, 95, 110), spread(100, 95, 110), ""),
+    ],
+)
+def test_changes_within_the_spread_are_not_marked(profile, before, now, verdict):
+    names = {"wall": "microseconds", "wall_p5": "p5", "wall_p95": "p95"}
+    step = {names[name]: float(value) for name, value in now.items()}
+    calm = {"slow_runs": 0, "cores_lost": 0, "repeat": 50, "total": sum(row.microseconds for row in profile.rows[1:])}
+    profile = replace(profile, rows=(replace(profile.rows[0], **step), *profile.rows[1:]), **now, **calm)
+    profile = replace(profile, total=calm["total"] + step["microseconds"])
+    earlier = json.loads(profile.to_json()) | before
+    earlier["rows"][0] |= {names[name]: value for name, value in before.items()}
+    changes = changes_since(earlier, profile)
+    assert [row.verdict for row in changes.rows] == [verdict] + [""] * (len(profile.rows) - 1)
+    assert changes.verdict == verdict and changes.disturbed is None
+    assert (f"{verdict} beyond the spread" if verdict else "within the spread") in str(changes)
+    busy = changes_since({**earlier, "disturbed": "a busy neighbour"}, profile)
+    assert "DISTURBED, and changes mean little: before, a busy neighbour" in str(busy)
 
 
 def test_profile_command_writes_every_file(run, tmp_path):

@@ -1,5 +1,6 @@
 """The thread team: any size gives the same bits, callers may be many, parked threads wake, a fork starts afresh."""
 
+import ctypes
 import random
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from nanoinfer.kernels import program
+from nanoinfer.kernels import team
 
 import nanoinfer
 from nanoinfer import runtime
@@ -178,12 +179,12 @@ def test_call_from_within_a_call():
             seen.append(other(x))
         return real(*arguments)
 
-    team = runtime.team(2)
-    real, team._lead = team._lead, again
+    crew = runtime.crew()
+    real, crew._lead = crew._lead, again
     try:
         np.testing.assert_array_equal(model(x), expected)
     finally:
-        team._lead = real
+        crew._lead = real
     np.testing.assert_array_equal(seen[1], others)
     np.testing.assert_array_equal(model(x), expected)
 
@@ -200,51 +201,105 @@ def bias_program(steps, threads):
     return make_program(plan, tensors, PackedWeights()), y.name
 
 
-class Absent(runtime.Team):
-    """A team whose workers never come, but for the one that a test sends."""
+class Absent(runtime.Crew):
+    """A crew whose workers never come, but for the one that a test sends."""
 
-    def __init__(self, threads):
-        super().__init__(1)
-        self.threads, self._memory = threads, np.zeros(program.team_bytes(threads) // 8, np.int64)
+    def _start(self, workers):
+        pass
 
-    @property
-    def count(self):
-        return self._memory[program.JOB_COUNT // 8]
+    def __init__(self, cores):
+        super().__init__(cores)
+        size = (team.LANES + cores * (team.SEATS + runtime.most_threads() * team.LINE)) // 8
+        self.words = np.ctypeslib.as_array((ctypes.c_int64 * size).from_address(self._address))
 
-    def come_late(self, thread):
-        """Let a worker see what there is to do; the count of the job that it has left."""
-        self._work(self._memory.ctypes.data, thread, self.threads, 3)
-        return self._memory[(program.PARTS + thread * program.LINE + program.LEFT) // 8]
+    def send(self, worker):
+        """Let a worker see what there is to do, and come back."""
+        self._work(self._address, worker, 0)
+
+    def set(self, **words):
+        """Write words of the first lane, by the names of their offsets."""
+        for name, value in words.items():
+            self.words[(team.LANES + getattr(team, name)) // 8] = value
 
 
 def test_leader_computes_what_no_worker_claims():
     """The workers never come; one that comes after the end claims nothing and writes nothing."""
     threads = 3
-    (added, name), team = bias_program(4, threads), Absent(threads)
+    (added, name), crew = bias_program(4, threads), Absent(threads)
     x = np.random.default_rng(0).standard_normal((7, 48), np.float32)
-    for run in range(3):
+    for _ in range(3):
         added.bind_input(x)
-        within_time(lambda: team.run(added.table) or True)
+        within_time(lambda: crew.lead(added.table, threads) or True)
         np.testing.assert_array_equal(added.read_output(name), x + 1 + 1 + 1 + 1)
-        if run != 1:
-            added.arena[:] = np.nan
-            assert within_time(lambda: team.come_late(1)) == team.count
-            assert np.isnan(added.arena).all()
+        added.arena[:] = np.nan
+        within_time(lambda: crew.send(1) or True)
+        assert np.isnan(added.arena).all()
 
 
-def test_tables_live_until_every_worker_has_left():
-    (added, _), team = bias_program(2, 2), Absent(2)
-    tables = [added.table.copy() for _ in range(2)]
+def test_late_worker_reads_no_job_that_is_over():
+    """To a worker that lost its core the last job may seem to go on. Its table is gone: to read it would be a crash."""
+    (added, _), crew = bias_program(4, 2), Absent(2)
+    for _ in range(2):
+        added.bind_input(np.zeros((7, 48), np.float32))
+        crew.lead(added.table, 2)
+        nowhere = np.full(4, 1 << 46)
+        crew.words[(team.LANES + team.JOB) // 8 :][:4] = nowhere
+        crew.set(OWNED=1)
+        within_time(lambda: crew.send(1) or True)
+        crew.set(OWNED=0)
 
-    def kept():
-        return [next(number for number, known in enumerate(tables) if known is table) for _, table in team._kept]
 
-    for number, expected in ((0, [0]), (1, [0, 1]), (0, [1, 0])):
-        team.run(tables[number])
-        assert kept() == expected
-    team.come_late(1)
-    team.run(tables[1])
-    assert kept() == [1]
+def test_parts_of_a_lane_may_change_from_job_to_job():
+    """A part that only an earlier program had must not be claimable in a later one."""
+    crew = Absent(4)
+    x = np.random.default_rng(0).standard_normal((7, 48), np.float32)
+    programs = {parts: bias_program(2, parts) for parts in (2, 3, 4)}
+    for parts in (2, 4, 2, 3, 3, 2, 4):
+        added, name = programs[parts]
+        added.bind_input(x)
+        crew.lead(added.table, parts)
+        np.testing.assert_array_equal(added.read_output(name), x + 1 + 1)
+        lane = crew.words[team.LANES // 8 :]
+        assert lane[team.PARTS // 8] == parts and lane[team.OPEN // 8] + 1 == lane[team.NEXT_GROUP // 8]
+        claimed = lane[(team.SEATS + team.CLAIMED) // 8 :: team.LINE // 8][:4]
+        assert (claimed[:parts] == lane[team.NEXT_GROUP // 8]).all() and (claimed[parts:] < lane[team.OPEN // 8]).all()
+
+
+@pytest.mark.parametrize("reason", ["one part", "more parts than a lane has", "no lane is free"])
+def test_leader_without_a_lane(reason):
+    """It computes all parts and touches no lane."""
+    parts = {"one part": 1, "more parts than a lane has": runtime.most_threads() + 1, "no lane is free": 2}[reason]
+    (added, name), crew = bias_program(3, parts), Absent(2)
+    lanes = crew.words[team.LANES // 8 :]
+    if reason == "no lane is free":
+        lanes[:: len(lanes) // 2] = 1  # they are owned
+    before = lanes.copy()
+    x = np.random.default_rng(0).standard_normal((7, 48), np.float32)
+    added.bind_input(x)
+    crew.lead(added.table, parts)
+    np.testing.assert_array_equal(added.read_output(name), x + 1 + 1 + 1)
+    np.testing.assert_array_equal(lanes, before)
+
+
+def test_workers_keep_within_the_cores():
+    """Worker n works if n and the leaders are no more than the cores."""
+    (added, _), crew = bias_program(1, 3), Absent(3)
+    added.bind_input(np.zeros((7, 48), np.float32))
+    table = added.table.copy()
+    crew.lead(table, 3)
+    lane, leaders = crew.words[team.LANES // 8 :], team.LEADERS // 8
+    for worker, others, works in ((1, 2, True), (2, 2, False), (2, 1, True), (1, 3, False)):
+        group = lane[team.OPEN // 8] + 1
+        finished = int(lane[team.FINISHED // 8])
+        # As a leader leaves them that has opened a group and claimed nothing yet.
+        for part in range(3):
+            lane[(team.SEATS + part * team.LINE + team.CLAIMED) // 8] = group
+        crew.set(OWNED=1, OPEN=group, ROW=0, TARGET=finished + 3)
+        crew.words[team.BELL // 8] += 1
+        crew.words[leaders] = others
+        within_time(lambda worker=worker: crew.send(worker) or True)
+        assert lane[team.FINISHED // 8] - finished == (3 if works else 0), (worker, others)
+        crew.set(OWNED=0)
 
 
 ALARMS = """
