@@ -3,9 +3,7 @@
 import pytest
 
 from bench import accuracy
-from bench.accuracy import KINDS, Result, misses, row
-
-SMALL = {"mobilenetv3_small_100": 64, "resnext50_32x4d": 128}  # sides at which Strassen's scheme has layers
+from bench.accuracy import Result, misses, row
 
 
 def result(kind="ordinary", error=1e-6, torch_error=1e-6, seed=1):
@@ -29,17 +27,14 @@ def test_what_torch_cannot_compute_does_not_count():
 
 
 @pytest.mark.parametrize("kind", ["gains*100", "means*100"])
-@pytest.mark.parametrize("name", SMALL)
-def test_errors_of_adversarial_checkpoints(name, kind):
-    assert misses([accuracy.measure(name, kind, 1, SMALL[name])]) == []
+def test_errors_of_adversarial_checkpoints(kind):
+    assert misses([accuracy.measure("mobilenetv3_small_100", kind, 1, 64)]) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", SMALL)
-def test_errors_of_checkpoints(name, kind):
-    results = [accuracy.measure(name, kind, seed, SMALL[name]) for seed in range(2, 6)]
-    assert not [result for result in results if result.counts and result.ratio > 2 * max(1, result.torch_ratio)]
+@pytest.mark.parametrize("kind", ["gains*100", "zero-channels", "variances=1e-6", "weights/1000"])
+def test_errors_of_wide_networks(kind):
+    assert misses([accuracy.measure("resnext50_32x4d", kind, seed, 224) for seed in (1, 2)]) == []
 
 
 def test_the_table_and_its_exit_code(monkeypatch, capsys):
@@ -47,5 +42,5 @@ def test_the_table_and_its_exit_code(monkeypatch, capsys):
         monkeypatch.setattr(accuracy, "measure", lambda *_, error=error, **options: result(error=error))
         assert accuracy.main(["--models", "resnet18", "--kinds", "ordinary", "--checkpoints", "2"]) == code
     lines = capsys.readouterr().out.splitlines()
-    assert " lanes, nanoinfer " in lines[0] and lines[3].split()[:3] == ["ordinary", "2", "0.70"]
+    assert " lanes, nanoinfer " in lines[0] and lines[4].split()[:3] == ["ordinary", "2", "0.70"]
     assert lines[-1].endswith("seed 1: 3.00, seed 1: 3.00, median 3.00")

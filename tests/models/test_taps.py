@@ -1,5 +1,7 @@
 """Taps against torch's forward hooks; features and head against the whole network."""
 
+import pickle
+
 import numpy as np
 
 import nanoinfer
@@ -86,3 +88,4 @@ def test_exact_logits_have_the_same_bits_with_taps_and_without(small_network):
         assert list(values) == taps
     np.testing.assert_array_equal(exact.forward_head(exact.forward_features(x)), y)
     np.testing.assert_array_equal(exact(x[1:2]), y[1:2])
+    assert pickle.loads(pickle.dumps(exact)).exact and exact.with_passes(None).exact and not small_network.model.exact
