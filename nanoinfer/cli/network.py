@@ -104,8 +104,9 @@ def model_of(arguments: argparse.Namespace, name: str, weights):
         options["preprocessing"] = settings
     if getattr(arguments, "labels", None) is not None:
         options["labels"] = arguments.labels
-    threads, exact = getattr(arguments, "threads", None), getattr(arguments, "exact", False)
-    model = create_model(name, weights, threads=threads, exact=exact, **options)
+    if getattr(arguments, "exact", False):
+        options["exact"] = True
+    model = create_model(name, weights, threads=getattr(arguments, "threads", None), **options)
     if arguments.verbose:
         for line in description(model):
             print(f"nanoinfer: {line}", file=sys.stderr)
