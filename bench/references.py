@@ -157,11 +157,11 @@ def randomise(module, seed):
             else:  # tokens, position embeddings, layer scales
                 values = 0.5 * rng.standard_normal(shape, np.float32)
             parameter.copy_(torch.from_numpy(np.asarray(values, np.float32)))
-    _measure_statistics(module.eval(), rng)
+    measure_statistics(module.eval(), rng)
     return module.train(training)
 
 
-def _measure_statistics(module, rng):
+def measure_statistics(module, rng):
     """Set running means and variances to what each batch norm meets for a random input, off by a random share.
 
     Statistics drawn without looking would let residual sums double from block to block. The pass runs in float64, so

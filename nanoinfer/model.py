@@ -45,6 +45,7 @@ def create_model(
     *,
     num_classes: int | None = None,
     threads: int | None = None,
+    exact: bool = False,
     preprocessing: Preprocessing | Mapping | None = None,
     labels: Sequence[str] | str | os.PathLike | None = None,
     **architecture_arguments,
@@ -55,6 +56,9 @@ def create_model(
     (.safetensors, .pth, .pt), a mapping {name: array}, "hub:owner/repository", "random" or "random:SEED" (no file; for
     shapes and timing), or None for the weights that the tag names, without a tag the architecture's default.
     `threads` overrides NANOINFER_NUM_THREADS, OMP_NUM_THREADS and the number of cores.
+
+    With `exact`, every output of every layer is a sum of its own: no two pixels share rounding errors, and logits have
+    the same bits with taps and without. That takes longer where layers are wide.
 
     `preprocessing` and `labels` (names, or the path of a file of them) are those of the weights unless given; a mapping
     as `preprocessing` changes some of its fields. `num_classes` (0: no head, the network gives embeddings), `in_chans`,
@@ -70,7 +74,7 @@ def create_model(
     if num_classes is not None:
         architecture_arguments["num_classes"] = num_classes
     pretrained = load(name, weights, architecture_arguments, preprocessing=preprocessing, labels=labels)
-    return Model(pretrained, threads or runtime.default_threads())
+    return Model(pretrained, threads or runtime.default_threads(), exact=exact)
 
 
 def _is_count(value) -> bool:
@@ -85,17 +89,18 @@ class Model:
     """
 
     def __init__(
-        self, pretrained: Pretrained, threads: int, *, machine: Machine | None = None, pass_count: int | None = None
-    ):
+        self, pretrained: Pretrained, threads: int, *, machine: Machine | None = None, pass_count: int | None = None,
+        exact: bool = False,
+    ):  # fmt: skip
         self.pretrained, self.threads = pretrained, threads
         self.architecture, self.arguments, self.graph, self.tensors, self.meaning = pretrained
-        self.machine, self.pass_count = machine or host(), pass_count
+        self.machine, self.pass_count, self.exact = machine or host(), pass_count, exact
         node = head(self.graph)
         self.classes = self.tensors[node.tensors["weight"]].shape[0] if node else 0
         self.channels = self.graph.parameters[input_weights(self.graph)[0]][1]
         self._lock, self._busy, self._warned = threading.RLock(), False, False
         self._sections = Sections(
-            self.name, self.graph, self.tensors, threads, machine=self.machine, pass_count=pass_count
+            self.name, self.graph, self.tensors, threads, machine=self.machine, pass_count=pass_count, exact=exact
         )
         _models.add(self)
 
@@ -119,7 +124,7 @@ class Model:
         A copy is planned for the machine where it is made, unless the model is `planned_for` another.
         """
         machine = None if self.machine is host() else self.machine
-        return _copy, (self.pretrained, self.threads, machine, self.pass_count)
+        return _copy, (self.pretrained, self.threads, machine, self.pass_count, self.exact)
 
     def __repr__(self) -> str:
         classes = f"{self.classes} classes" if self.classes else "no head"
@@ -137,7 +142,7 @@ class Model:
         return self._with(machine=machine)
 
     def _with(self, **changes) -> Model:
-        options = {"machine": self.machine, "pass_count": self.pass_count, **changes}
+        options = {"machine": self.machine, "pass_count": self.pass_count, "exact": self.exact, **changes}
         return Model(self.pretrained, self.threads, **options)
 
     def __call__(self, x: np.ndarray, taps: Iterable[str] = ()):
@@ -152,8 +157,14 @@ class Model:
                 hint = did_you_mean(str(name), self.graph.modules, otherwise="'nanoinfer summary' lists them")
                 raise InputError(f"{self.name} has no module {name!r}; {hint}")
         values = [self.graph.modules[name] for name in taps]
-        arrays = self._run(x, Section(self.graph.input, (self.graph.outputs[0], *dict.fromkeys(values))))
-        logits = arrays[self.graph.outputs[0]]
+        outputs = self.graph.outputs[:1]
+        together = (*outputs, *dict.fromkeys(values))
+        # What taps keep apart is rounded otherwise than where it is fused, so exact logits have a program of their own.
+        runs = (tuple(dict.fromkeys(values)), outputs) if self.exact and taps else (together,)
+        arrays = {}
+        for names in runs:
+            arrays |= self._run(x, Section(self.graph.input, names))
+        logits = arrays[outputs[0]]
         return (logits, {name: arrays[value] for name, value in zip(taps, values, strict=True)}) if taps else logits
 
     def values(self, x: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
@@ -301,5 +312,5 @@ class Model:
         return np.ascontiguousarray(x)
 
 
-def _copy(pretrained, threads, machine, pass_count) -> Model:
-    return Model(pretrained, threads, machine=machine, pass_count=pass_count)
+def _copy(pretrained, threads, machine, pass_count, exact) -> Model:
+    return Model(pretrained, threads, machine=machine, pass_count=pass_count, exact=exact)

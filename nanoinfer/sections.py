@@ -32,15 +32,16 @@ class Section(NamedTuple):
 class Sections:
     """What a network needs to run any of its sections, made when it is first asked for; not for two threads at once.
 
-    All programs share the packed weights. `pass_count` is how many graph passes run, None for all.
+    All programs share the packed weights. `pass_count` is how many graph passes run, None for all; `exact` leaves out
+    those of `passes.INEXACT`.
     """
 
     def __init__(
         self, name: str, graph: Graph, tensors: dict[str, np.ndarray], threads: int, *, machine: Machine,
-        pass_count: int | None,
+        pass_count: int | None, exact: bool,
     ):  # fmt: skip
         self.name, self.graph, self.tensors, self.threads = name, graph, tensors, threads
-        self.machine, self.pass_count = machine, pass_count
+        self.machine, self.pass_count, self.exact = machine, pass_count, exact
         self._graphs: OrderedDict[Section, tuple[Graph, dict[str, np.ndarray]]] = OrderedDict()
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
         self._programs: OrderedDict[tuple, Program] = OrderedDict()
@@ -51,7 +52,7 @@ class Sections:
 
         def make():
             graph = self.graph.with_outputs(section.outputs, section.start)
-            return passes.optimise(graph, self.tensors, self.pass_count)
+            return passes.optimise(graph, self.tensors, self.pass_count, exact=self.exact)
 
         return _kept(self._graphs, section, GRAPHS_KEPT, make)
 

@@ -24,7 +24,7 @@ in bytes; a stride leads from a pixel to the next, and stride 0 uses the same me
     fma_window(window)(acc, x, ...) all taps of a depthwise convolution: see window.py
     add, sub, mul(acc, x, stride)   acc[p] combined with x[p]
     max(acc, x, stride)             acc[p] = max(acc[p], x[p]); NaN stays
-    add_square(acc, x)              acc + x * x, x a tile
+    sum(acc, x), add_square(acc, x) acc + x, acc + x * x, x a tile
     plus(acc, x), times(acc, x)     every element + x, * x
     fma_scalars(acc, x, y)          every element * x + y
     map(function)                   an intrinsic acc -> acc that applies `function(Vector) -> Vector`
@@ -164,6 +164,11 @@ def _arithmetic(tile: RegisterTile) -> dict:
         acc, x = tile.unpack(builder, acc), tile.unpack(builder, x)
         return tile.pack(builder, [tile.fma(builder, x[at], x[at], acc[at]) for at in tile.every])
 
+    @operation(tile, tile, tile)
+    def sum_of(builder, acc, x):
+        acc, x = tile.unpack(builder, acc), tile.unpack(builder, x)
+        return tile.pack(builder, [builder.fadd(acc[at], x[at]) for at in tile.every])
+
     def with_memory(combine):
         @operation(tile, tile, int64, int64)
         def combined(builder, acc, x, stride):
@@ -185,7 +190,7 @@ def _arithmetic(tile: RegisterTile) -> dict:
         return combined
 
     return dict(
-        add_square=add_square,
+        add_square=add_square, sum=sum_of,
         add=with_memory(lambda builder, a, b: builder.fadd(a, b)),
         sub=with_memory(lambda builder, a, b: builder.fsub(a, b)),
         mul=with_memory(lambda builder, a, b: builder.fmul(a, b)),

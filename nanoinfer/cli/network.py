@@ -13,7 +13,6 @@ from . import tell
 MOST = 1_000_000_000  # of anything that is counted
 MODEL_HELP = "see 'nanoinfer models'"
 WEIGHTS_HELP = ".safetensors or .pth file (or FILE#ENTRY), folder, hub:OWNER/NAME or random[:SEED]"
-THREADS_HELP = "default: every core this process may use"
 SETTINGS = ("resize", "crop", "crop_mode", "interpolation", "mean", "std")  # fields of Preprocessing
 
 
@@ -62,6 +61,13 @@ def add_network_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("-v", "--verbose", action="store_true", help="say what is used and where it comes from")
 
 
+def add_run_options(command: argparse.ArgumentParser) -> None:
+    """--threads and --exact, for every command that runs a network."""
+    command.add_argument("--threads", type=positive, metavar="N", help="default: every core this process may use")
+    text = "one chain of multiply-adds for each output; slower where layers are wide"
+    command.add_argument("--exact", action="store_true", help=text)
+
+
 def add_image_options(command: argparse.ArgumentParser) -> None:
     """How images are prepared and what classes are called, where the weights do not say so."""
     group = command.add_argument_group("preprocessing", "By default, it is the one of the weights; -v shows it.")
@@ -98,6 +104,8 @@ def model_of(arguments: argparse.Namespace, name: str, weights):
         options["preprocessing"] = settings
     if getattr(arguments, "labels", None) is not None:
         options["labels"] = arguments.labels
+    if getattr(arguments, "exact", False):
+        options["exact"] = True
     model = create_model(name, weights, threads=getattr(arguments, "threads", None), **options)
     if arguments.verbose:
         for line in description(model):

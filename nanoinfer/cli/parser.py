@@ -8,7 +8,7 @@ from .. import __version__
 from ..errors import InputError
 from ..reports.report import FORMATS
 from . import commands, reports
-from .network import MODEL_HELP, THREADS_HELP, WEIGHTS_HELP, add_image_options, add_network_options, positive
+from .network import MODEL_HELP, WEIGHTS_HELP, add_image_options, add_network_options, add_run_options, positive
 
 SOURCE_HELP = ".safetensors, .pth or .ckpt file, file.pth#ENTRY, a folder of these or hub:OWNER/NAME"
 
@@ -39,7 +39,7 @@ def _predict(subparsers) -> None:
     command.add_argument("-m", "--model", help=f"{MODEL_HELP} (default: {commands.DEFAULT_MODEL})")
     command.add_argument("--weights", metavar="W", help=WEIGHTS_HELP)
     command.add_argument("--topk", type=positive, metavar="K", help="labels for each image (default: 5)")
-    command.add_argument("--threads", type=positive, metavar="N", help=THREADS_HELP)
+    add_run_options(command)
     command.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
     command.add_argument("--labels", metavar="FILE", help="names of the classes: one on each line, or JSON")
     add_network_options(command)
@@ -53,7 +53,7 @@ def _embed(subparsers) -> None:
     command.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     command.add_argument("-m", "--model", help=f"{MODEL_HELP} (default: {commands.DEFAULT_MODEL})")
     command.add_argument("--weights", metavar="W", help=WEIGHTS_HELP)
-    command.add_argument("--threads", type=positive, metavar="N", help=THREADS_HELP)
+    add_run_options(command)
     command.add_argument(
         "--format", choices=("table", "json", "csv", "npy"), help="default: by the suffix of FILE, or table"
     )
@@ -105,7 +105,7 @@ def _compare(subparsers) -> None:
     command.add_argument("--dump", metavar="D.npz", help="activations, as docs/compare.md shows how to write them")
     text = "an image file or random[:SEED] (default: random; with --dump, the dump's own input)"
     command.add_argument("--input", metavar="IMAGE|random", help=text)
-    command.add_argument("--threads", type=positive, metavar="N", help=THREADS_HELP)
+    add_run_options(command)
     _add_format(command)
     add_network_options(command)
     command.set_defaults(run=reports.compare)
@@ -118,7 +118,7 @@ def _profile(subparsers) -> None:
     command.add_argument("--weights", metavar="W", default="random", help="file, hub:OWNER/NAME (default: random)")
     command.add_argument("--batch-size", type=positive, metavar="N", help="default: 1")
     command.add_argument("--input-size", type=positive, nargs="+", metavar="N", help="such as 1 3 224 224, or 224 224")
-    command.add_argument("--threads", type=positive, metavar="N", help=THREADS_HELP)
+    add_run_options(command)
     command.add_argument("--repeat", type=positive, default=50, metavar="N", help="runs that count (default: 50)")
     _add_format(command)
     command.add_argument("--trace", metavar="T.json", help="write a typical run as a Chrome trace, for Perfetto")

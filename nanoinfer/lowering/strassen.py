@@ -21,6 +21,7 @@ errors, and an infinity or NaN in one of them may reach both, as NaN.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from enum import Enum
 from typing import NamedTuple
@@ -103,6 +104,7 @@ def applies(node: Node, shapes: Shapes, machine: Machine) -> bool:
         and (node.op != "linear" or y.channels > x.channels)
         and y.pixels >= numerics.strassen_pixels
         and (x.height_width[1] % 2 == 0 or has_split_pairs(node, shapes, machine))
+        and node.attributes.get("unevenness", math.inf) <= numerics.strassen_unevenness
     )
 
 

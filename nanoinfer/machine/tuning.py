@@ -24,6 +24,7 @@ class Numerics(NamedTuple):
     strassen_channels: int = 256  # fewest input and output channels
     strassen_pixels: int = 48  # fewest pixels of an image
     strassen_channel_unit: int = 64  # channels are multiples: their halves are whole micro-panels on every machine
+    strassen_unevenness: float = 4.0  # most by which uneven scales may raise its mean square error (graph/scales.py)
     strassen_neighbours_from: int = 128  # pixels of an image from which on a pair is two neighbours
 
 

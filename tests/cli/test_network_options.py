@@ -20,13 +20,13 @@ def test_options_become_arguments(run, models, photo, tmp_path):
     colours = ("--mean", "0.1,0.2,0.3", "--std", "0.5")
     run("predict", photo, "-m", "mobilenet_v2", "--width", "0.5", "--num-classes", "3", *SETTINGS, *colours)
     run("embed", photo, "-m", "mobilenetv2_050", "--width", "0.5", "--image-size", "64", "--num-classes", "0")
-    run("predict", photo, "--labels", tmp_path / "names.txt")
+    run("predict", photo, "--labels", tmp_path / "names.txt", "--exact")
     first, second, third = (model.options for model in models)
     setting = {"resize": 300, "crop": (200, 240), "crop_mode": "squash", "interpolation": "bicubic"}
     colours = {"mean": (0.1, 0.2, 0.3), "std": (0.5,)}
     assert first == {"num_classes": 3, "width_mult": 0.5, "preprocessing": {**setting, **colours}}
     assert second == {"num_classes": 0, "image_size": 64, "width": 0.5}
-    assert third == {"labels": str(tmp_path / "names.txt")}
+    assert third == {"labels": str(tmp_path / "names.txt"), "exact": True}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from nanoinfer.graph import Builder, ops, passes
 
 def test_batch_norms_fold_in_float64_and_round_once(small_network):
     graph, tensors = small_network.model.graph, small_network.model.tensors
-    folded, values = passes.optimise(graph, tensors, 1)
+    folded, values = passes.fold_batch_norm(graph, tensors)
     producers, folded_producers, count = graph.producers(), folded.producers(), 0
     for node in graph.nodes:
         if node.op != "batch_norm":

@@ -5,6 +5,7 @@ import pytest
 from nanoinfer.kernels import packing
 from nanoinfer.kernels.elementwise import sums_reference
 
+from nanoinfer.graph import passes
 from nanoinfer.lowering import strassen
 from tests.cases import inverted_residual
 from tests.guarded import (
@@ -84,6 +85,58 @@ def test_where_strassen_applies():
     assert not used((1, 256, 16, 16), 256, groups=2)
     assert used((1, 50, 256), 512, None) and used((2, 256, 256), 512, None)
     assert not used((1, 50, 512), 256, None) and not used((2, 197, 256), 512, None) and not used((64, 256), 512, None)
+
+
+def scaled_network(change, *, norm):
+    """A wide pointwise convolution whose tensors `change` alters, behind a batch norm if `norm`: (node, shapes)."""
+
+    def add(builder, x):
+        y = builder.batch_norm(x, "n") if norm else x
+        return builder.conv2d(y, "c", 256, 1)
+
+    case = network((1, 256, 8, 16), add, count=0)
+    for name in ("n.weight", "n.bias"):
+        if name in case.tensors:
+            case.tensors[name] = np.ones(256, np.float32)
+    case.tensors["c.weight"] = case.tensors["c.weight"].copy()
+    change(case.tensors)
+    graph, _ = passes.optimise(case.graph, case.tensors)
+    return graph.producers()[case.output], case.shapes()
+
+
+def times(name, index, factor):
+    def change(tensors):
+        tensors[name][index] *= np.float32(factor)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, norm, used",
+    [
+        (times("c.weight", np.s_[:], 1e-3), False, True),
+        (times("c.weight", np.s_[:], 1e3), True, True),
+        (times("c.weight", np.s_[3], 1e-9), False, True),  # switched off
+        (times("c.weight", np.s_[200], 1000), False, False),
+        (times("c.weight", np.s_[:, 3], 1e-3), False, False),  # the input's channel must be large, or it has no effect
+        (times("n.weight", np.s_[3], 1000), True, False),
+        (times("n.weight", np.s_[3], 0), True, True),
+        (times("c.weight", np.s_[:], 0), False, False),
+        (times("c.weight", np.s_[7, 7], np.nan), False, False),
+    ],
+)
+def test_strassen_needs_even_scales(change, norm, used):
+    """The decision is one of the tensors, and the same for the planner and the lowering."""
+    node, shapes = scaled_network(change, norm=norm)
+    assert strassen.applies(node, shapes, HOST) == used
+    assert bool(strassen.thread_workspace(node, shapes, HOST)) == used
+
+
+def test_exact_models_do_without_the_scheme():
+    case = network((1, 256, 8, 16), lambda b, x: b.conv2d(x, "c", 256, 1), count=0)
+    for exact in (False, True):
+        graph, _ = passes.optimise(case.graph, case.tensors, exact=exact)
+        assert strassen.applies(graph.nodes[0], case.shapes(), HOST) != exact
 
 
 @pytest.mark.parametrize("split_pairs", [False, True])

@@ -1,5 +1,7 @@
 """Taps against torch's forward hooks; features and head against the whole network."""
 
+import pickle
+
 import numpy as np
 
 import nanoinfer
@@ -71,3 +73,19 @@ def test_values_of_the_graph_by_name():
         model.values(x, ["zzz"])
     with refused("values takes at least one name"):
         model.values(x, [])
+
+
+def test_exact_logits_have_the_same_bits_with_taps_and_without(small_network):
+    exact = nanoinfer.Model(small_network.model.pretrained, 2, exact=True)
+    x = small_network.input(3)
+    y = exact(x)
+    y32, y64 = small_network.torch_outputs(x)
+    small_network.check_error(y, y32, y64, "exact")
+    names = list(exact.graph.modules)
+    for taps in (names, names[3::11], names[-1:]):
+        logits, values = exact(x, taps=taps)
+        np.testing.assert_array_equal(logits, y)
+        assert list(values) == taps
+    np.testing.assert_array_equal(exact.forward_head(exact.forward_features(x)), y)
+    np.testing.assert_array_equal(exact(x[1:2]), y[1:2])
+    assert pickle.loads(pickle.dumps(exact)).exact and exact.with_passes(None).exact and not small_network.model.exact
