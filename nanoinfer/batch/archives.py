@@ -7,6 +7,7 @@ says what is wrong.
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import tarfile
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from .items import IMAGE_SUFFIXES, Item, failed, suffix
 from .remote import LARGEST_FILE, problem
 
 PATH_COLUMNS = ("path", "file", "file_name", "filename", "filepath", "file_path", "image", "image_path", "url")
+COMPRESSIONS = {"gzip": b"\x1f\x8b", "bz2": b"BZh", "lzma": b"\xfd7zXZ\0"}  # modules, and how their files begin
 PARQUET_ROWS = 16  # images that are decoded from a Parquet file at a time
 PARQUET_BUFFER = 1 << 20  # bytes
 
@@ -27,7 +29,7 @@ def tar_items(file, name: str, column: str | None) -> Iterator[Item]:
     """
     images = 0
     try:
-        with tarfile.open(fileobj=file, mode="r|*") as archive:
+        with tarfile.open(fileobj=_decompressed(file), mode="r|") as archive:
             for member in archive:
                 archive.members.clear()  # tarfile keeps all that it has seen
                 if member.isfile() and suffix(member.name) in IMAGE_SUFFIXES:
@@ -44,6 +46,16 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> Ite
     if member.size > LARGEST_FILE:
         return failed(path, "more than 1 GiB is no image")
     return Item(path, archive.extractfile(member).read())
+
+
+def _decompressed(file):
+    """The bytes of a file that gzip, bzip2 or xz may have compressed. Cut files raise, where tarfile's own would end."""
+    file = io.BufferedReader(file)
+    start = file.peek(6)
+    for module, magic in COMPRESSIONS.items():
+        if start.startswith(magic):
+            return importlib.import_module(module).open(file)
+    return file
 
 
 def parquet_items(file, name: str, column: str | None) -> Iterator[Item]:
