@@ -49,7 +49,7 @@ def _member(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> Ite
 
 
 def _decompressed(file):
-    """The bytes of a file that gzip, bzip2 or xz may have compressed. Cut files raise, where tarfile's own would end."""
+    """The bytes of a file that gzip, bzip2 or xz may have compressed. A cut one raises, where tarfile would end."""
     file = io.BufferedReader(file)
     start = file.peek(6)
     for module, magic in COMPRESSIONS.items():

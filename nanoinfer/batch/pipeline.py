@@ -85,26 +85,46 @@ def rows(
     """
     cores = Cores(options.threads)
     batch: list[_Ready] = []
-    good = 0
+    inputs = _Inputs(options.batch)
     for ready in _prepared(items, job.model, options, cores, stopped):
-        batch.append(ready)
-        good += ready.x is not None
-        if good == options.batch or not good:
-            yield from _results(batch, job, cores)
-            batch, good = [], 0
-    yield from _results(batch, job, cores)
+        inputs.add(ready)
+        batch.append(ready._replace(x=None))
+        if inputs.count in (0, options.batch):
+            yield from _results(batch, inputs, job, cores)
+            batch = []
+    yield from _results(batch, inputs, job, cores)
 
 
-def _results(batch: list[_Ready], job: Job, cores: Cores) -> Iterator[Row]:
+class _Inputs:
+    """The network's input, filled image by image while others are decoded. Its memory serves every batch."""
+
+    def __init__(self, batch: int):
+        self._batch, self._x, self.count, self.paths = batch, None, 0, []
+
+    def add(self, ready: _Ready) -> None:
+        if ready.x is None:
+            return
+        if self._x is None:
+            self._x = np.empty((self._batch, *ready.x.shape[1:]), np.float32)
+        self._x[self.count] = ready.x[0]
+        self.count += 1
+        self.paths.append(ready.path)
+
+    def take(self) -> tuple[list[str], np.ndarray]:
+        """(paths, float32 (N, C, H, W)) of what was added; the next batch begins."""
+        taken = self.paths, self._x[: self.count]
+        self.count, self.paths = 0, []
+        return taken
+
+
+def _results(batch: list[_Ready], inputs: _Inputs, job: Job, cores: Cores) -> Iterator[Row]:
     """The rows of a batch in its order; the network sees those that are images."""
-    good = [ready for ready in batch if ready.x is not None]
     results = iter(())
-    if good:
+    if inputs.count:
         with cores.taken():
-            x = good[0].x if len(good) == 1 else np.concatenate([ready.x for ready in good])
-            results = iter(job.results([ready.path for ready in good], x))
+            results = iter(job.results(*inputs.take()))
     for ready in batch:
-        yield next(results) if ready.x is not None else Row(ready.path, error=ready.error)
+        yield next(results) if ready.error is None else Row(ready.path, error=ready.error)
 
 
 def _prepared(items: Iterable[Item], model, options: Options, cores: Cores, stopped) -> Iterator[_Ready]:
@@ -140,9 +160,11 @@ def _prepared(items: Iterable[Item], model, options: Options, cores: Cores, stop
 
 def _first(waiting: deque[futures.Future]) -> futures.Future | None:
     """The first of futures if it ends soon."""
-    if not waiting[0].done():
-        futures.wait([waiting[0]], POLL_SECONDS)
-    return waiting.popleft() if waiting[0].done() else None
+    try:
+        waiting[0].result(POLL_SECONDS)
+    except futures.TimeoutError:  # `_prepare` raises nothing
+        return None
+    return waiting.popleft()
 
 
 def _next(done: SimpleQueue) -> futures.Future | None:
