@@ -121,8 +121,10 @@ def _results(batch: list[_Ready], inputs: _Inputs, job: Job, cores: Cores) -> It
     """The rows of a batch in its order; the network sees those that are images."""
     results = iter(())
     if inputs.count:
+        paths, x = inputs.take()
         with cores.taken():
-            results = iter(job.results(*inputs.take()))
+            answers = job.answers(x)
+        results = iter(job.rows(paths, *answers))
     for ready in batch:
         yield next(results) if ready.error is None else Row(ready.path, error=ready.error)
 

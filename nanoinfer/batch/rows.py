@@ -33,11 +33,14 @@ class Job(NamedTuple):
     model: object
     topk: int | None
 
-    def results(self, paths: list[str], x: np.ndarray) -> list[Row]:
-        """A row for each image of x, float32 (N, C, H, W)."""
+    def answers(self, x: np.ndarray) -> tuple[np.ndarray, float]:
+        """(logits or embeddings, milliseconds an image) of float32 (N, C, H, W)."""
         start = time.perf_counter()
         answers = self.model.embed(x) if self.topk is None else self.model(x)
-        milliseconds = 1000 * (time.perf_counter() - start) / len(x)
+        return answers, 1000 * (time.perf_counter() - start) / len(x)
+
+    def rows(self, paths: list[str], answers: np.ndarray, milliseconds: float) -> list[Row]:
+        """A row for each image, of what `answers` returned."""
         return [row._replace(milliseconds=milliseconds) for row in self._rows(paths, answers)]
 
     def _rows(self, paths: list[str], answers: np.ndarray) -> list[Row]:
