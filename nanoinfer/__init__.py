@@ -13,6 +13,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # type checkers take this name for true; to import `typing` takes 5 ms
 if TYPE_CHECKING:
     from .architectures import list_models
+    from .batch.predictor import Predictor
     from .errors import InputError
     from .model import Model, create_model
     from .preprocessing import Preprocessing
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "InputError": ".errors",
     "Model": ".model",
+    "Predictor": ".batch.predictor",
     "Preprocessing": ".preprocessing",
     "compare": ".reports.compare",  # no module is called compare or inspect: its import would replace the function
     "create_model": ".model",
@@ -36,6 +38,7 @@ _HOMES = {
 __all__ = [
     "InputError",
     "Model",
+    "Predictor",
     "Preprocessing",
     "__version__",
     "compare",

@@ -40,24 +40,26 @@ def print_table(columns: Sequence, *groups: Iterable[Sequence[str]]) -> None:
 
 
 @contextmanager
-def progress_bar(text: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A callback (done, total) that moves a bar on standard error, or None if that is no terminal.
+def progress_bar(text: str, rate: str = "") -> Iterator[Callable[..., None] | None]:
+    """A callback (done, total, before=0) that moves a bar on standard error, or None if that is no terminal.
 
-    The bar appears with the first call and goes away at the end, so work that turns out to be done shows nothing.
+    total: None where nobody knows. before: what was done already, and says nothing about the time left. rate: the unit
+    of how many are done in a second, if that is to be shown. The bar appears with the first call and goes away at the
+    end, so work that turns out to be done shows nothing.
     """
     if not sys.stderr.isatty():
         yield None
         return
     bar = None
 
-    def advance(done: int, total: int) -> None:
+    def advance(done: int, total: int | None, before: int = 0) -> None:
         nonlocal bar
         global _display, _open_bars
         with _lock:
             if bar is None:
                 if _display is None:
                     _display = _new_display()
-                bar = _display.add_task(text)
+                bar = _display.add_task(text, rate=rate, completed=before)
                 _open_bars += 1
             _display.update(bar, completed=done, total=total)
 
@@ -70,10 +72,19 @@ def progress_bar(text: str) -> Iterator[Callable[[int, int], None] | None]:
 
 def _new_display():
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, ProgressColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """How many are done, and how many in a second."""
+
+        def render(self, task) -> Text:
+            shown = task.fields["rate"] and task.speed
+            return Text(f"{int(task.completed):,}, {task.speed:,.0f} {task.fields['rate']}" if shown else "")
 
     # Standard output stays as it is: it may be a file that takes the results.
-    display = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False)
+    columns = (*Progress.get_default_columns(), Rate())
+    display = Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False)
     display.start()
     return display
 

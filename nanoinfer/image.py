@@ -80,7 +80,7 @@ def preprocess(images, preprocessing: Preprocessing) -> np.ndarray:
     mode = "RGB" if preprocessing.channels == 3 else "L"
     batch = np.empty((len(images), preprocessing.channels, *preprocessing.crop), np.float32)
     for x, image in zip(batch, images, strict=True):
-        name = printable(image) if isinstance(image, (str, os.PathLike)) else "an image"
+        name = printable(image if isinstance(image, (str, os.PathLike)) else getattr(image, "name", "an image"))
         image = _crop(_resize(open_image(image, mode), preprocessing, name), preprocessing)
         x[:] = np.asarray(image).reshape(*preprocessing.crop, -1).transpose(2, 0, 1)
         x /= 255

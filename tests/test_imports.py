@@ -34,7 +34,8 @@ plan           lowering graph kernels kernels.jit kernels.simd machine runtime
 reports        plan lowering graph kernels machine runtime architectures weights errors
 sections       plan lowering graph machine weights console errors
 model          pretrained reports sections plan graph machine runtime image preprocessing errors
-cli            model reports console pretrained checkpoint architectures weights data errors __init__
+batch          model pretrained errors
+cli            batch model reports console pretrained checkpoint architectures weights data errors __init__
 """
 ALLOWED = {room: set(needs) for room, *needs in map(str.split, ROOMS.strip().splitlines())}
 

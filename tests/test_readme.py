@@ -18,7 +18,7 @@ DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), 
 FOLDERS = ("nanoinfer", "kernels", "weights", "bench", "tests", "docs", ".ci")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # Names in documents that are not in our sources: others' options, arguments and functions.
-FOREIGN = {"njit", "True"}
+FOREIGN = {"njit", "True", "draft", "s3fs", "predict_batch_udf"}
 
 
 def text(document="README.md"):

@@ -36,7 +36,8 @@ def _run(argv: list[str] | None) -> int:
     for name in ("stdout", "stderr"):  # a stream that the caller has closed is None
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w"))
-    warnings.showwarning = lambda message, *_, **__: print(f"nanoinfer: warning: {message}", file=sys.stderr)
+    # One write a line, since warnings also come from threads that decode images.
+    warnings.showwarning = lambda message, *_, **__: sys.stderr.write(f"nanoinfer: warning: {message}\n")
     if hasattr(sys.stdout, "reconfigure"):  # a file name or label that the console cannot show must not end the run
         sys.stdout.reconfigure(errors="backslashreplace")
     arguments = None
@@ -71,7 +72,7 @@ def fail(message: str) -> int:
 
     try:
         sys.stdout.flush()
-        print(f"nanoinfer: {message}", file=sys.stderr)
+        sys.stderr.write(f"nanoinfer: {message}\n")
     except OSError:  # neither stream can be written; the exit code still tells
         pass
     return 2

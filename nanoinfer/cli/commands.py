@@ -1,4 +1,4 @@
-"""The commands predict, embed, models, convert and warmup: functions of parsed arguments that return the exit code."""
+"""The commands models, convert and warmup: functions of parsed arguments that return the exit code."""
 
 from __future__ import annotations
 
@@ -6,18 +6,12 @@ import argparse
 import math
 import os
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 
 from ..errors import InputError, did_you_mean, printable
 from ..reports.report import Column, Table
-from . import fail, tell
-from .network import model_of, network_arguments
-from .predictions import PRINTERS, Prediction
+from . import tell
+from .network import network_arguments
 
-DEFAULT_MODEL = "digits"  # the one network whose weights and sample images ship with the package
 WARMUP_MODELS = (
     "digits",
     "mobilenetv2_article",
@@ -27,88 +21,6 @@ WARMUP_MODELS = (
     "resnext50_32x4d",
     "vit_b_32",
 )
-PROGRESS_ABOVE = 10  # images; fewer are done before a progress bar is of use
-
-
-def predict(arguments: argparse.Namespace) -> int:
-    """Classify each image and print the result; an unreadable image is reported, the others still count."""
-    images, topk, name = arguments.images, arguments.topk or 5, arguments.model or DEFAULT_MODEL
-    if not images and name != DEFAULT_MODEL:
-        raise InputError(f"no image given: nanoinfer predict photo.jpg -m {name}")
-    if not images:
-        images, topk = _samples(), arguments.topk or 1
-    from ..console import progress_bar
-
-    warnings.filterwarnings("ignore", module=r"PIL\.")  # a file's faults are said in one line, or are harmless
-    model = model_of(arguments, name, arguments.weights)
-    if not model.labels:
-        raise InputError(f"{name} has no head with these weights, and so no classes; run: nanoinfer embed")
-    bad: list[str] = []
-    with progress_bar("classifying") as progress:
-        PRINTERS[arguments.format](_predictions(model, images, topk, bad, progress))
-    for message in bad:
-        fail(message)
-    return 2 if bad else 0
-
-
-def _samples() -> list[str]:
-    """The sample digits, as paths from the current folder where they lie below it."""
-    from ..data import FOLDER
-
-    folder = FOLDER / "digits"
-    with suppress(OSError, ValueError):  # elsewhere, or in a folder that is gone
-        folder = folder.relative_to(Path.cwd())
-    return [str(path) for path in sorted(folder.glob("*.png"))]
-
-
-def _inputs(model, images: list[str], bad: list[str], progress=None) -> Iterator[tuple]:
-    """(index, file, network input) of each image that can be read; messages about the others go into `bad`."""
-    for done, file in enumerate(images):
-        if progress and len(images) > PROGRESS_ABOVE:
-            progress(done, len(images))
-        try:
-            x = model.preprocess([file])
-        except InputError as error:
-            bad.append(str(error))
-            continue
-        yield done, file, x
-
-
-def _predictions(model, images: list[str], topk: int, bad: list[str], progress=None) -> Iterator[Prediction]:
-    """One Prediction per image, as soon as it is made; messages about images that have none go into `bad`."""
-    warm = False
-    for _, file, x in _inputs(model, images, bad, progress):
-        if not warm:  # the first call of a shape makes its plan, and perhaps compiles
-            model(x)
-            warm = True
-        start = time.perf_counter()
-        logits = model(x)
-        milliseconds = 1000 * (time.perf_counter() - start)
-        try:
-            top = model.top(logits, min(topk, len(model.labels)))[0]
-        except InputError as error:
-            bad.append(f"{printable(file)}: {error}")
-            continue
-        yield Prediction(file, top, milliseconds)
-
-
-def embed(arguments: argparse.Namespace) -> int:
-    """Write the embedding of each image; an unreadable image is reported, and has no row, or in .npy one of NaN."""
-    from ..console import progress_bar
-    from .embeddings import Embedding, format_of, write
-
-    form = format_of(arguments.format, arguments.output)
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    name = arguments.model or DEFAULT_MODEL
-    model = model_of(arguments, name, arguments.weights)
-    bad: list[str] = []
-    with progress_bar("embedding") as progress:
-        inputs = _inputs(model, arguments.images, bad, progress)
-        embeddings = [Embedding(index, file, model.embed(x)[0]) for index, file, x in inputs]
-    write(embeddings, len(arguments.images), form, arguments.output)
-    for message in bad:
-        fail(message)
-    return 2 if bad else 0
 
 
 MODEL_COLUMNS = (

@@ -62,6 +62,34 @@ class Interruptible:
             self.hook(dropped)
 
 
+class Finishing:
+    """A context in which the first Ctrl-C is a request, `asked`, so that work in hand can be finished and kept.
+
+    A second one has its former meaning. Only where an `Interruptible` has put its handler does anything change.
+    """
+
+    def __init__(self):
+        self.requested, self.former = False, None
+
+    def asked(self) -> bool:
+        return self.requested
+
+    def __enter__(self) -> Finishing:
+        former = _signal.getsignal(_signal.SIGINT)
+        if isinstance(getattr(former, "__self__", None), Interruptible):
+            _signal.signal(_signal.SIGINT, self._ask)
+            self.former = former
+        return self
+
+    def _ask(self, number: int, frame) -> None:
+        self.requested = True
+        _signal.signal(_signal.SIGINT, self.former)
+
+    def __exit__(self, *_):
+        if self.former is not None:
+            _signal.signal(_signal.SIGINT, self.former)
+
+
 def _exit() -> None:
     """End the process at once; output so far is written, and the cursor, which a progress bar hides, is shown."""
     for stream in (sys.stdout, sys.stderr):

@@ -7,7 +7,7 @@ import argparse
 from .. import __version__
 from ..errors import InputError
 from ..reports.report import FORMATS
-from . import commands, reports
+from . import commands, images, reports
 from .network import MODEL_HELP, WEIGHTS_HELP, add_image_options, add_network_options, add_run_options, positive
 
 SOURCE_HELP = ".safetensors, .pth or .ckpt file, file.pth#ENTRY, a folder of these or hub:OWNER/NAME"
@@ -33,34 +33,45 @@ def make_parser() -> Parser:
     return parser
 
 
+PLACES_HELP = (
+    "image files, folders, 'patterns*', .tar, .parquet, lists (.csv, .txt, or - for standard input) and addresses"
+)
+
+
 def _predict(subparsers) -> None:
-    command = subparsers.add_parser("predict", help="classify images", description="Classify images.")
-    command.add_argument("images", nargs="*", metavar="IMAGE", help="image files; without any, the ten sample digits")
-    command.add_argument("-m", "--model", help=f"{MODEL_HELP} (default: {commands.DEFAULT_MODEL})")
-    command.add_argument("--weights", metavar="W", help=WEIGHTS_HELP)
+    text = "Classify images. docs/batch.md has the sources and the formats."
+    command = subparsers.add_parser("predict", help="classify images", description=text)
+    command.add_argument("images", nargs="*", metavar="IMAGE", help=f"{PLACES_HELP}; without any, ten sample digits")
     command.add_argument("--topk", type=positive, metavar="K", help="labels for each image (default: 5)")
-    add_run_options(command)
-    command.add_argument("--format", choices=("table", "json", "csv"), default="table", help="default: table")
     command.add_argument("--labels", metavar="FILE", help="names of the classes: one on each line, or JSON")
-    add_network_options(command)
-    add_image_options(command)
-    command.set_defaults(run=commands.predict)
+    _add_images_options(command, "predict")
+    command.set_defaults(run=images.predict)
 
 
 def _embed(subparsers) -> None:
-    text = "Write the embedding of each image: what the network's head reads, one vector."
+    text = (
+        "Write the embedding of each image: what the network's head reads, one vector. docs/batch.md has the formats."
+    )
     command = subparsers.add_parser("embed", help="images to vectors", description=text)
-    command.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
-    command.add_argument("-m", "--model", help=f"{MODEL_HELP} (default: {commands.DEFAULT_MODEL})")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help=PLACES_HELP)
+    _add_images_options(command, "embed")
+    command.set_defaults(run=images.embed)
+
+
+def _add_images_options(command: argparse.ArgumentParser, task: str) -> None:
+    command.add_argument("-m", "--model", help=f"{MODEL_HELP} (default: {images.DEFAULT_MODEL})")
     command.add_argument("--weights", metavar="W", help=WEIGHTS_HELP)
     add_run_options(command)
-    command.add_argument(
-        "--format", choices=("table", "json", "csv", "npy"), help="default: by the suffix of FILE, or table"
-    )
-    command.add_argument("-o", "--output", metavar="FILE", help="a .json, .csv or .npy file (default: standard output)")
+    forms = ("table", *images.WRITTEN[task])
+    command.add_argument("--format", choices=forms, help="default: by the suffix of FILE, or table")
+    command.add_argument("-o", "--output", metavar="FILE", help="appears when it is whole (default: standard output)")
+    command.add_argument("--resume", action="store_true", help="go on with FILE: skip the images whose rows it holds")
+    command.add_argument("--unordered", action="store_true", help="rows as they are ready, not in the order of images")
+    command.add_argument("--batch-size", type=positive, metavar="N", help="images of a call of the network")
+    text = "of Parquet and CSV files (default: the first that holds images, or paths)"
+    command.add_argument("--image-column", metavar="NAME", help=text)
     add_network_options(command)
     add_image_options(command)
-    command.set_defaults(run=commands.embed)
 
 
 def _models(subparsers) -> None:

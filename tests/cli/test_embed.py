@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 import nanoinfer
-from nanoinfer.cli.embeddings import format_of
+from nanoinfer.cli.images import format_of
 from tests.cli.command_line import SAMPLES, process, refused
 
 
@@ -40,22 +40,25 @@ def test_json_csv_and_npy_hold_the_same_numbers(run, tmp_path):
 def test_bad_image_has_no_row_or_one_of_nan(run, models, photo, tmp_path):
     for form in ("table", "json", "csv"):
         code, out, err = run("embed", "none.jpg", photo, "--format", form)
-        assert code == 2 and "none.jpg" not in out and "photo.jpg" in out and "none.jpg: no such file" in err
+        assert code == 1 and "none.jpg" not in out and "photo.jpg" in out and "none.jpg: no such file" in err
     code, _, err = run("embed", "none.jpg", photo, "-o", tmp_path / "e.npy")
-    assert code == 2 and "none.jpg: no such file" in err
+    assert code == 1 and "none.jpg: no such file" in err
     array = np.load(tmp_path / "e.npy")
     assert np.isnan(array[0]).all() and np.isfinite(array[1]).all() and array.shape == (2, 5)
     assert run("embed", "none.jpg", "-o", tmp_path / "f.npy")[0] == 2 and not (tmp_path / "f.npy").exists()
 
 
 def test_wrong_outputs_are_refused(run, models, photo, tmp_path, monkeypatch):
-    refused(run("embed", photo, "-o", tmp_path / "e.txt"), "e.txt: end its name in .json, .csv or .npy")
+    refused(
+        run("embed", photo, "-o", tmp_path / "e.txt"),
+        "e.txt: end its name in .json, .jsonl, .csv, .npy, .parquet or .arrow",
+    )
     refused(run("embed", photo, "-o", tmp_path / "e.npy", "--format", "table"), "end its name")
     refused(run("embed", photo, "-o", tmp_path / "no" / "e.csv"), "e.csv", "No such file")
     refused(run("embed"), "IMAGE")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     refused(run("embed", photo, "--format", "npy"), "binary data; give a file: -o embeddings.npy")
-    assert format_of("csv", "e.npy") == "csv" and format_of(None, None) == "table"
+    assert format_of("embed", "csv", "e.npy") == "csv" and format_of("embed", None, None) == "table"
 
 
 def test_npy_goes_to_a_pipe():

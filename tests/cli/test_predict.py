@@ -67,7 +67,7 @@ def test_bad_image_does_not_stop_others(run, models, photo, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     for form in ("table", "csv", "json"):
         code, out, err = run("predict", tmp_path / "bad.png", photo, tmp_path / "none.png", "--format", form)
-        assert code == 2 and "photo.jpg" in out and "bad.png" not in out
+        assert code == 1 and "photo.jpg" in out and "bad.png" not in out
         assert re.fullmatch(
             r"nanoinfer: \S*bad\.png: not an image.*\nnanoinfer: \S*none\.png: no such file; check the path\n", err
         )
@@ -77,7 +77,8 @@ def test_bad_images_alone_print_no_table(run, models, tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8)).save(tmp_path / "a.jpg")
     (tmp_path / "half.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:2000])
     refused(run("predict", tmp_path / "half.jpg"), "half.jpg: damaged image")
-    refused(run("predict", tmp_path), "is a folder")
+    (tmp_path / "empty").mkdir()
+    refused(run("predict", tmp_path / "empty"), "empty: is a folder without images")
 
 
 def test_nan_logits_are_an_error(run, tmp_path):
