@@ -39,7 +39,8 @@ def _locks_of_numba() -> list:
     all calls to LLVM."""
     found = []
     if "numba" in sys.modules:
-        import numba.core.compiler_lock  # waits for a thread that is importing it
+        import numba  # isort: skip  # waits for a thread that is importing it
+        import numba.core.compiler_lock
         import numba.core.registry
 
         contexts = vars(numba.core.registry.CPUTarget)

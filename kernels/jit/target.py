@@ -14,6 +14,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from . import fork
+
 # What tells CPUs apart in Linux's /proc/cpuinfo, on x86 and on Arm.
 CPU_FIELDS = {
     "vendor_id", "cpu family", "model", "stepping", "flags",
@@ -92,17 +94,18 @@ def key() -> str:
 
 def machine():
     """LLVM's code generator for the chosen CPU, with the models that suit code loaded into a process."""
-    import llvmlite.binding as llvm
+    with fork.lock:  # a child that is forked amid an import could never import the same
+        import llvmlite.binding as llvm
 
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    name, features = chosen()
-    target = llvm.Target.from_triple(llvm.get_process_triple())
-    return target.create_target_machine(
-        cpu=name or llvm.get_host_cpu_name(),
-        features=llvm.get_host_cpu_features().flatten() if features is None else features,
-        opt=3,
-        reloc="static" if target.name.startswith("x86") else "default",
-        codemodel="jitdefault",
-        jit=True,
-    )
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        name, features = chosen()
+        target = llvm.Target.from_triple(llvm.get_process_triple())
+        return target.create_target_machine(
+            cpu=name or llvm.get_host_cpu_name(),
+            features=llvm.get_host_cpu_features().flatten() if features is None else features,
+            opt=3,
+            reloc="static" if target.name.startswith("x86") else "default",
+            codemodel="jitdefault",
+            jit=True,
+        )

@@ -58,9 +58,9 @@ def _vectors() -> tuple[int, int, bool]:
     that it comes out in are looked at. That holds for any CPU, by name or by features. Otherwise the host's own
     features tell, which needs no compilation.
     """
+    generator, (name, features) = target.machine(), target.chosen()
     import llvmlite.binding as llvm
 
-    generator, (name, features) = target.machine(), target.chosen()
     cpu = name or llvm.get_host_cpu_name()
     if not name and features is None and platform.machine().lower() in ("x86_64", "amd64"):
         present = llvm.get_host_cpu_features()

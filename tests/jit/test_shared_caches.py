@@ -1,0 +1,275 @@
+"""Caches that others made or share: read-only ones, those of other users, full disks, many writers, killed writers."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from nanoinfer.kernels.jit import cache as kernel_cache
+
+from tests.jit.processes import LINEAR_GELU, kernel_files, output_of, run_linear_gelu, start
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="users and permissions as in POSIX")
+# A process of root may write anywhere; this takes it that right (all capabilities).
+NO_RIGHTS = """
+import ctypes, struct
+ctypes.CDLL(None).capset(struct.pack("Ii", 0x20080522, 0), bytes(24)) if sys.platform == "linux" else None
+"""
+NOBODY = 65534
+AS_ROOT = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
+
+
+@pytest.fixture
+def prefilled(filled, tmp_path):
+    """(a copy of the filled cache that nobody can write, its inner folder, the right result); writable at the end."""
+    cache = tmp_path / "cache"
+    shutil.copytree(filled[0], cache)
+    [inner] = cache.iterdir()
+    for path in (inner, cache, tmp_path):
+        path.chmod(0o555)
+    yield cache, inner, filled[1]
+    for path in (tmp_path, cache, inner):
+        path.chmod(0o755)
+
+
+def one_warning(seen, bits):
+    """The message of the only warning of a process that computed the right bits."""
+    assert seen["bits"] == bits
+    ((category, message),) = seen["warnings"]
+    assert category == "RuntimeWarning" and "NANOINFER_CACHE_DIR" in message
+    return message
+
+
+def test_prefilled_cache_that_cannot_be_written_is_read(prefilled):
+    cache, inner, first = prefilled
+    assert run_linear_gelu(cache, NO_RIGHTS) == {**first, "compiled": False}
+    inner.chmod(0o755)
+    for path in kernel_files(cache)[:2]:
+        path.unlink()
+    inner.chmod(0o555)
+    seen = run_linear_gelu(cache, NO_RIGHTS)
+    assert seen["compiled"] and "cannot write to the kernel cache" in one_warning(seen, first["bits"])
+
+
+@pytest.mark.slow
+@AS_ROOT
+def test_cache_of_root_on_a_read_only_mount_serves_another_user(prefilled):
+    """As in a container: warmed by root in the image, run by another user with a read-only root."""
+    cache, _, first = prefilled
+    code = f"import os; os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n{LINEAR_GELU.format(before='')}"
+    mount, unmount = ["mount", "-o", "bind,ro"], ["umount"]
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        shutil.copytree(cache, f"{place}/cache")
+        if subprocess.run([*mount, f"{place}/cache", f"{place}/cache"], capture_output=True).returncode:
+            pytest.skip("nothing can be mounted here")
+        try:
+            if subprocess.run([sys.executable, "-c", "import nanoinfer"], user=NOBODY, capture_output=True).returncode:
+                pytest.skip("another user cannot read this checkout")
+            process = start(code, f"{place}/cache", HOME="/nonexistent")
+            assert output_of(process) == {**first, "compiled": False}
+        finally:
+            subprocess.run([*unmount, f"{place}/cache"], check=True)
+
+
+@AS_ROOT
+@pytest.mark.parametrize("place", ["outer", "inner"])
+def test_folder_of_another_owner_is_refused_as_such(prefilled, place):
+    cache, inner, first = prefilled
+    os.chown(cache if place == "outer" else inner, 12345, -1)
+    seen = run_linear_gelu(cache)
+    assert "it belongs to another user, 12345" in one_warning(seen, first["bits"]) and seen["compiled"]
+
+
+@AS_ROOT
+@pytest.mark.parametrize("place", ["outer", "inner"])
+def test_folder_that_a_group_can_write_to_is_refused(prefilled, place):
+    cache, inner, first = prefilled
+    folder = cache if place == "outer" else inner
+    os.chown(folder, -1, 12345)
+    folder.chmod(0o775)
+    assert "its group 12345 can write to it" in one_warning(run_linear_gelu(cache), first["bits"])
+
+
+ME, GROUP = os.geteuid() if hasattr(os, "geteuid") else 0, 4321
+
+
+@pytest.mark.parametrize(
+    "mode, owner, group, members, problem",
+    [
+        (0o755, ME, GROUP, [], ""),
+        (0o755, 0, GROUP, [], ""),
+        (0o555, ME + 1, GROUP, [], "belongs to another user"),
+        (0o775, ME, GROUP, ["me"], ""),  # the user's own group, which many systems give to each
+        (0o775, ME, GROUP, ["me", "you"], "its group 4321 can write"),
+        (0o775, ME, GROUP, None, "its group 4321 can write"),  # of another name
+        (0o775, 0, 0, None, ""),  # root's group, as in images for any user
+        (0o757, ME, GROUP, [], "others can write"),
+        (0o1777, ME, GROUP, [], "others can write"),
+    ],
+)
+def test_who_could_replace_code_decides(mode, owner, group, members, problem, monkeypatch):
+    grp, pwd = pytest.importorskip("grp"), pytest.importorskip("pwd")
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: SimpleNamespace(pw_name="me", pw_gid=GROUP))
+    entry = SimpleNamespace(gr_name="team" if members is None else "me", gr_mem=members or [])
+    monkeypatch.setattr(grp, "getgrgid", lambda _: entry)
+    status = os.stat_result((mode, 0, 0, 1, owner, group, 0, 0, 0, 0))
+    assert problem in kernel_cache._exposed(status) if problem else kernel_cache._exposed(status) == ""
+    if mode & 0o1000:
+        assert kernel_cache._exposed(status, sticky=True) == ""
+
+
+def test_link_in_place_of_the_folder_is_refused(prefilled, tmp_path):
+    cache, inner, first = prefilled
+    tmp_path.chmod(0o755)
+    cache.chmod(0o755)
+    inner.rename(tmp_path / "elsewhere")
+    inner.symlink_to(tmp_path / "elsewhere")
+    try:
+        assert "it is no folder" in one_warning(run_linear_gelu(cache), first["bits"])
+    finally:
+        inner.unlink()
+        (tmp_path / "elsewhere").rename(inner)
+
+
+def test_folder_in_a_sticky_one_is_used(prefilled):
+    cache, _, first = prefilled
+    cache.chmod(0o1777)
+    assert run_linear_gelu(cache) == {**first, "compiled": False}
+
+
+def test_tilde_and_relative_names_of_folders(filled, tmp_path):
+    shutil.copytree(filled[0], tmp_path / "kernels")
+    names = f"""
+import json, os
+from nanoinfer.kernels.jit import cache
+def base(name):
+    os.environ["NANOINFER_CACHE_DIR"] = name
+    return str(cache.base())
+os.chdir({str(tmp_path)!r})
+print(json.dumps([base("~/kernels"), base("kernels"), base("")]))
+"""
+    assert output_of(start(names, "", HOME=str(tmp_path), XDG_CACHE_HOME="")) == [
+        str(tmp_path / "kernels"),
+        str(tmp_path / "kernels"),
+        str(tmp_path / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "nanoinfer"),
+    ]
+
+
+HOMES = {
+    "none": "import pwd\ndel os.environ['HOME']\ndef nobody(number): raise KeyError(number)\npwd.getpwuid = nobody",
+    "missing": "os.environ['HOME'] = {missing!r}",
+    "read-only": "os.environ['HOME'] = {home!r}" + NO_RIGHTS,
+}
+
+
+@pytest.mark.parametrize("kind", HOMES)
+def test_without_a_usable_home_there_is_one_warning(kind, filled, tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "home").mkdir(mode=0o555)
+    before = HOMES[kind].format(missing=str(tmp_path / "file" / "home"), home=str(tmp_path / "home"))
+    before = f"import os\nos.chdir({str(tmp_path)!r})\ndel os.environ['NANOINFER_CACHE_DIR']\n{before}"
+    process = start(LINEAR_GELU.format(before=before), "", XDG_CACHE_HOME="")
+    expected = {
+        "none": "this user has no home folder",
+        "missing": "Not a directory",
+        "read-only": "Permission denied",
+    }[kind]
+    assert expected in one_warning(output_of(process), filled[1]["bits"])
+    assert not list((tmp_path / "home").iterdir()) and not (tmp_path / "~").exists()
+
+
+def test_old_temporary_files_are_removed_and_new_ones_stay(prefilled):
+    cache, inner, first = prefilled
+    inner.chmod(0o755)
+    for name, age in ((".gone.0.new", 7200), (".here.1.new", 60)):
+        (inner / name).write_bytes(b"half")
+        os.utime(inner / name, (time.time() - age,) * 2)
+    kernel_files(cache)[0].unlink()
+    assert run_linear_gelu(cache) == first  # one kernel is written
+    assert [path.name for path in inner.glob(".*")] == [".here.1.new"]
+
+
+@pytest.mark.slow
+@AS_ROOT
+def test_full_disk_of_any_size_gives_one_warning(filled, tmp_path):
+    """Disks that are full after no, some and all but one of the kernels."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    for pages in (1, 2, 4, 6):
+        size = f"size={4 * pages}k,mode=755"
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", size, "none", place], capture_output=True).returncode:
+            pytest.skip("nothing can be mounted here")
+        try:
+            seen = run_linear_gelu(place)
+            assert "No space left on device" in one_warning(seen, filled[1]["bits"])
+            assert not [path for path in place.rglob("*.new")]
+            seen = run_linear_gelu(place)  # of a cache that lacks some
+            assert "No space left on device" in one_warning(seen, filled[1]["bits"])
+        finally:
+            subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.slow
+def test_ten_processes_fill_one_cache(filled, tmp_path):
+    processes = [start(LINEAR_GELU.format(before=""), tmp_path / "cache") for _ in range(10)]
+    assert [output_of(process, timeout=3000) for process in processes] == [filled[1]] * 10
+    assert [path.name for path in kernel_files(tmp_path / "cache")] == [path.name for path in kernel_files(filled[0])]
+    assert not list((tmp_path / "cache").rglob(".*"))
+    assert run_linear_gelu(tmp_path / "cache") == {**filled[1], "compiled": False}
+
+
+@pytest.mark.slow
+def test_killed_compilations_leave_a_right_cache(filled, tmp_path):
+    """Killed at the first, second, ... call of the system that writes a file, so also with half of one written."""
+    killed = """
+import os
+from nanoinfer.kernels.jit import cache
+calls = []
+def dies(name):
+    function = getattr(os, name)
+    def call(*arguments):
+        calls.append(name)
+        if len(calls) == {at}:
+            os.kill(os.getpid(), 9)
+        return function(*arguments)
+    return call
+os.urandom, os.replace = dies("urandom"), dies("replace")
+"""
+    for at in range(1, 9):
+        process = start(LINEAR_GELU.format(before=killed.format(at=at)), tmp_path / "cache")
+        process.communicate(timeout=300)
+        assert process.returncode == -signal.SIGKILL
+        if at % 4 == 0:
+            assert run_linear_gelu(tmp_path / "cache")["bits"] == filled[1]["bits"]
+            shutil.rmtree(tmp_path / "cache")
+
+
+@pytest.mark.slow
+def test_edited_helper_is_compiled_and_the_old_one_found_again(tmp_path):
+    """A copy of the package: what a kernel calls is edited, and edited back."""
+    root = Path(__file__).parents[2]
+    package = tmp_path / "site" / "nanoinfer"
+    shutil.copytree(root / "nanoinfer", package)
+    for name in ("kernels", "weights"):
+        shutil.copytree(root / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
+    before = f"import os; assert runtime.__file__.startswith({str(tmp_path)!r}), runtime.__file__"
+
+    def run():
+        code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n{LINEAR_GELU.format(before=before)}"
+        return output_of(start(code, tmp_path / "cache", PYTHONDONTWRITEBYTECODE="1"))
+
+    first, helper = run(), package / "kernels" / "simd" / "activation.py"
+    text = helper.read_text(encoding="utf-8")
+    assert text.count("0.5") >= 1
+    helper.write_text(text.replace("0.5", "0.25"), encoding="utf-8")
+    edited = run()
+    assert edited["compiled"] and edited["bits"] != first["bits"]
+    helper.write_text(text, encoding="utf-8")
+    assert run() == {**first, "compiled": False}
