@@ -12,17 +12,6 @@ from tests.jit.processes import kernel_files, run_linear_gelu
 CONTENT = b"symbol\n\x00code\nmore"
 
 
-@pytest.fixture
-def own(tmp_path, monkeypatch):
-    """The cache's module with an empty folder; what it keeps is forgotten afterwards."""
-    monkeypatch.setenv("NANOINFER_CACHE_DIR", str(tmp_path / "cache"))
-    for kept in (cache.folder, cache._warn, cache._sweep):
-        kept.cache_clear()
-    yield cache
-    for kept in (cache.folder, cache._warn, cache._sweep):
-        kept.cache_clear()
-
-
 def test_what_was_written_is_read(own):
     for name, content in (("a", CONTENT), ("b", b"")):
         assert own.read(name) is None
