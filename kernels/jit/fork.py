@@ -17,7 +17,10 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+
+# Nobody else may be importing these: a child that is forked amid an import can never import the same.
+MODULES = ("numba", "llvmlite", "llvmlite.binding")
 
 lock = threading.RLock()  # of threads that compile or load kernels
 _forks = threading.local()  # .held: for each fork that this thread is in, what holds the locks, or None
@@ -29,6 +32,10 @@ def _hold() -> Iterator[None]:
     The order is that in which a compilation takes them.
     """
     with lock, ExitStack() as stack:
+        manager = getattr(sys.modules["_frozen_importlib"], "_ModuleLockManager", None)
+        for name in MODULES if manager else ():
+            with suppress(RuntimeError):  # importlib finds deadlocks: this thread forks amid an import
+                stack.enter_context(manager(name))
         for other in _locks_of_numba():
             stack.enter_context(other)
         yield
@@ -37,19 +44,14 @@ def _hold() -> Iterator[None]:
 def _locks_of_numba() -> list:
     """Numba's and LLVM's locks, if they are loaded: those of the types' and of the code's context, of the compiler, of
     all calls to LLVM."""
-    found = []
-    if "numba" in sys.modules:
-        import numba  # isort: skip  # waits for a thread that is importing it
-        import numba.core.compiler_lock
-        import numba.core.registry
 
-        contexts = vars(numba.core.registry.CPUTarget)
-        found += [getattr(contexts.get(f"_toplevel_{kind}_context"), "_lock", None) for kind in ("typing", "target")]
-        found += [numba.core.compiler_lock.global_compiler_lock]
-    if "llvmlite.binding" in sys.modules:
-        import llvmlite.binding.ffi
+    def known(module: str, name: str):
+        return getattr(sys.modules.get(module), name, None)
 
-        found += [getattr(llvmlite.binding.ffi.lib, "_lock", None)]
+    contexts = getattr(known("numba.core.registry", "CPUTarget"), "__dict__", {})
+    found = [getattr(contexts.get(f"_toplevel_{kind}_context"), "_lock", None) for kind in ("typing", "target")]
+    found += [known("numba.core.compiler_lock", "global_compiler_lock")]
+    found += [getattr(known("llvmlite.binding.ffi", "lib"), "_lock", None)]
     return [lock for lock in found if lock is not None]
 
 

@@ -72,11 +72,13 @@ def test_fifty_children_of_fifty_can_compile(what, tmp_path):
     assert ends(tmp_path, what, 50) == [0] * 50
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "pause", [0, 0.2, *(pytest.param(pause / 10, marks=pytest.mark.slow) for pause in range(1, 9))]
+)
 @pytest.mark.parametrize("what", ["kernels", "functions"])
-def test_fork_amid_the_import_of_numba(what, tmp_path):
-    for tenths in range(10):
-        assert ends(tmp_path, what, 1, before=f"time.sleep = lambda _, sleep=time.sleep: sleep({tenths / 10})") == [0]
+def test_fork_amid_the_import_of_numba(what, pause, tmp_path):
+    exact = f"time.sleep = lambda _, sleep=time.sleep: sleep({pause})"
+    assert ends(tmp_path, what, 1, before=exact) == [0]
 
 
 def test_fork_in_a_signal_handler_amid_a_compilation(tmp_path):
