@@ -63,19 +63,20 @@ def _before() -> None:
     held[-1] = holder
 
 
-def _after_in_parent() -> None:
-    holder = _forks.held.pop()
+def _release() -> bool:
+    """Give back what this thread's last fork took; whether it had taken the locks."""
+    held = getattr(_forks, "held", None)
+    holder = held.pop() if held else None
     if holder:
         holder.close()
+    return holder is not None
 
 
 def _after_in_child() -> None:
     global lock
-    if getattr(_forks, "held", None):
-        _after_in_parent()
-    else:  # forked by a program in C that runs no hooks before
+    if not _release():  # no hook ran before the fork, as in a program in C that forks by itself, or it was interrupted
         lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_release, after_in_child=_after_in_child)

@@ -138,7 +138,6 @@ import json, os, signal, threading, time
 from nanoinfer.kernels.jit import fork
 
 def handler(*_):
-    ended.set()  # the thread that is waited for
     raise KeyboardInterrupt
 locked, ended = threading.Event(), threading.Event()
 def hold():
@@ -153,6 +152,7 @@ signal.setitimer(signal.ITIMER_REAL, 0.2)
 child = os.fork()
 if not child:
     os._exit(0 if fork.lock.acquire(timeout=100) else 1)
+ended.set()
 thread.join()
 print(json.dumps([os.waitpid(child, 0)[1], fork.lock.acquire(blocking=False), fork._forks.held]))
 """
