@@ -273,18 +273,17 @@ def dies(name):
     return call
 os.urandom, os.replace = dies("urandom"), dies("replace")
 """
-    for at in range(1, 9):
+    for at in range(1, 7):
         process = start(LINEAR_GELU.format(before=killed.format(at=at)), tmp_path / "cache")
         process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL
-        if at % 4 == 0:
-            assert run_linear_gelu(tmp_path / "cache")["bits"] == filled[1]["bits"]
-            shutil.rmtree(tmp_path / "cache")
+        assert run_linear_gelu(tmp_path / "cache") == filled[1]
+        shutil.rmtree(tmp_path / "cache")
 
 
 @pytest.mark.slow
 def test_edited_helper_is_compiled_and_the_old_one_found_again(tmp_path):
-    """A copy of the package: what a kernel calls is edited, and edited back."""
+    """A copy of the package: a constant of GELU, which a kernel calls, is edited, and edited back."""
     root = Path(__file__).parents[2]
     package = tmp_path / "site" / "nanoinfer"
     shutil.copytree(root / "nanoinfer", package)
@@ -298,8 +297,8 @@ def test_edited_helper_is_compiled_and_the_old_one_found_again(tmp_path):
 
     first, helper = run(), package / "kernels" / "simd" / "activation.py"
     text = helper.read_text(encoding="utf-8")
-    assert text.count("0.5") >= 1
-    helper.write_text(text.replace("0.5", "0.25"), encoding="utf-8")
+    assert text.count("-0.7213475") == 1
+    helper.write_text(text.replace("-0.7213475", "-0.72"), encoding="utf-8")
     edited = run()
     assert edited["compiled"] and edited["bits"] != first["bits"]
     helper.write_text(text, encoding="utf-8")
