@@ -89,6 +89,8 @@ class Sections:
             yield
         except Unsupported as error:
             raise InputError(f"{self.name} with these arguments cannot run on this machine: {error}") from None
+        except InputError:  # says itself what is wrong, and that is not the shape
+            raise
         except ValueError as error:
             raise InputError(f"{self.name} cannot take an input of shape {shape}: {error}") from None
 

@@ -21,7 +21,7 @@ image          preprocessing errors
 weights        errors
 kernels.simd
 kernels        kernels.simd
-kernels.jit    kernels kernels.simd
+kernels.jit    kernels kernels.simd errors
 graph
 architectures  graph preprocessing errors
 diagnosis      architectures graph

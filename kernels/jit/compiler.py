@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import llvmlite.binding as llvm
 from numba import config, types
@@ -21,6 +22,7 @@ from numba.core.compiler_machinery import PassManager
 from numba.core.registry import cpu_target
 
 from ..simd.intrinsics import SYSTEM_CALLS
+from . import target
 
 NUMBA_PASSES = (
     untyped_passes.TranslateByteCode,
@@ -42,7 +44,10 @@ LLVM_PASSES = (
     "aggressive_dce",  # counters that nobody reads
     "instruction_combine",
 )
-OPTIONS = dict(nopython=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# What depends on Numba's settings where it is not given: debug, boundscheck.
+OPTIONS = dict(
+    nopython=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, debug=False, boundscheck=False
+)
 
 
 class _Pipeline(CompilerBase):
@@ -79,7 +84,8 @@ def object_code(function: Callable, arity: int) -> tuple[str, bytes]:
         flags.no_compile = True
         code, arguments = _Text(context.codegen(), name), [types.int64] * arity
         result = compile_extra(typing, context, function, arguments, types.void, flags, {}, code, _Pipeline)
-        module, machine = llvm.parse_assembly(code.text), context.codegen()._tm
+        # Not Numba's own code generator, which obeys whatever Numba has read: settings that the cache does not know.
+        module, machine = llvm.parse_assembly(code.text), _machine()
         module.verify()
         passes = llvm.create_new_module_pass_manager()
         for step in LLVM_PASSES:
@@ -90,6 +96,11 @@ def object_code(function: Callable, arity: int) -> tuple[str, bytes]:
         if foreign:
             raise TypeError(f"kernel {name} calls {', '.join(foreign)}; it can call nothing but intrinsics")
         return result.fndesc.llvm_func_name, machine.emit_object(module)
+
+
+@cache
+def _machine() -> llvm.TargetMachine:
+    return target.machine()
 
 
 @contextmanager

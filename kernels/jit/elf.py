@@ -2,9 +2,12 @@
 
 A kernel's object code is an ELF file with one function, its constants and jump tables, and no relocation but 64-bit
 absolute addresses. So the sections of all kernels are laid side by side in memory, the addresses filled in, and the
-memory made executable. That takes a few milliseconds, where importing llvmlite, a library of more than 100 MB, takes
-50 and about as many MB of memory. On other systems, and for anything unexpected in a file, `load` returns None and
-LLVM does it.
+memory made executable. It is never writable and executable at once. Where a system lets no memory become executable
+that was writable (MemoryDenyWriteExecute of systemd), it is the mapping of a file that lies in memory.
+
+That takes a few milliseconds, where importing llvmlite, a library of more than 100 MB, takes 50 and about as many MB of
+memory. On other systems, and for anything unexpected in a file, `load` returns None and LLVM does it. Whoever calls it
+has checked that the bytes are those that were compiled.
 
 Format: System V ABI, ELF-64, and its supplement for x86-64.
 """
@@ -13,9 +16,14 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import struct
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from ...errors import InputError
 
 ELF64_LITTLE, X86_64 = b"\x7fELF\x02\x01", 62
 PROGBITS, SYMTAB, RELA = 1, 2, 4
@@ -24,8 +32,21 @@ ABSOLUTE64 = 1  # R_X86_64_64
 UNWIND = b".eh_frame"  # for exceptions and debuggers: a kernel raises nothing
 
 
+MFD_EXEC = 0x10  # a file in memory whose mappings may be executable; Linux before 6.3 does not know the flag
+
+
 class Unexpected(ValueError):
     """Not an object file of the simple kind."""
+
+
+class Refused(InputError):
+    """The system gives no executable memory."""
+
+    def __init__(self, why: str):
+        super().__init__(
+            f"this system refuses executable memory, which compiled kernels need ({why}); allow it to this process, "
+            "for instance with MemoryDenyWriteExecute=no in a unit of systemd"
+        )
 
 
 def leak(memory: object) -> None:
@@ -34,11 +55,16 @@ def leak(memory: object) -> None:
 
 
 def load(objects: Iterable[tuple[str, bytes]]) -> list[int] | None:
-    """Addresses of the functions of (symbol, object code) pairs, or None if they are not for this loader."""
+    """Addresses of the functions of (symbol, object code) pairs, or None if they are not for this loader.
+
+    Raises Refused if the system gives no executable memory.
+    """
     if sys.platform != "linux":
         return None
     try:
         return _load([(symbol, _Object(code)) for symbol, code in objects])
+    except Refused:
+        raise
     except (ValueError, LookupError, struct.error, OSError, AttributeError):
         return None
 
@@ -101,31 +127,79 @@ def _load(objects: list[tuple[str, _Object]]) -> list[int]:
             size = -(-size // alignment) * alignment
             places[index, number] = size
             size += file.sections[number][3]
-    memory = mmap.mmap(-1, size or 1, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     system = ctypes.CDLL(None)
 
-    def address(index: int, symbol: tuple[bytes, int, int]) -> int:
+    def address(base: int, index: int, symbol: tuple[bytes, int, int]) -> int:
         name, home, value = symbol
         if home == 0:  # not in the object: a function of the C library
             return ctypes.cast(getattr(system, name.decode()), ctypes.c_void_p).value
         return base + places[index, home] + value
 
-    found = []
-    for index, (wanted, file) in enumerate(objects):
-        for number in file.parts():
-            place = places[index, number]
-            memory[place : place + file.sections[number][3]] = file.content(file.sections[number])
+    def image(base: int) -> bytearray:
+        """What lies in memory from the address `base` on."""
+        content = bytearray(size)
+        for (index, number), place in places.items():
+            file = objects[index][1]
+            part = file.content(file.sections[number])
+            if len(part) != file.sections[number][3]:
+                raise Unexpected
+            content[place : place + len(part)] = part
             for offset, symbol, addend in file.relocations(number):
-                target = address(index, file.symbols[symbol]) + addend
-                struct.pack_into("<Q", memory, place + offset, target & 0xFFFFFFFFFFFFFFFF)
+                target = address(base, index, file.symbols[symbol]) + addend
+                struct.pack_into("<Q", content, place + offset, target & 0xFFFFFFFFFFFFFFFF)
+        return content
+
+    entries = []
+    for index, (wanted, file) in enumerate(objects):
         symbol = next((symbol for symbol in file.symbols if symbol[0] == wanted.encode() and symbol[1]), None)
         if symbol is None:
             raise Unexpected
-        found.append(address(index, symbol))
-    protect = system.mprotect
+        entries.append((index, symbol))
+    base = _executable(size, image)
+    return [address(base, *entry) for entry in entries]
+
+
+def _executable(size: int, image: Callable[[int], bytes]) -> int:
+    """The address of memory that holds `image` of that address, can be executed and is never freed. Raises Refused."""
+    problems = []
+    for way in (_protected, _mapped):
+        try:
+            memory = way(size or 1, image)
+        except OSError as error:
+            problems.append(f"{way.__name__.strip('_')}: {error.strerror or error}")
+        else:
+            leak(memory)
+            return _address(memory)
+    raise Refused(", ".join(problems))
+
+
+def _address(memory: mmap.mmap) -> int:
+    return np.frombuffer(memory, np.uint8).ctypes.data
+
+
+def _protected(size: int, image: Callable[[int], bytes]) -> mmap.mmap:
+    """Memory that is written, and then made executable instead of writable."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory[:] = image(_address(memory)).ljust(size, b"\0")
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
     protect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-    if protect(base, len(memory), mmap.PROT_READ | mmap.PROT_EXEC):
-        raise OSError
-    leak(memory)
-    return found
+    if protect(_address(memory), size, mmap.PROT_READ | mmap.PROT_EXEC):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return memory
+
+
+def _mapped(size: int, image: Callable[[int], bytes]) -> mmap.mmap:
+    """A file in memory, mapped as executable and written as a file; that it has no name keeps others from it."""
+    try:
+        file = os.memfd_create("nanoinfer", os.MFD_CLOEXEC | MFD_EXEC)
+    except OSError:
+        file = os.memfd_create("nanoinfer", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(file, size)
+        memory = mmap.mmap(file, size, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC)
+        content = memoryview(image(_address(memory)))
+        while content:
+            content = content[os.pwrite(file, content, size - len(content)) :]
+    finally:
+        os.close(file)
+    return memory

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import threading
 from collections.abc import Callable, Iterable
 
+from ...errors import InputError
 from .. import KERNELS, family, kernel_name
-from . import cache, elf
+from . import cache, elf, fork
 
-_lock = threading.RLock()
 _addresses: dict[str, int] = {}  # by kernel name
 _engines = []  # they own what LLVM has loaded
-
-
-def _renew_lock() -> None:
-    """In a forked child: the thread that held the lock may not exist there."""
-    global _lock
-    _lock = threading.RLock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def addresses(specs: Iterable, progress: Callable[[int, int], None] | None = None) -> dict[str, int]:
@@ -30,7 +18,7 @@ def addresses(specs: Iterable, progress: Callable[[int, int], None] | None = Non
 
     `progress(done, total)` is called around each compilation, and not at all when everything is loaded from cache.
     """
-    with _lock:
+    with fork.lock:
         wanted = {kernel_name(spec): spec for spec in specs}
         objects = {name: _read(name) for name in wanted if name not in _addresses}
         absent = [wanted[name] for name, found in objects.items() if found is None]
@@ -58,8 +46,13 @@ def function(spec) -> Callable[..., int]:
 
 def _compile(specs: list, progress: Callable[[int, int], None] | None = None) -> dict[str, tuple[str, bytes]]:
     """{kernel name: (symbol, object code)}, without any reference to Python; written to the cache, too."""
-    from .compiler import compile_settings, object_code
-
+    try:
+        from .compiler import compile_settings, object_code
+    except PermissionError as error:  # Numba refuses to be imported where it could not run what it compiles
+        raise InputError(
+            f"kernels cannot be compiled here ({error.strerror}); run 'nanoinfer warmup' once without this "
+            "restriction, such as MemoryDenyWriteExecute of systemd: kernels in the cache load under it"
+        ) from error
     compiled, progress = {}, progress or (lambda done, total: None)
     with compile_settings():
         for spec in specs:
@@ -94,6 +87,10 @@ def _load_with_llvm(objects: Iterable[tuple[str, bytes]]) -> list[int]:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    try:
+        llvm.check_jit_execution()  # LLVM itself would crash
+    except OSError as error:
+        raise elf.Refused(f"LLVM: {error.strerror}") from error
     machine = llvm.Target.from_default_triple().create_target_machine()
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
     for _, code in objects:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..kernels.jit import cache
+from ..kernels.jit import cache, target
 from .tuning import TUNINGS, Tuning
 
 FMA = """
@@ -53,24 +52,21 @@ def host() -> Machine:
 
 
 def _vectors() -> tuple[int, int, bool]:
-    """(lanes, registers, double-pumped) of Numba's target, so NUMBA_CPU_NAME and NUMBA_CPU_FEATURES count here too.
+    """(lanes, registers, double-pumped) of the target, for which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES count.
 
     Where one of them is set, the code generator itself is asked: a 16-lane multiply-add is compiled, and the registers
     that it comes out in are looked at. That holds for any CPU, by name or by features. Otherwise the host's own
     features tell, which needs no compilation.
     """
+    generator, (name, features) = target.machine(), target.chosen()
     import llvmlite.binding as llvm
 
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    name, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
-    cpu, present = llvm.get_host_cpu_name() if name in (None, "", "host") else name, llvm.get_host_cpu_features()
+    cpu = name or llvm.get_host_cpu_name()
     if not name and features is None and platform.machine().lower() in ("x86_64", "amd64"):
+        present = llvm.get_host_cpu_features()
         lanes = 16 if present.get("avx512f") else 8 if present.get("avx") else 4
         return lanes, 32 if lanes == 16 else 16, lanes == 16 and cpu in DOUBLE_PUMPED
-    features = present.flatten() if features is None else features
-    machine = llvm.Target.from_default_triple().create_target_machine(cpu=cpu, features=features, opt=2)
-    assembly = machine.emit_assembly(llvm.parse_assembly(FMA))
+    assembly = generator.emit_assembly(llvm.parse_assembly(FMA))
     if "zmm" in assembly:
         return 16, 32, cpu in DOUBLE_PUMPED
     if "ymm" in assembly:

@@ -52,9 +52,12 @@ def start(code, cache, **environment):
     return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
-def output_of(process):
+def output_of(process, timeout=300):
     """The JSON that a process of `start` prints."""
-    out, error = process.communicate(timeout=300)
+    try:
+        out, error = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
     assert process.returncode == 0, error
     return json.loads(out)
 

@@ -4,14 +4,10 @@ import os
 import shutil
 import stat
 import sys
-from importlib.metadata import version
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from nanoinfer.kernels import kernel_name
 from nanoinfer.kernels.depthwise import Depthwise
-from nanoinfer.kernels.jit import cache as kernel_cache
 from nanoinfer.kernels.matmul import Matmul
 from nanoinfer.kernels.pooling import MaxPool
 
@@ -29,7 +25,7 @@ def test_second_process_compiles_nothing(filled):
     cache, first = filled
     assert first["compiled"] and first["warnings"] == []
     (folder,) = cache.iterdir()
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert not stat.S_IMODE(folder.stat().st_mode) & 0o022
     names = {path.name for path in folder.iterdir()} - {path.name for path in kernel_files(cache)}
     assert len(kernel_files(cache)) >= 3 and [name.partition("-")[0] for name in names] == [
         "vectors"
@@ -115,32 +111,6 @@ def test_two_processes_fill_one_cache(filled, tmp_path):
     assert run_linear_gelu(tmp_path / "cache")["compiled"] is False
 
 
-def test_cache_key_depends_on_sources_and_cpu(tmp_path, monkeypatch):
-    monkeypatch.setenv("NANOINFER_CACHE_DIR", str(tmp_path / "cache"))
-    folder = kernel_cache.folder.__wrapped__
-    shutil.copytree(
-        Path(kernel_cache.__file__).parents[1], tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    original = folder()
-    monkeypatch.setattr(kernel_cache, "__file__", str(tmp_path / "kernels" / "jit" / "cache.py"))
-    assert folder() == original
-    source = tmp_path / "kernels" / "matmul.py"
-    text = source.read_text(encoding="utf-8")
-    source.write_text(text + "# changed\n", encoding="utf-8")
-    assert folder() != original
-    source.write_text(text, encoding="utf-8")
-    assert folder() == original
-    monkeypatch.setenv("NUMBA_CPU_NAME", "haswell")
-    monkeypatch.delenv("NUMBA_CPU_FEATURES", raising=False)
-    other = folder()
-    monkeypatch.setenv("NUMBA_CPU_FEATURES", "")
-    featureless = folder()
-    monkeypatch.setenv("NUMBA_OPT", "0")
-    plain = folder()
-    monkeypatch.setattr(kernel_cache, "cpu", lambda: "another")
-    assert len({original, other, featureless, plain, folder()}) == 5
-
-
 def test_kernel_names_of_variants_differ():
     for first, second in (
         (Depthwise(3, 1, 1, 7, 8, "piecewise", 4), Depthwise(3, 1, 1, 7, 8, "piecewise", 8)),
@@ -149,15 +119,3 @@ def test_kernel_names_of_variants_differ():
         (MaxPool(4, 2, 16), Matmul(4, 2, 16, "piecewise")),
     ):
         assert kernel_name(first) != kernel_name(second)
-
-
-@pytest.mark.parametrize("version_file", [None, "# This file helps to compute a version number in source trees"])
-def test_package_version_is_found_without_a_version_file(version_file, tmp_path, monkeypatch):
-    """A package may have no _version.py, one that names no version, or no folder that is found."""
-    (tmp_path / "__init__.py").touch()
-    if version_file:
-        (tmp_path / "_version.py").write_text(version_file)
-    monkeypatch.setattr(kernel_cache, "find_spec", lambda name: SimpleNamespace(origin=str(tmp_path / "__init__.py")))
-    assert kernel_cache.release("numba").decode() == version("numba")
-    monkeypatch.setattr(kernel_cache, "find_spec", lambda name: None)
-    assert kernel_cache.release("numba").decode() == version("numba")
