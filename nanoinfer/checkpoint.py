@@ -16,7 +16,7 @@ from .architectures import Architecture
 from .data import FOLDER
 from .errors import MOST_DETAILS, InputError, printable
 from .graph import Graph
-from .weights import WeightSource, read_weights
+from .weights import StoredArray, WeightSource, read_weights
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -59,14 +59,19 @@ def fitted(
 ) -> dict[str, np.ndarray]:
     """{name: float32 array} for every parameter and buffer of `graph`, in its order.
 
-    Weights are folded and packed later and must not have changed by then: `copy` a caller's own arrays. `given` is the
-    source under its own names, if they were others. Raises InputError where they do not fit the network.
+    Weights are folded and packed later and must not have changed by then: `copy` a caller's own arrays. Those of a file
+    stay stored. `given` is the source under its own names, if they were others. Raises InputError where they do not fit
+    the network.
     """
     expected = {**graph.parameters, **graph.buffers}
     if _shapes(source) != expected:
         raise _mismatch(architecture, graph, source, given or source)
-    own = np.array if copy else np.asarray
-    return {name: own(source.arrays[name], np.float32) for name in expected}
+    return {name: _own(source.arrays[name], copy) for name in expected}
+
+
+def _own(array, copy: bool):
+    stays = isinstance(array, StoredArray) and array.dtype == np.float32
+    return array if stays else np.array(array, np.float32) if copy else np.asarray(array, np.float32)
 
 
 def is_random(source) -> bool:

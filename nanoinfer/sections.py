@@ -16,7 +16,6 @@ from .lowering import Unsupported
 from .lowering.packed import PackedWeights
 from .machine import Machine
 from .plan import Plan, Program, make_plan, make_program
-from .weights import release
 
 GRAPHS_KEPT = 2  # each may hold folded weights of its own
 PROGRAMS_KEPT, PLANS_KEPT = 8, 32
@@ -44,7 +43,7 @@ class Sections:
         self._graphs: OrderedDict[Section, tuple[Graph, dict[str, np.ndarray]]] = OrderedDict()
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
         self._programs: OrderedDict[tuple, Program] = OrderedDict()
-        self._packed = PackedWeights(release)
+        self._packed = PackedWeights()
 
     def optimised(self, section: Section) -> tuple[Graph, dict[str, np.ndarray]]:
         """The section's graph and tensors after all passes."""
