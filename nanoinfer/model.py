@@ -257,7 +257,7 @@ class Model:
         with self._lock:
             self._enter()
             try:
-                x = x[: self._sections.micro_batch(x.shape, section)]
+                x = np.require(x[: self._sections.micro_batch(x.shape, section)], requirements="CA")
                 _, tensors = self._sections.optimised(section)
                 return profile(self.name, self.program(x.shape), tensors, x, self.threads, repeat)
             finally:
@@ -279,6 +279,7 @@ class Model:
                 for first in range(0, len(x), size):
                     batch = x[first : first + size]
                     program = self._sections.program(batch.shape, section)
+                    batch = np.require(batch, requirements="CA")  # here: by now its memory is known to be there
                     program.bind_input(batch)
                     runtime.team(self.threads).run(program.table)
                     results.append({name: program.read_output(name) for name in section.outputs})
@@ -289,7 +290,7 @@ class Model:
         return {name: np.concatenate([result[name] for result in results]) for name in section.outputs}
 
     def _checked(self, x: np.ndarray, section: Section) -> np.ndarray:
-        """x as a C-contiguous array, or InputError."""
+        """x, of any strides, or InputError."""
         if not isinstance(x, np.ndarray):
             hint = ": x.detach().cpu().numpy()" if hasattr(x, "detach") else ""
             raise InputError(f"the input is a {type(x).__name__}; pass a NumPy array of float32{hint}")
@@ -305,7 +306,7 @@ class Model:
                 raise InputError(f"the input has {x.shape[1]} channels; pass (N, {channels}, H, W){hint}")
         if x.size == 0:
             raise InputError(f"the input has shape {x.shape} and holds nothing; pass at least one image")
-        return np.ascontiguousarray(x)
+        return x
 
 
 def _copy(pretrained, threads, machine, pass_count) -> Model:
