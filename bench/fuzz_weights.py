@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from nanoinfer.weights import read_weights, save_safetensors
+from nanoinfer.weights import load_weights, save_safetensors
 
 from nanoinfer import InputError
 from nanoinfer.cli.network import positive
@@ -151,7 +151,7 @@ def run(files: int, seed: int, folder: Path) -> Result:
         start, memory = time.process_time(), _reset_peak()
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
-            for array in read_weights(source).arrays.values():
+            for array in load_weights(source).values():
                 array.tobytes()
             loaded += 1
         except InputError as error:

@@ -6,6 +6,7 @@ network declares. A tensor that is missing, left over or of another shape is ref
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from .architectures import Architecture
 from .data import FOLDER
 from .errors import MOST_DETAILS, InputError, printable
 from .graph import Graph
-from .weights import WeightSource, read_weights
+from .weights import StoredArray, WeightSource, read_weights
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -59,14 +60,19 @@ def fitted(
 ) -> dict[str, np.ndarray]:
     """{name: float32 array} for every parameter and buffer of `graph`, in its order.
 
-    Weights are folded and packed later and must not have changed by then: `copy` a caller's own arrays. `given` is the
-    source under its own names, if they were others. Raises InputError where they do not fit the network.
+    Weights are folded and packed later and must not have changed by then: `copy` a caller's own arrays. Those of a file
+    stay stored. `given` is the source under its own names, if they were others. Raises InputError where they do not fit
+    the network.
     """
     expected = {**graph.parameters, **graph.buffers}
     if _shapes(source) != expected:
         raise _mismatch(architecture, graph, source, given or source)
-    own = np.array if copy else np.asarray
-    return {name: own(source.arrays[name], np.float32) for name in expected}
+    return {name: _own(source.arrays[name], copy) for name in expected}
+
+
+def _own(array, copy: bool):
+    stays = isinstance(array, StoredArray) and array.dtype == np.float32
+    return array if stays else np.array(array, np.float32) if copy else np.asarray(array, np.float32)
 
 
 def is_random(source) -> bool:
@@ -83,17 +89,37 @@ def seed_of(source: str, argument: str) -> int:
 
 
 def random_tensors(graph: Graph, seed: int) -> dict[str, np.ndarray]:
-    """Weights for shapes and timing: sane scales, batch norms near the identity; the same for the same seed."""
-    generator, tensors = np.random.default_rng(seed), {}
+    """Weights for shapes and timing: sane scales, batch norms near the identity.
+
+    They have the same bits for the same seed on every machine and under every NumPy; see `random_numbers`.
+    """
+    bits, tensors = np.random.PCG64(seed), {}
     for name, shape in {**graph.parameters, **graph.buffers}.items():
-        if name.endswith("running_var") or (len(shape) == 1 and name.endswith("weight")):
-            tensors[name] = generator.uniform(0.8, 1.2, shape).astype(np.float32)
-        elif len(shape) == 1:
-            tensors[name] = generator.uniform(-0.1, 0.1, shape).astype(np.float32)
-        else:
-            scale = np.float32((2 / np.prod(shape[1:])) ** 0.5)
-            tensors[name] = generator.standard_normal(shape, np.float32) * scale
+        is_scale = name.endswith("running_var") or (len(shape) == 1 and name.endswith("weight"))
+        deviation = 0.1 if len(shape) == 1 else np.sqrt(2 / math.prod(shape[1:]))
+        tensors[name] = random_numbers(bits, shape, deviation)
+        if is_scale:
+            tensors[name] += np.float32(1)
     return tensors
+
+
+_NUMBERS = 2**16  # that are made at a time, so that what they are made of stays in cache
+
+
+def random_numbers(bits: np.random.BitGenerator, shape: tuple[int, ...], deviation: float = 1.0) -> np.ndarray:
+    """Nearly normally distributed float32 around zero: sums of four 16-bit integers, scaled.
+
+    NumPy's own normal numbers take a logarithm, which differs by library, and may change with its release. These take
+    integers, which NEP 19 fixes, and one product.
+    """
+    numbers = np.empty(math.prod(shape), np.float32)
+    scale = np.float32(deviation * np.sqrt(3) / 2**16)  # a 16-bit integer has a variance of 2^32 / 12
+    for first in range(0, numbers.size, _NUMBERS):
+        part = numbers[first : first + _NUMBERS]
+        four = bits.random_raw(part.size).astype("<u8", copy=False).view("<u2").reshape(-1, 4)
+        part[:] = four[:, 0].astype(np.int32) + four[:, 1] + four[:, 2] + four[:, 3] - 2 * (2**16 - 1)
+        part *= scale
+    return numbers.reshape(shape)
 
 
 def _shapes(source: WeightSource) -> Shapes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import warnings
@@ -167,6 +168,16 @@ class Model:
         logits = arrays[outputs[0]]
         return (logits, {name: arrays[value] for name, value in zip(taps, values, strict=True)}) if taps else logits
 
+    def fingerprint(self, x: np.ndarray) -> str:
+        """16 hexadecimal digits, a hash of the shape and the bits of the logits of x: equal on every machine.
+
+        It is the beginning of the SHA-256 of the text "(N, classes)" and the logits as little-endian float32, every NaN
+        as the one of bits 7fc00000, since which one comes out of an operation is the machine's choice.
+        """
+        logits = self(x).astype("<f4")
+        logits.view("<u4")[np.isnan(logits)] = 0x7FC00000
+        return hashlib.sha256(str(logits.shape).encode() + logits.tobytes()).hexdigest()[:16]
+
     def values(self, x: np.ndarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         """{name: array} in torch's layout of any values of the graph, as `print(model.graph)` names them, for x.
 
@@ -261,7 +272,7 @@ class Model:
         with self._lock:
             self._enter()
             try:
-                x = x[: self._sections.micro_batch(x.shape, section)]
+                x = np.require(x[: self._sections.micro_batch(x.shape, section)], requirements="CA")
                 _, tensors = self._sections.optimised(section)
                 return profile(self.name, self.program(x.shape), tensors, x, self.threads, repeat)
             finally:
@@ -283,6 +294,7 @@ class Model:
                 for first in range(0, len(x), size):
                     batch = x[first : first + size]
                     program = self._sections.program(batch.shape, section)
+                    batch = np.require(batch, requirements="CA")  # here: by now its memory is known to be there
                     program.bind_input(batch)
                     runtime.team(self.threads).run(program.table)
                     results.append({name: program.read_output(name) for name in section.outputs})
@@ -293,7 +305,7 @@ class Model:
         return {name: np.concatenate([result[name] for result in results]) for name in section.outputs}
 
     def _checked(self, x: np.ndarray, section: Section) -> np.ndarray:
-        """x as a C-contiguous array, or InputError."""
+        """x, of any strides, or InputError."""
         if not isinstance(x, np.ndarray):
             hint = ": x.detach().cpu().numpy()" if hasattr(x, "detach") else ""
             raise InputError(f"the input is a {type(x).__name__}; pass a NumPy array of float32{hint}")
@@ -309,7 +321,7 @@ class Model:
                 raise InputError(f"the input has {x.shape[1]} channels; pass (N, {channels}, H, W){hint}")
         if x.size == 0:
             raise InputError(f"the input has shape {x.shape} and holds nothing; pass at least one image")
-        return np.ascontiguousarray(x)
+        return x
 
 
 def _copy(pretrained, threads, machine, pass_count, exact) -> Model:

@@ -14,12 +14,12 @@ from .errors import InputError
 from .graph import Graph, passes
 from .lowering import Unsupported
 from .lowering.packed import PackedWeights
-from .machine import Machine
+from .machine import Machine, available_bytes
 from .plan import Plan, Program, make_plan, make_program
-from .weights import release
 
 GRAPHS_KEPT = 2  # each may hold folded weights of its own
-PROGRAMS_KEPT, PLANS_KEPT = 8, 32
+PLANS_KEPT = 256  # each is some hundred kB
+PROGRAMS_KEPT, PROGRAM_BYTES_KEPT = 64, 256 << 20
 
 
 class Section(NamedTuple):
@@ -45,7 +45,7 @@ class Sections:
         self._graphs: OrderedDict[Section, tuple[Graph, dict[str, np.ndarray]]] = OrderedDict()
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
         self._programs: OrderedDict[tuple, Program] = OrderedDict()
-        self._packed = PackedWeights(release)
+        self._packed = PackedWeights()
 
     def optimised(self, section: Section) -> tuple[Graph, dict[str, np.ndarray]]:
         """The section's graph and tensors after all passes."""
@@ -77,10 +77,22 @@ class Sections:
 
         def make():
             plan, (_, tensors) = self.plan(shape, section), self.optimised(section)
+            self._check_memory(plan)
             with self._refusals(shape), progress_bar(f"compiling kernels for {self.name}") as progress:
                 return make_program(plan, tensors, self._packed, progress=progress)
 
-        return _kept(self._programs, (shape, section), PROGRAMS_KEPT, make)
+        program = _kept(self._programs, (shape, section), PROGRAMS_KEPT, make)
+        while len(self._programs) > 1 and sum(other.bytes for other in self._programs.values()) > PROGRAM_BYTES_KEPT:
+            self._programs.popitem(last=False)
+        return program
+
+    def _check_memory(self, plan: Plan) -> None:
+        """InputError if a program's memory is not there: a system that promises too much would end the process."""
+        needed, available = plan.shards * plan.memory.bytes, available_bytes()
+        if needed > available:
+            gigabytes = f"{needed / 1e9:,.1f} GB of memory, and {available / 1e9:,.1f} GB are available"
+            advice = "give smaller images" if plan.input_shape[0] == 1 else "give fewer or smaller images at a time"
+            raise InputError(f"{self.name} needs {gigabytes} for an input of shape {plan.input_shape}; {advice}")
 
     @contextmanager
     def _refusals(self, shape: tuple[int, ...]) -> Iterator[None]:

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 from ..errors import InputError, printable
 from .arrays import Arrays, StrPath, as_arrays, to_float32
-from .buffer import Buffer, map_file, read_object
+from .buffer import Buffer, open_file, read_object
 from .folder import choose_file, read_config, shards_of
 from .names import plain_names
 from .other_files import what_it_is
+from .stored import in_memory
 
 _MAX_NAME = 1000  # characters
 
@@ -38,8 +39,8 @@ class WeightSource(NamedTuple):
 
 
 def load_weights(source) -> Arrays:
-    """The arrays of `read_weights` alone: {name: array}, in the order of the file."""
-    return read_weights(source).arrays
+    """The arrays of `read_weights` alone, in memory: {name: array}, in the order of the file."""
+    return in_memory(read_weights(source).arrays)
 
 
 def read_weights(source: StrPath | Mapping | bytes) -> WeightSource:
@@ -56,10 +57,10 @@ def read_weights(source: StrPath | Mapping | bytes) -> WeightSource:
         "hub:owner/name" or "hub:owner/name@revision": a model on the Hugging Face hub (see hub.py).
 
     Arrays are in the order of the file. A prefix that all names have, such as "module.", is removed. Every floating
-    dtype (float16, bfloat16, float64) becomes float32; integers and bools keep theirs. Arrays are C-contiguous, may be
-    read-only and may share memory: with each other (tied weights), with a mapping's own arrays, or with the file, which
-    is mapped and not read. So replace such a file by renaming a new one over it (as save_safetensors does); do not
-    truncate it while in use.
+    dtype (float16, bfloat16, float64) becomes float32; integers and bools keep theirs. Arrays are C-contiguous and may
+    share memory, with each other (tied weights) or with a mapping's own arrays. Those of a file are a StoredArray where
+    possible, which keeps the file open and is read when it is used. Replace a file in use by renaming a new one over it
+    (as save_safetensors does): one that is written to is refused from then on.
 
     Raises InputError, in one line that says what to do next, if the source is missing, unreadable or damaged.
     """
@@ -130,7 +131,7 @@ def _names_in(folder: str) -> list[str]:
 
 
 def _from_file(path: str, key: str | None) -> Found:
-    return _from_buffer(map_file(path), path, key)
+    return _from_buffer(open_file(path), path, key)
 
 
 def _from_buffer(buffer: Buffer, path: str, key: str | None) -> Found:
@@ -184,7 +185,7 @@ def _from_index(index: Buffer, path: str, key: str | None) -> Found:
         if not os.path.exists(name):
             what = f"names {shard!r}, which is not beside it"
             raise InputError(f"{index.name}: {what}; download all {len(shards)} shards into one folder")
-        part, *_ = _from_buffer(map_file(name), "", None)  # no path: a shard is no index of others
+        part, *_ = _from_buffer(open_file(name), "", None)  # no path: a shard is no index of others
         if twice := arrays.keys() & part.keys():
             raise InputError(f"{index.name}: two shards hold {printable(min(twice))!r}; download them again")
         arrays |= part

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 
 from ..errors import InputError, damaged, printable
-from .buffer import Buffer, map_file
+from .buffer import Buffer, open_file
 from .json_text import MAX_BYTES, parse_object
 
 CONFIG = "config.json"
@@ -102,6 +102,6 @@ def _read_object(folder: str, name: str) -> tuple[dict | None, list[str]]:
     if not os.path.exists(path):
         return None, []
     try:
-        return parse_object(map_file(path).data[: MAX_BYTES + 1], unique=False), []
+        return parse_object(open_file(path).data[: MAX_BYTES + 1], unique=False), []
     except ValueError as error:  # of the text, or an InputError of the file
         return None, [f"ignores {name} beside the weights, which cannot be read ({printable(error)})"]

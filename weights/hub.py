@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import InputError, printable
-from .buffer import map_file
+from .buffer import open_file
 from .folder import CONFIG, PROCESSOR, PUBLISHED, choose_file, is_of_transformers, read_config, shards_of
 
 TIMEOUT = 5  # seconds
@@ -140,7 +140,7 @@ def _download(repository: str, revision: str, place: _Place) -> str:
     if is_of_transformers(read_config(os.path.dirname(path))[0]):
         _download_if_there(repository, PROCESSOR, commit)
     if place.name.endswith(".json"):
-        for shard in shards_of(map_file(path)) or ():
+        for shard in shards_of(open_file(path)) or ():
             hf_hub_download(repository, shard, revision=commit)
     return path
 

@@ -1,4 +1,4 @@
-"""The safetensors format: read by mapping the file, written through the safetensors library.
+"""The safetensors format: read a tensor at a time, written through the safetensors library.
 
 A file is a length n (8 bytes, little-endian), n bytes of JSON {name: {dtype, shape, data_offsets: [begin, end]}}, then
 the data that the offsets count from (https://github.com/huggingface/safetensors#format). The reader is our own because
@@ -16,9 +16,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import InputError, damaged, printable
-from .arrays import StrPath, as_arrays, bfloat16_to_float32, is_shape, to_float32
-from .buffer import Buffer, map_file
+from .arrays import StrPath, as_arrays, is_shape
+from .buffer import Buffer, open_file
 from .json_text import MAX_BYTES, parse_object
+from .stored import Numbers, StoredArray
 
 Entry = tuple[str, tuple[int, ...], int, int]  # dtype, shape, begin and end in bytes of the data
 
@@ -40,11 +41,10 @@ _DTYPES = {
 }
 
 
-def read_safetensors(buffer: Buffer) -> dict[str, np.ndarray]:
+def read_safetensors(buffer: Buffer) -> dict[str, StoredArray]:
     """{name: array} in the order of the file's header; floats as float32, integers and bools as they are.
 
-    float32 and integer tensors are read-only views of the buffer, so that the system reads a page of a mapped file when
-    it is first used. Raises InputError, which names the tensor and the fault, if the file is truncated or damaged.
+    Only the header is read. Raises InputError, which names the tensor and the fault, if the file is damaged.
     """
     entries, _, start = _read_header(buffer)
     _check_layout(entries, len(buffer.data) - start, buffer.name)
@@ -53,14 +53,14 @@ def read_safetensors(buffer: Buffer) -> dict[str, np.ndarray]:
 
 def read_metadata(path: StrPath) -> dict[str, str]:
     """The `__metadata__` of the file, empty if there is none; only the header is read. InputError as above."""
-    return _read_header(map_file(os.fsdecode(path)))[1]
+    return _read_header(open_file(os.fsdecode(path)))[1]
 
 
 def save_safetensors(tensors: Mapping, path: StrPath, metadata: Mapping[str, str] | None = None) -> None:
     """Write {str: array-like of numbers} to `path`, with `metadata` in the header; dtypes are kept.
 
     The library orders tensors by falling alignment, then by name. The file appears whole or not at all: it is written
-    under a temporary name in the same folder and renamed, so arrays mapped from an older file of that name stay valid.
+    under a temporary name in the same folder and renamed, so that models of an older file of that name can read it on.
     Raises InputError if a value is not an array of real numbers or the target cannot be written.
     """
     from safetensors import SafetensorError
@@ -159,8 +159,7 @@ def _check_layout(entries: dict[str, Entry], size: int, file: str) -> None:
         raise damaged(file, f"{size - position} bytes follow the last tensor")
 
 
-def _array(buffer: Buffer, start: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The tensor at byte `start` of the file, copied only if its dtype or its alignment requires it."""
-    flat = buffer.array(np.dtype(_DTYPES[dtype]), math.prod(shape), start)
-    flat = bfloat16_to_float32(flat) if dtype == "BF16" else to_float32(flat)
-    return flat.reshape(shape)
+def _array(buffer: Buffer, start: int, dtype: str, shape: tuple[int, ...]) -> StoredArray:
+    """The tensor at byte `start` of the file."""
+    numbers = Numbers(buffer, start, np.dtype(_DTYPES[dtype]), math.prod(shape), dtype == "BF16")
+    return StoredArray(numbers, shape)

@@ -86,7 +86,9 @@ def convert(arguments: argparse.Namespace) -> int:
 
 
 def warmup(arguments: argparse.Namespace) -> int:
-    """Run each network once, with random weights, at the size its images are cropped to."""
+    """Run each network, with random weights, at all sizes and batches; without any, one image of its own size."""
+    from itertools import product
+
     import numpy as np
 
     from ..model import create_model
@@ -94,7 +96,10 @@ def warmup(arguments: argparse.Namespace) -> int:
     names = arguments.models or WARMUP_MODELS
     start = time.perf_counter()
     for name in names:
-        model = create_model(name, "random", **network_arguments(arguments, name))
-        model(np.zeros((1, model.channels, *model.preprocessing.crop), np.float32))
+        options = network_arguments(arguments, name)
+        model = create_model(name, "random", threads=arguments.threads, exact=arguments.exact, **options)
+        for size, batch in product(arguments.sizes or [model.preprocessing.crop], arguments.batches):
+            height, width = (size, size) if isinstance(size, int) else size
+            model(np.zeros((batch, model.channels, height, width), np.float32))
     print(f"{len(names)} {'network' if len(names) == 1 else 'networks'} ready in {time.perf_counter() - start:.1f} s")
     return 0

@@ -8,7 +8,15 @@ from .. import __version__
 from ..errors import InputError
 from ..reports.report import FORMATS
 from . import commands, images, reports
-from .network import MODEL_HELP, WEIGHTS_HELP, add_image_options, add_network_options, add_run_options, positive
+from .network import (
+    MODEL_HELP,
+    WEIGHTS_HELP,
+    add_image_options,
+    add_network_options,
+    add_run_options,
+    pixels,
+    positive,
+)
 
 SOURCE_HELP = ".safetensors, .pth or .ckpt file, file.pth#ENTRY, a folder of these or hub:OWNER/NAME"
 
@@ -152,6 +160,11 @@ def _warmup(subparsers) -> None:
     text = "Compile the kernels that networks need, so that the next start is a warm one."
     command = subparsers.add_parser("warmup", help="compile kernels ahead of time", description=text)
     command.add_argument("models", nargs="*", metavar="MODEL", help=f"default: {', '.join(commands.WARMUP_MODELS)}")
+    text = "sizes of images that will come (default: the network's own)"
+    command.add_argument("--sizes", nargs="+", type=pixels, metavar="N|HxW", help=text)
+    text = "numbers of images in a call (default: 1)"
+    command.add_argument("--batches", nargs="+", type=positive, default=[1], metavar="N", help=text)
+    add_run_options(command)
     add_network_options(command)
     command.set_defaults(run=commands.warmup)
 

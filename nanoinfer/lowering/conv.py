@@ -32,7 +32,7 @@ def linear(node: Node, context: Context) -> list[Step]:
         return strassen.lower(node, context)
     weight, (x, *others) = context.tensor(node, "weight"), context.inputs(node)
     problem = ConvProblem(
-        node, x, context.output(node), k=weight.shape[1], weight=weight[:, :, None, None],
+        node, x, context.output(node), k=weight.shape[1], weight=weight.reshape(*weight.shape, 1, 1),
         bias=context.tensor(node, "bias"), residual=others[0] if others else None,
     )  # fmt: skip
     return loop_nest.steps(problem, context)

@@ -47,7 +47,7 @@ def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int =
         block_rows = _block_rows(rows, stride * x.row_stride, ceil_div(4 * vectors * lanes, CACHE_LINE), context)
     instruction = Instruction(
         x=x.address, x_image_stride=x.image_stride, x_row_stride=x.row_stride, x_pixel_stride=x.pixel_stride,
-        w=context.staging.weight(PackRequest(key, weight.shape, lambda: xor_permuted(weight))),
+        w=context.staging.weight(PackRequest(key, weight.shape, lambda: xor_permuted(np.asarray(weight)))),
         bias=context.channel_vector(bias_key(node), _bias(node, context, y)),
         zeros=context.staging.constant(("zeros", lanes), lambda: np.zeros(lanes, np.float32)),
         y=y.address, y_image_stride=y.image_stride, y_row_stride=y.row_stride, y_pixel_stride=y.pixel_stride,

@@ -76,11 +76,11 @@ def _split(problem: ConvProblem, threads: int, part: Panels, last: bool) -> list
 
 def _packed(problem: ConvProblem, context: Context, part: Panels, first_channel: int) -> int:
     """Address of the micro-panels of some output channels."""
-    weight, order = problem.weight[first_channel : first_channel + part.count * part.width], ""
-    if problem.is_patch:  # (O, KW, K, KH)
-        weight, order = weight.transpose(0, 3, 1, 2), "patch"
+    weight = problem.weight[first_channel : first_channel + part.count * part.width]
+    axes = (0, 3, 1, 2) if problem.is_patch else (0, 1, 2, 3)  # of a patch: (O, KW, K, KH)
+    order, shape = "patch" if problem.is_patch else "", tuple(weight.shape[axis] for axis in axes)
     key = PackKey(problem.node.tensors["weight"], order, len(weight), part.width, first_channel)
-    return context.staging.weight(PackRequest(key, weight.shape, lambda: weight))
+    return context.staging.weight(PackRequest(key, shape, lambda: np.asarray(weight).transpose(axes)))
 
 
 def _gate_weights(problem: ConvProblem, part: Panels, packed: int, scaled: int) -> Step:

@@ -21,14 +21,10 @@ RESERVE_BYTES = 64 << 20
 
 
 class PackedWeights(dict):
-    """{key: float32 array} of weights and other constants, side by side in memory, so that they share huge pages.
+    """{key: float32 array} of weights and other constants, side by side in memory, so that they share huge pages."""
 
-    `release` is called with every weight that has been packed: its source is not needed any more.
-    """
-
-    def __init__(self, release: Callable[[np.ndarray], None] = lambda weight: None):
+    def __init__(self):
         super().__init__()
-        self.release = release
         self._free, self._reserve = np.empty(0, np.float32), RESERVE_BYTES // 4
 
     def empty(self, size: int) -> np.ndarray:

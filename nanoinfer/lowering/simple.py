@@ -79,8 +79,11 @@ def copied(node: Node, context: Context, x: TensorView, y: TensorView) -> Step:
 def tokens(node: Node, context: Context) -> list[Step]:
     """Patches + their positions, and the class token + its position, into one buffer."""
     (x,), y = context.inputs(node), context.output(node)
-    position = context.channel_vector((node.output, "position"), context.tensor(node, "position")[0])
-    first = context.channel_vector((node.output, "class"), context.tensor(node, "class_token")[0])
+    tables = (context.tensor(node, role) for role in ("position", "class_token"))  # (1, T, D), (1, 1, D)
+    position, first = (
+        context.channel_vector((node.output, role), table.reshape(*table.shape[1:]))
+        for role, table in zip(("position", "class"), tables, strict=True)
+    )
     stride = 4 * round_up(y.channels, context.machine.lanes)
     positions = y._replace(address=position + stride, image_stride=0, pixel_stride=stride)
     after_first = y._replace(address=y.address + y.pixel_stride)

@@ -189,18 +189,17 @@ def _of_all_shards(step: Step, shards: int) -> Step:
 
 
 def _pack(staging: Staging, plan: Plan) -> None:
-    """Pack staged weights on the thread team, a few at a time, so that their sources can go before the next come."""
+    """Pack staged weights on the thread team, a few at a time: the unpacked ones go before the next are read."""
     if not staging.requests:
         return
     kernel, threads = library.addresses([Packing()])[kernel_name(Packing())], plan.shards * plan.threads
-    weights, table, size = [], [], 0
-    for number, request in enumerate(staging.requests, 1):
+    weights, table, size, pack_bytes = [], [], 0, plan.machine.tuning.pack_bytes
+    for request, following in zip(staging.requests, [*staging.requests[1:], None], strict=True):
         weights.append(np.ascontiguousarray(request.source()))
         table.append(np.zeros(WORDS, np.int64))
         encode_row(table[-1], kernel, request.instruction(weights[-1], staging.address(request.key)), True)
         size += request.bytes
-        if number == len(staging.requests) or size >= plan.machine.tuning.pack_bytes:
+        # A weight that is packed several times, for the products of Strassen's scheme, is read once.
+        if following is None or (size >= pack_bytes and following.key.tensor != request.key.tensor):
             runtime.team(threads).run(np.stack(table))
-            for weight in weights:
-                staging.packed.release(weight)
             weights, table, size = [], [], 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..lowering.layout import TensorView
 from ..lowering.packed import PackedWeights
 from ..lowering.step import TiledRegion
 
+STEP_BYTES = 2048  # of a step: its row, and the records that it was made of
 X_WORD = INSTRUCTION + convolution.Instruction._fields.index("x")  # of a product's row: the address of its input
 
 
@@ -52,6 +54,12 @@ class Program:
 
     def __post_init__(self):
         self._output_pixels = {name: self.pixels(view)[..., : view.channels] for name, view in self.outputs.items()}
+
+    @cached_property
+    def bytes(self) -> int:
+        """What the program keeps for itself: its part of memory, tables, and steps as Python objects, roughly."""
+        rows = self.table.size // WORDS + sum(table.size // WORDS for table in self.tables)
+        return self.arena.nbytes + rows * STEP_BYTES
 
     def bind_input(self, x: np.ndarray) -> None:
         """Make x, C-contiguous float32 of the planned shape, the input of the next run; x must outlive that run."""

@@ -73,7 +73,7 @@ def reference_module(model):
         if "layer_norm_eps" in model.arguments:
             options["norm_layer"] = partial(torch.nn.LayerNorm, eps=model.arguments["layer_norm_eps"])
         module = getattr(torchvision.models, model.name)(weights=None, **{**options, "num_classes": model.classes})
-    state = {name: torch.tensor(array) for name, array in model.tensors.items()}
+    state = {name: torch.tensor(np.asarray(array)) for name, array in model.tensors.items()}
     try:
         left = module.load_state_dict(state, strict=False)
     except RuntimeError as error:  # other shapes: a width that was changed

@@ -75,6 +75,13 @@ def test_warmup_runs_each_network_once(run, models):
     assert out.startswith("1 network ready")
 
 
+def test_warmup_takes_sizes_batches_and_threads(run, models):
+    run("warmup", "digits", "vit_b_32", "--sizes", 64, "96x80", "--batches", 1, 8, "--threads", 2)
+    assert models[0].threads == 2 and models[0].options == {}
+    assert models[0].shapes == [(count, 3, *size) for size in ((64, 64), (96, 80)) for count in (1, 8)]
+    refused(run("warmup", "digits", "--sizes", "0"), "0", "whole number above 0")
+
+
 def test_help_and_version_exit_with_0(capsys):
     for option in ("--version", "--help"):
         with pytest.raises(SystemExit) as caught:

@@ -180,7 +180,7 @@ def test_embedding_is_that_of_timm():
 
 
 def test_grey_checkpoint_reads_images_as_grey():
-    arrays = dict(nanoinfer.create_model("digits").tensors)
+    arrays = {name: np.asarray(array) for name, array in nanoinfer.create_model("digits").tensors.items()}
     grey = {**arrays, "first_conv.conv.weight": arrays["first_conv.conv.weight"].sum(1, keepdims=True)}
     model = nanoinfer.create_model("digits", grey, preprocessing={})
     assert model.channels == 1 and model.preprocessing.mean == (0.5,)
@@ -199,7 +199,7 @@ def test_grey_checkpoint_reads_images_as_grey():
 def test_weights_of_three_channels_are_adapted_as_in_timm(channels):
     from timm.models import adapt_input_conv
 
-    arrays = dict(nanoinfer.create_model("digits").tensors)
+    arrays = {name: np.asarray(array) for name, array in nanoinfer.create_model("digits").tensors.items()}
     name = "first_conv.conv.weight"
     model = nanoinfer.create_model("digits", arrays, in_chans=channels)
     expected = adapt_input_conv(channels, torch.tensor(arrays[name])).numpy()

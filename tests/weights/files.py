@@ -31,9 +31,10 @@ def assert_equals_torch(arrays, tensors):
     assert sorted(arrays) == sorted(tensors)
     for name, tensor in tensors.items():
         expected = (tensor.detach().float() if tensor.dtype.is_floating_point else tensor.detach()).numpy()
-        array = arrays[name]
-        assert isinstance(array, np.ndarray) and array.dtype == expected.dtype and array.shape == expected.shape, name
-        assert array.dtype != np.float64 and array.flags.c_contiguous and array.flags.aligned, name
+        assert (arrays[name].dtype, arrays[name].shape) == (expected.dtype, expected.shape), name
+        array = np.asarray(arrays[name])
+        assert array.dtype == expected.dtype != np.float64 and array.shape == expected.shape, name
+        assert array.dtype.isnative and array.flags.c_contiguous and array.flags.aligned, name
         np.testing.assert_array_equal(array, expected, err_msg=name)
 
 

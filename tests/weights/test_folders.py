@@ -122,10 +122,10 @@ def test_open_file_is_read_from_its_position(folder):
     assert read_weights(io.BytesIO(content)).name == "the file object"
 
 
-def test_plain_open_file_is_mapped_and_outlives_it(folder):
+def test_plain_open_file_is_read_after_it_was_closed(folder):
     with open(folder / "one.safetensors", "rb") as file:
-        array = load_weights(file)["a"]
-    assert not array.flags.writeable and array.sum() == 2
+        array = read_weights(file).arrays["a"]
+    assert np.asarray(array).sum() == 2
 
 
 def test_mutable_bytes_are_copied(folder):
@@ -152,14 +152,6 @@ def test_file_object_that_gives_no_bytes_is_refused(folder):
     refused_source(file, "one.safetensors: cannot be read (I/O operation on closed file")
     refused_source(io.BytesIO(b""), "the file is empty")
     refused_source(b"", "the given bytes: the file is empty")
-
-
-def test_file_system_that_cannot_map_has_files_read(folder, monkeypatch):
-    def refuse(*_, **__):
-        raise OSError("no such device")
-
-    monkeypatch.setattr("mmap.mmap", refuse)
-    assert load_weights(folder / "one.safetensors")["a"].sum() == 2
 
 
 def test_folder_that_cannot_be_read_is_refused(folder, monkeypatch):

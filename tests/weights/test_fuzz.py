@@ -20,7 +20,7 @@ def test_a_crash_is_counted_and_ends_with_1(tmp_path, monkeypatch, capsys):
     def crash(source):
         raise KeyError("x")
 
-    monkeypatch.setattr(fuzz_weights, "read_weights", crash)
+    monkeypatch.setattr(fuzz_weights, "load_weights", crash)
     monkeypatch.setattr(sys, "argv", ["fuzz_weights", "--files", "3"])
     assert fuzz_weights.main() == 1
     out, err = capsys.readouterr()

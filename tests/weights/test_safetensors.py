@@ -10,7 +10,7 @@ import safetensors.numpy
 import safetensors.torch
 from hypothesis import given
 from hypothesis import strategies as st
-from nanoinfer.weights import InputError, load_weights, save_safetensors
+from nanoinfer.weights import InputError, load_weights, read_weights, save_safetensors
 from nanoinfer.weights.safetensors_file import read_metadata
 
 from tests.weights.files import (
@@ -38,13 +38,7 @@ def test_safetensors_holds_every_dtype(tmp_path):
     assert read_metadata(tmp_path / "model.safetensors") == {"format": "pt"}
 
 
-def test_safetensors_is_mapped_not_read(tmp_path):
-    save_safetensors({"w": np.arange(1000, dtype=np.float32)}, tmp_path / "m.safetensors")
-    array = load_weights(tmp_path / "m.safetensors")["w"]
-    assert not array.flags.writeable and not array.flags.owndata
-
-
-def test_unaligned_safetensors_is_copied(tmp_path):
+def test_unaligned_safetensors_loads(tmp_path):
     data = np.arange(3, dtype="<f4")
     write_safetensors(tmp_path / "m", {"w": entry("F32", [3], 0, 12)}, data.tobytes(), pad=3)
     array = load_weights(tmp_path / "m")["w"]
@@ -135,13 +129,13 @@ def test_save_safetensors_round_trip(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode), "permissions of any new file"
 
 
-def test_saving_over_a_mapped_file_keeps_the_arrays_mapped_from_it(tmp_path):
+def test_saving_over_a_file_keeps_the_arrays_stored_in_it(tmp_path):
     path, link = tmp_path / "m.safetensors", tmp_path / "link"
     save_safetensors({"w": np.ones(5000, np.float32)}, path)
     link.symlink_to(path)
-    old = load_weights(link)
-    save_safetensors({"w": old["w"][:1] * 2}, link)
-    assert old["w"].sum() == 5000 and load_weights(path)["w"].tolist() == [2] and link.is_symlink()
+    old = read_weights(link).arrays["w"]
+    save_safetensors({"w": np.asarray(old)[:1] * 2}, link)
+    assert np.asarray(old).sum() == 5000 and load_weights(path)["w"].tolist() == [2] and link.is_symlink()
     assert read_metadata(path) == {}
 
 

@@ -20,7 +20,7 @@ from .state_dict import choose_state_dict
 from .tensors import arrays_of
 
 MAX_DIRECTORY = 4 * 2**20  # bytes; that of a checkpoint has about 100 for each storage
-_CHUNK = 2**24  # bytes whose checksum is taken before they leave this process's memory again
+_CHUNK = 2**20  # bytes whose checksum is taken at a time
 _OTHER_ARCHIVES = (  # the end of an entry's name -> what such an archive is, and the next step
     ("/archive_format", "is a program of torch.export, which is code; save model.state_dict() instead"),
     ("/.data/extern_modules", "is an archive of torch.package, which is code; save model.state_dict() instead"),
@@ -52,7 +52,7 @@ class _Archive:
     """The zip archive of a checkpoint: entries by name within its one top folder, each checked before it is used."""
 
     def __init__(self, buffer: Buffer):
-        self.data, self.name, self.forget = buffer.data, buffer.name, buffer.forget
+        self.buffer, self.data, self.name = buffer, buffer.data, buffer.name
         try:
             with zipfile.ZipFile(_File(buffer)) as archive:
                 entries = archive.infolist()
@@ -126,13 +126,11 @@ class _Archive:
         return begin + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:], "little")
 
     def _checksum(self, start: int, size: int) -> int:
-        checksum = 0
-        with memoryview(self.data) as view:
-            for begin in range(start, start + size, _CHUNK):
-                end = min(begin + _CHUNK, start + size)
-                with view[begin:end] as chunk:
-                    checksum = zlib.crc32(chunk, checksum)
-                self.forget(begin, end - begin)
+        checksum, memory = 0, memoryview(bytearray(min(size, _CHUNK)))
+        for begin in range(start, start + size, _CHUNK):
+            part = memory[: min(_CHUNK, start + size - begin)]
+            self.buffer.read_into(begin, part)
+            checksum = zlib.crc32(part, checksum)
         return checksum
 
 

@@ -1,5 +1,6 @@
 """Which entry of a checkpoint holds the weights, and which prefixes are removed; what is said of it."""
 
+import numpy as np
 import pytest
 import torch
 from nanoinfer.weights import load_weights, read_weights
@@ -35,7 +36,7 @@ def saved(tmp_path, content):
 )
 def test_choice_of_an_entry_is_said(tmp_path, content, value, note):
     weights = read_weights(saved(tmp_path, content))
-    assert weights.arrays["w"] == value
+    assert np.asarray(weights.arrays["w"]) == value
     assert len(weights.notes) == (note is not None) and (note or "") in "".join(weights.notes)
 
 
@@ -43,7 +44,7 @@ def test_entry_behind_the_path_is_taken_and_unwrapped(tmp_path):
     path = saved(tmp_path, {"ema": {"model": B, "updates": 3}, "model": A, "a#b": C, "x": {"y": 1}})
     for key, value in (("ema", 2), ("model", 1)):
         weights = read_weights(f"{path}#{key}")
-        assert weights.arrays["w"] == value and weights.notes == () and weights.name.endswith(f"#{key}")
+        assert np.asarray(weights.arrays["w"]) == value and weights.notes == () and weights.name.endswith(f"#{key}")
     assert load_weights(f"{saved(tmp_path, (A, B))}#1")["w"] == 2
     path = saved(tmp_path, {"ema": B, "x": {"y": 1}})
     for key in ("x", "none", ""):
