@@ -24,12 +24,13 @@ NORMS = ("batch_norm", "layer_norm")
 # Of the median mean square of a layer's outputs: channels that are smaller are as good as switched off, as trained
 # networks have them, and errors of this size do not matter in them.
 SILENT = 0.1
+WIDE = 256  # fewest channels; the scheme is for no product that is not measured
 BLOCK = 1 << 16  # weights that are worked on at a time, so that they stay in a cache
 TINY = 1e-12  # of the largest; divisors are at least as large
 
 
 def measure_scales(graph: Graph, tensors: dict[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
-    """Pointwise conv2d or linear -> the same with attribute "unevenness", 1 if all channels have the same scale.
+    """Wide pointwise conv2d or linear -> the same with attribute "unevenness", 1 if all channels have the same scale.
 
     It is the mean square error of an output under the scheme over that of a product whose scales are even, relative to
     the output's own size, as a mean over output channels. A pass: it comes first, while norms tell scales.
@@ -40,7 +41,8 @@ def measure_scales(graph: Graph, tensors: dict[str, np.ndarray]) -> tuple[Graph,
     for node in graph.nodes:
         if not _is_wide_product(node, tensors):
             continue
-        weight = tensors[node.tensors["weight"]].reshape(-1, tensors[node.tensors["weight"]].shape[1])
+        weight = np.asarray(tensors[node.tensors["weight"]])
+        weight = weight.reshape(-1, weight.shape[1])
         norm = readers.get(node.output)
         factor = _factor(norm, tensors) if norm is not None and norm.op == "batch_norm" else None
         with np.errstate(all="ignore"):  # weights that are all zero, or no numbers, come out as infinitely uneven
@@ -85,12 +87,12 @@ def _row_sums(values: np.ndarray) -> np.ndarray:
 
 
 def _is_wide_product(node: Node, tensors: Tensors) -> bool:
-    """Whether it is a product that the scheme is for, if it is wide enough (lowering/strassen.py)."""
+    """Whether it is a product that the scheme may be for (lowering/strassen.py)."""
     if node.op not in ("conv2d", "linear"):
         return False
     channels, k = tensors[node.tensors["weight"]].shape[:2]
     widens = channels > k if node.op == "linear" else is_pointwise(node, tensors)
-    return widens and channels % 2 == k % 2 == 0
+    return widens and channels % 2 == k % 2 == 0 and min(channels, k) >= WIDE
 
 
 def _factor(norm: Node, tensors: Tensors) -> np.ndarray:
@@ -139,7 +141,7 @@ class _Scales:
         if not inputs or any(x is None for x in inputs):
             return None
         if self._is_dense(node):
-            weight = self.tensors[node.tensors["weight"]]
+            weight = np.asarray(self.tensors[node.tensors["weight"]])
             squares = np.square(weight.reshape(*weight.shape[:2], -1)) * inputs[0].astype(np.float32)[:, None]
             y = _row_sums(squares.reshape(len(weight), -1)).astype(np.float64)
             return y + square("bias") if "bias" in node.tensors else y
