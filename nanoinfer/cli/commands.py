@@ -96,8 +96,8 @@ def warmup(arguments: argparse.Namespace) -> int:
     names = arguments.models or WARMUP_MODELS
     start = time.perf_counter()
     for name in names:
-        options = network_arguments(arguments, name)
-        model = create_model(name, "random", threads=arguments.threads, exact=arguments.exact, **options)
+        options = network_arguments(arguments, name) | ({"exact": True} if arguments.exact else {})
+        model = create_model(name, "random", threads=arguments.threads, **options)
         for size, batch in product(arguments.sizes or [model.preprocessing.crop], arguments.batches):
             height, width = (size, size) if isinstance(size, int) else size
             model(np.zeros((batch, model.channels, height, width), np.float32))

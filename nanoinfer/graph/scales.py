@@ -24,13 +24,12 @@ NORMS = ("batch_norm", "layer_norm")
 # Of the median mean square of a layer's outputs: channels that are smaller are as good as switched off, as trained
 # networks have them, and errors of this size do not matter in them.
 SILENT = 0.1
-WIDE = 256  # fewest channels; the scheme is for no product that is not measured
 BLOCK = 1 << 16  # weights that are worked on at a time, so that they stay in a cache
 TINY = 1e-12  # of the largest; divisors are at least as large
 
 
 def measure_scales(graph: Graph, tensors: dict[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
-    """Wide pointwise conv2d or linear -> the same with attribute "unevenness", 1 if all channels have the same scale.
+    """Pointwise conv2d or linear -> the same with attribute "unevenness", 1 if all channels have the same scale.
 
     It is the mean square error of an output under the scheme over that of a product whose scales are even, relative to
     the output's own size, as a mean over output channels. A pass: it comes first, while norms tell scales.
@@ -87,12 +86,12 @@ def _row_sums(values: np.ndarray) -> np.ndarray:
 
 
 def _is_wide_product(node: Node, tensors: Tensors) -> bool:
-    """Whether it is a product that the scheme may be for (lowering/strassen.py)."""
+    """Whether it is a product that the scheme is for, if it is wide enough (lowering/strassen.py)."""
     if node.op not in ("conv2d", "linear"):
         return False
     channels, k = tensors[node.tensors["weight"]].shape[:2]
     widens = channels > k if node.op == "linear" else is_pointwise(node, tensors)
-    return widens and channels % 2 == k % 2 == 0 and min(channels, k) >= WIDE
+    return widens and channels % 2 == k % 2 == 0
 
 
 def _factor(norm: Node, tensors: Tensors) -> np.ndarray:

@@ -26,7 +26,7 @@ def test_what_torch_cannot_compute_does_not_count():
         assert misses(results) == [] and "too large" in row(results)
 
 
-@pytest.mark.parametrize("kind", ["gains*100", "means*100"])
+@pytest.mark.parametrize("kind", [pytest.param("gains*100", marks=pytest.mark.slow), "means*100", "weights/1000"])
 def test_errors_of_adversarial_checkpoints(kind):
     assert misses([accuracy.measure("mobilenetv3_small_100", kind, 1, 64)]) == []
 

@@ -61,7 +61,7 @@ def test_error_of_logits(network, size):
 
 @pytest.mark.parametrize("size", [(96, 96), (97, 131), (160, 96)], ids=str)
 def test_error_of_logits_at_other_widths_and_sizes(network_of_width, size):
-    x = network_of_width.input(8, size)  # eight images, because the ten logits of one are few to judge by
+    x = network_of_width.input(32, size)  # many images, because the ten logits of one are few to judge by
     y32, y64 = network_of_width.torch_outputs(x)
     network_of_width.check_error(network_of_width.model(x), y32, y64, f"{size[0]} x {size[1]}")
 

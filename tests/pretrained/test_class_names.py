@@ -109,7 +109,8 @@ def test_probabilities_that_are_no_numbers_are_refused():
 def test_labels_of_a_config_that_do_not_fit_are_left_out_and_said_so(tmp_path):
     from safetensors.numpy import save_file
 
-    save_file(nanoinfer.create_model("digits").tensors, tmp_path / "w.safetensors")
+    tensors = {name: np.asarray(array) for name, array in nanoinfer.create_model("digits").tensors.items()}
+    save_file(tensors, tmp_path / "w.safetensors")
     for names, labels, noted in (
         (["a"] * 11, CLASSES, "has 11 labels in config.json for a head of 10 classes: they are not used"),
         ({"3": "three", "9": "nine"}, [*(f"class {i}" for i in range(3)), "three"], None),
