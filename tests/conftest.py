@@ -2,6 +2,7 @@
 
 import pytest
 
+from nanoinfer import cli
 from tests.helpers import NETWORKS
 
 
@@ -16,3 +17,14 @@ def small_network(request, tmp_path_factory):
 
     arguments, size = NETWORKS[request.param]
     return Network(request.param, SEEDS[0], tmp_path_factory.mktemp("weights"), size, **arguments)
+
+
+@pytest.fixture
+def run(capsys):
+    """run("predict", ...) -> (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        code = cli.main([str(argument) for argument in arguments])
+        return code, *capsys.readouterr()
+
+    return run

@@ -5,20 +5,8 @@ import tarfile
 
 import pytest
 
-from nanoinfer import cli
 from tests.batch.mixed import write_images
 from tests.cli.command_line import SAMPLES
-
-
-@pytest.fixture
-def run(capsys):
-    """run("predict", ...) -> (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        code = cli.main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture(scope="session")

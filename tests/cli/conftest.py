@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanoinfer import cli
 from nanoinfer.architectures import MODELS
 from nanoinfer.data import labels
 from nanoinfer.image import preprocess
@@ -61,17 +60,6 @@ def models(monkeypatch):
     module.create_model = create_model
     monkeypatch.setitem(sys.modules, "nanoinfer.model", module)
     return made
-
-
-@pytest.fixture
-def run(capsys):
-    """run("predict", ...) -> (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        code = cli.main([str(argument) for argument in arguments])
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
