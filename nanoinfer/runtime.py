@@ -9,15 +9,13 @@ from __future__ import annotations
 import os
 import threading
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
+from .cgroups import groups, text
 from .errors import InputError, printable
 from .kernels import team as team_kernels
 from .kernels.jit import elf, library
-
-OWN_CGROUPS, CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def default_threads() -> int:
@@ -49,23 +47,14 @@ def _quota() -> int:
     """Cores that CPU quotas amount to, rounded up: of this process's cgroup and of all above it, the least. As good as
     unlimited where there is none."""
     least = 1 << 20
-    try:
-        lines = OWN_CGROUPS.read_text().splitlines()
-    except OSError:
-        return least
-    for line in lines:  # hierarchy:controllers:/path; no controllers are named in version 2
-        _, controllers, group = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+    for folder, version in groups("cpu"):
+        files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version == 1 else ("cpu.max",)
+        try:
+            quota, period = map(int, " ".join(text(folder / name) for name in files).split())
+        except ValueError:  # not there, or "max"
             continue
-        files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
-        own = CGROUPS / ("cpu" if controllers else "") / group[1:]
-        for place in (own, *own.parents):
-            try:
-                quota, period = map(int, " ".join((place / name).read_text() for name in files).split())
-            except (OSError, ValueError):  # not there, or "max"
-                continue
-            if quota > 0:
-                least = min(least, -(-quota // period))
+        if quota > 0:
+            least = min(least, -(-quota // period))
     return least
 
 

@@ -14,6 +14,7 @@ NUMERIC = {"numpy", "numba", "llvmlite", "safetensors", "huggingface_hub"}
 # A room is a folder, or a file beside the folders. Each row: the room, and the rooms that it may import.
 ROOMS = """
 errors
+cgroups
 console        errors
 preprocessing  errors
 data           errors
@@ -27,8 +28,8 @@ architectures  graph preprocessing errors
 diagnosis      architectures graph
 checkpoint     diagnosis architectures graph weights data errors
 pretrained     checkpoint architectures graph weights data preprocessing errors
-machine        kernels kernels.jit kernels.simd
-runtime        kernels kernels.jit errors
+machine        kernels kernels.jit kernels.simd cgroups
+runtime        kernels kernels.jit cgroups errors
 lowering       graph kernels kernels.simd machine
 plan           lowering graph kernels kernels.jit kernels.simd machine runtime
 reports        plan lowering graph kernels machine runtime architectures weights errors

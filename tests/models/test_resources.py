@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nanoinfer
-from nanoinfer import sections
+from nanoinfer import cgroups, sections
 from nanoinfer.machine import available_bytes, memory
 from tests.helpers import random_images, refused
 
@@ -81,13 +81,13 @@ def test_refusal_says_what_is_needed_and_available(model, monkeypatch):
 def test_available_memory_is_that_of_the_tightest_limit(tmp_path, monkeypatch):
     if sys.platform == "linux":
         assert 0 < available_bytes() < memory.UNLIMITED
-    monkeypatch.setattr(memory, "PROC", tmp_path)
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(cgroups, "OWN", tmp_path / "own")
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path / "groups")
     assert available_bytes() == memory.UNLIMITED
     (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable:   50 kB\n")
     assert available_bytes() == 50 * 1024
-    (tmp_path / "self").mkdir()
-    (tmp_path / "self" / "cgroup").write_text("0::/a/b\n")
+    (tmp_path / "own").write_text("0::/a/b\n")
     (tmp_path / "groups" / "a" / "b").mkdir(parents=True)
     for group, limit in (("a", 9000), ("a/b", "max")):
         for name, text in (("max", limit), ("current", 5000), ("stat", "anon 1\ninactive_file 1000")):

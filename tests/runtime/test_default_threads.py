@@ -3,7 +3,7 @@
 import pytest
 
 import nanoinfer
-from nanoinfer import runtime
+from nanoinfer import cgroups, runtime
 from tests.helpers import refused
 
 
@@ -13,8 +13,8 @@ def default_threads(monkeypatch, tmp_path):
 
     `quotas` is {cgroup file: content}, `own` the text of /proc/self/cgroup; OMP="5" sets OMP_NUM_THREADS.
     """
-    monkeypatch.setattr(runtime, "CGROUPS", tmp_path)
-    monkeypatch.setattr(runtime, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroups, "OWN", tmp_path / "own")
 
     def count(cores=8, quotas=None, own="0::/\n", **environment):
         for variable in ("NANOINFER_NUM_THREADS", "OMP_NUM_THREADS"):
