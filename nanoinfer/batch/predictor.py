@@ -14,7 +14,7 @@ from .archives import cell
 from .items import Item, failed
 from .pipeline import Options, rows
 from .remote import fetcher, is_remote
-from .rows import Job, Row, weights_hash
+from .rows import Job, Row, about, weights_hash
 
 IMAGE_COLUMNS = ("image", "bytes", "content", "img", "path")  # of a batch, the first of which is taken
 TASKS = ("predict", "embed")
@@ -78,7 +78,7 @@ class Predictor:
         """The Model of this process, made when it is first asked for."""
         return self._shared()[0]
 
-    def __call__(self, batch) -> dict[str, np.ndarray]:
+    def __call__(self, batch):
         """Columns of results, a row for each image in its order; a mapping keeps its columns but that of the images.
 
         batch: a mapping {column: array}, such as a batch of Ray Data, or a pandas DataFrame; or a sequence or array of
@@ -88,22 +88,42 @@ class Predictor:
         "embed" is embedding (N, D), float32. error is None, or says in a line why there is no result, which is then "",
         -1 and NaN. model and weights say what made it, as in files of the command line.
 
+        A pyarrow.Table gives a pyarrow.Table: its results have the types of the command line's Parquet files, and nulls
+        where there is no result. So files that an engine writes of it are like those.
+
         Raises InputError for a batch that holds no images.
         """
+        if hasattr(batch, "to_batches"):
+            return self._table(batch)
         images, columns = self._columns(batch)
+        made, job, weights = self._rows(images)
+        results = _predicted(made, min(self.topk, len(job.model.labels))) if job.topk else _embedded(made, job)
+        results["error"] = _objects(row.error for row in made)
+        results["model"] = _objects(job.model.name for _ in made)
+        results["weights"] = _objects(weights for _ in made)
+        _check_distinct(columns, results)
+        return {**columns, **results}
+
+    def _table(self, table):
+        """`__call__` of a pyarrow.Table."""
+        from .sinks import arrow_table
+
+        name = self._image_column(table.column_names)
+        made, job, weights = self._rows(table[name].to_pylist())
+        results, table = arrow_table(made, about(job, weights)).drop_columns("path"), table.drop_columns(name)
+        _check_distinct(table.column_names, results.column_names)
+        for field in results.schema:
+            table = table.append_column(field, results[field.name])
+        return table
+
+    def _rows(self, images) -> tuple[list[Row], Job, str]:
+        """(a row for each image, the job that made them, its weights' hash)."""
         model, weights = self._shared()
         if self.task == "predict" and not model.labels:
             raise InputError(f"{model.name} has no head with these weights, and so no classes; use task='embed'")
         job = Job(model, self.topk if self.task == "predict" else None)
-        made = [*rows(map(_item, range(len(images)), images), job, Options(self.batch_size, model.threads))]
-        results = _predicted(made, min(self.topk, len(model.labels))) if job.topk else _embedded(made, job)
-        results["error"] = _objects(row.error for row in made)
-        results["model"] = _objects(model.name for _ in made)
-        results["weights"] = _objects(weights for _ in made)
-        twice = sorted(results.keys() & columns.keys())
-        if twice:
-            raise InputError(f"the batch has a column {printable(twice[0])!r}, as the results have; rename it")
-        return {**columns, **results}
+        made = rows(map(_item, range(len(images)), images), job, Options(self.batch_size, model.threads))
+        return [*made], job, weights
 
     def pandas(self, batches: Iterable) -> Iterator:
         """DataFrames to DataFrames of results, as Spark wants it: frame.mapInPandas(predictor.pandas, schema)."""
@@ -116,13 +136,18 @@ class Predictor:
         """(images, the other columns) of a batch."""
         if isinstance(batch, Mapping) or hasattr(batch, "columns"):
             names = [*batch.keys()]
-            known = IMAGE_COLUMNS if self.column is None else (self.column,)
-            name = next((name for name in known if name in names), None)
-            if name is None:
-                shown = ", ".join(map(printable, names))
-                raise InputError(f"the batch has no column {' or '.join(known)}; say which of {shown} holds the images")
+            name = self._image_column(names)
             return _sequence(batch[name]), {other: np.asarray(batch[other]) for other in names if other != name}
         return _sequence(batch), {}
+
+    def _image_column(self, names: list[str]) -> str:
+        """Which of a batch's columns holds the images."""
+        known = IMAGE_COLUMNS if self.column is None else (self.column,)
+        name = next((name for name in known if name in names), None)
+        if name is None:
+            shown = ", ".join(map(printable, names))
+            raise InputError(f"the batch has no column {' or '.join(known)}; say which of {shown} holds the images")
+        return name
 
     def _shared(self) -> tuple:
         """(model, its weights' hash), once for all copies of this process."""
@@ -153,6 +178,12 @@ class Predictor:
         except TypeError:
             return self._token
         return key
+
+
+def _check_distinct(columns: Iterable[str], results: Iterable[str]) -> None:
+    twice = sorted({*columns} & {*results})
+    if twice:
+        raise InputError(f"the batch has a column {printable(twice[0])!r}, as the results have; rename it")
 
 
 def _sequence(images):

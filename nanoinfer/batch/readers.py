@@ -26,7 +26,12 @@ def rows_of(path: str, form: str, about: About) -> Iterator[Row]:
         )
     try:
         for record in _lines(path) if form == "jsonl" else _cells(path, form):
-            yield _row(record, path, about)
+            if (record["model"], record["weights"]) != (about.model, about.weights):
+                raise _others(path)
+            row = row_of(record, about)
+            if row.top is not None and len(row.top) != about.topk:
+                raise _others(path)
+            yield row
     except (ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors
         if isinstance(error, InputError):
             raise
@@ -52,19 +57,17 @@ def _cells(path: str, form: str) -> Iterator[dict]:
             yield from file.get_batch(number).to_pylist()
 
 
-def _row(record: dict, path: str, about: About) -> Row:
-    """A row of a record, whose columns are those of `sinks.record`."""
+def row_of(record: dict, about: About) -> Row:
+    """The row of a record, whose columns are those of `sinks.record`."""
     name, error = record["path"], record["error"]
-    top = None if about.task == "embed" or error is not None else _top(record)
-    same = (record["model"], record["weights"]) == (about.model, about.weights)
-    if not same or top is not None and len(top) != about.topk:
-        raise InputError(
-            f"{printable(path)}: its rows were made with other weights or another --topk; choose another file"
-        )
-    if error is not None or top is not None:
-        return Row(name, top, error=error)
+    if error is not None:
+        return Row(name, error=error)
+    if about.task == "predict":
+        return Row(name, list(zip(record["labels"], record["indices"], record["probabilities"], strict=True)))
     return Row(name, vector=np.array([np.nan if value is None else value for value in record["embedding"]], np.float32))
 
 
-def _top(record: dict) -> list[tuple[str, int, float]]:
-    return list(zip(record["labels"], record["indices"], record["probabilities"], strict=True))
+def _others(path: str) -> InputError:
+    return InputError(
+        f"{printable(path)}: its rows were made with other weights or another --topk; choose another file"
+    )

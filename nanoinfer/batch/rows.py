@@ -73,13 +73,13 @@ class About(NamedTuple):
     labels: str
 
 
-def about(job: Job) -> About:
-    """What the rows of a job share; this reads all weights."""
+def about(job: Job, weights: str | None = None) -> About:
+    """What the rows of a job share; this reads all weights, unless their hash is known."""
     model, predicts = job.model, job.topk is not None
     return About(
         "predict" if predicts else "embed",
         model.name,
-        weights_hash(model.tensors),
+        weights or weights_hash(model.tensors),
         str(model.preprocessing),
         min(job.topk, len(model.labels)) if predicts else None,
         _digest("\n".join(model.labels).encode("utf-8", "surrogatepass")) if predicts else "",

@@ -126,10 +126,16 @@ def _write_arrow(rows: Iterable[Row], file, about: About, count: int) -> None:
 
 
 def _record_batches(rows: Iterable[Row], about: About) -> Iterator:
-    """The rows as Arrow record batches of `record`'s columns."""
+    """The rows as Arrow record batches."""
+    rows = iter(rows)
+    while group := list(islice(rows, GROUP_ROWS)):
+        yield from arrow_table(group, about).to_batches()
+
+
+def arrow_table(rows: list[Row], about: About):
+    """The rows as a pyarrow.Table of `record`'s columns."""
     import pyarrow
 
-    rows = iter(rows)
     results = (
         {"embedding": pyarrow.list_(pyarrow.float32())}
         if about.task == "embed"
@@ -141,12 +147,11 @@ def _record_batches(rows: Iterable[Row], about: About) -> Iterator:
     )
     text = pyarrow.string()
     schema = pyarrow.schema({"path": text, **results, "error": text, "model": text, "weights": text})
-    while group := list(islice(rows, GROUP_ROWS)):
-        columns = {name: [] for name in schema.names}
-        for row in group:
-            for name, value in _cells(row, about).items():
-                columns[name].append(value)
-        yield pyarrow.RecordBatch.from_pydict(columns, schema)
+    columns = {name: [] for name in schema.names}
+    for row in rows:
+        for name, value in _cells(row, about).items():
+            columns[name].append(value)
+    return pyarrow.Table.from_pydict(columns, schema)
 
 
 def _cells(row: Row, about: About) -> dict:

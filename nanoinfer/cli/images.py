@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from ..errors import InputError, printable
 from . import INTERRUPTED, fail
 from .interrupts import Finishing
-from .network import model_of
+from .network import model_arguments, model_of
 
 if TYPE_CHECKING:
+    from ..batch.items import Item
     from ..batch.rows import Job, Row
 
 DEFAULT_MODEL = "digits"  # the one network whose weights and sample images ship with the package
@@ -40,6 +41,7 @@ def predict(arguments: argparse.Namespace) -> int:
     if not places:
         places, topk = _samples(), arguments.topk or 1
     form = format_of("predict", arguments.format, arguments.output)
+    _check_engine(arguments, form)
     model = _model(arguments, name)
     if not model.labels:
         raise InputError(f"{name} has no head with these weights, and so no classes; run: nanoinfer embed")
@@ -62,6 +64,7 @@ def embed(arguments: argparse.Namespace) -> int:
     from ..batch.rows import Job
 
     form = format_of("embed", arguments.format, arguments.output)
+    _check_engine(arguments, form)
     run = Run(Job(_model(arguments, arguments.model or DEFAULT_MODEL), None), arguments.images, arguments)
     if arguments.output is not None:
         return run.write(form)
@@ -122,14 +125,12 @@ class Run:
 
     def rows(self, missing=lambda found: found, stopped: Callable[[], bool] = lambda: False) -> Iterator[Row]:
         """The rows as they come; `missing` chooses among the items."""
-        from ..batch.pipeline import Options, rows
         from ..batch.sources import count, items
         from ..console import progress_bar
 
-        options = Options(self.batch, self.job.model.threads or 1, not self.arguments.unordered)
         found = missing(items(self.places, self.arguments.image_column))
         before = self.good + self.bad
-        with progress_bar("images", "images/s") as progress, closing(rows(found, self.job, options, stopped)) as made:
+        with progress_bar("images", "images/s") as progress, closing(self._computed(found, stopped)) as made:
             total = count(self.places) if progress else None
             for row in made:
                 if row.error is None:
@@ -140,6 +141,25 @@ class Run:
                 yield row
                 if progress and (total is None or total > PROGRESS_ABOVE):
                     progress(self.good + self.bad, total, before)
+
+    def _computed(self, found: Iterator[Item], stopped: Callable[[], bool]) -> Iterator[Row]:
+        """The rows of items, by the engine that is asked for."""
+        from ..batch.pipeline import Options, rows
+
+        arguments, model = self.arguments, self.job.model
+        options = Options(self.batch, model.threads or 1, not arguments.unordered)
+        if arguments.engine == "local":
+            return rows(found, self.job, options, stopped)
+        from ..batch import ray_engine
+        from ..batch.rows import about
+
+        name = arguments.model or DEFAULT_MODEL
+        network = {"model": name, "weights": _everywhere(arguments.weights), "topk": self.job.topk or 1}
+        network.update(model_arguments(arguments, name))
+        if "labels" in network:
+            network["labels"] = model.labels  # the file need not be on other machines
+        cluster = ray_engine.Cluster(arguments.address, arguments.workers)
+        return ray_engine.rows(found, about(self.job), network, cluster, options, stopped)
 
     def print_lines(self) -> int:
         """JSON lines on standard output, each as soon as it is there."""
@@ -175,11 +195,29 @@ class Run:
         return self.code
 
 
+def _check_engine(arguments: argparse.Namespace, form: str) -> None:
+    if arguments.engine == "local":
+        for option in ("address", "workers"):
+            if getattr(arguments, option) is not None:
+                raise InputError(f"--{option} is for workers of a cluster; add --engine ray")
+        return
+    if arguments.output is None and form != "jsonl":
+        raise InputError("--engine ray writes a file or JSON lines; give -o OUT.parquet or --format jsonl")
+    # A worker of one core waits for nobody; and workers of a machine have no more threads together than it has cores.
+    arguments.threads = arguments.threads or 1
+
+
 def _model(arguments: argparse.Namespace, name: str):
     if arguments.resume and arguments.output is None:
         raise InputError("--resume goes on with a file; say which: -o OUT.parquet")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # a file's faults are said in one line, or are harmless
     return model_of(arguments, name, arguments.weights)
+
+
+def _everywhere(weights: str | None) -> str | None:
+    """Weights as another process names them, whose current folder may be another."""
+    path = (weights or "").split("#")[0]
+    return os.path.abspath(weights) if path and os.path.exists(path) else weights
 
 
 def _samples() -> list[str]:

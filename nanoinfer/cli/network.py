@@ -93,10 +93,8 @@ def network_arguments(arguments: argparse.Namespace, name: str) -> dict[str, obj
     return {key: value for key, value in options.items() if value is not None}
 
 
-def model_of(arguments: argparse.Namespace, name: str, weights):
-    """The model that the options of a command describe; what there is to say about its weights goes to stderr."""
-    from ..model import create_model
-
+def model_arguments(arguments: argparse.Namespace, name: str) -> dict[str, object]:
+    """What the options of a command say about a model of the network called `name`, as arguments of `create_model`."""
     options = network_arguments(arguments, name)
     settings = {field: getattr(arguments, field, None) for field in SETTINGS}
     settings = {field: value for field, value in settings.items() if value is not None}
@@ -106,6 +104,14 @@ def model_of(arguments: argparse.Namespace, name: str, weights):
         options["labels"] = arguments.labels
     if getattr(arguments, "exact", False):
         options["exact"] = True
+    return options
+
+
+def model_of(arguments: argparse.Namespace, name: str, weights):
+    """The model that the options of a command describe; what there is to say about its weights goes to stderr."""
+    from ..model import create_model
+
+    options = model_arguments(arguments, name)
     model = create_model(name, weights, threads=getattr(arguments, "threads", None), **options)
     if arguments.verbose:
         for line in description(model):

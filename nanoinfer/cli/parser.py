@@ -78,8 +78,18 @@ def _add_images_options(command: argparse.ArgumentParser, task: str) -> None:
     command.add_argument("--batch-size", type=positive, metavar="N", help="images of a call of the network")
     text = "of Parquet and CSV files (default: the first that holds images, or paths)"
     command.add_argument("--image-column", metavar="NAME", help=text)
+    _add_engine_options(command)
     add_network_options(command)
     add_image_options(command)
+
+
+def _add_engine_options(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("engine", "docs/many-machines.md says how to size workers, batches and threads.")
+    text = "who computes: this process, or workers of a Ray cluster (default: local)"
+    group.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
+    text = "a Ray cluster, as ray.init takes it (default: one on this machine, for this run)"
+    group.add_argument("--address", metavar="ADDRESS", help=text)
+    group.add_argument("--workers", type=positive, metavar="N", help="default: as many as there are cores for")
 
 
 def _models(subparsers) -> None:
