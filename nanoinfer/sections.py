@@ -52,7 +52,8 @@ class Sections:
 
         def make():
             graph = self.graph.with_outputs(section.outputs, section.start)
-            return passes.optimise(graph, self.tensors, self.pass_count, exact=self.exact)
+            wide = self.machine.tuning.numerics.strassen_channels
+            return passes.optimise(graph, self.tensors, self.pass_count, exact=self.exact, wide=wide)
 
         return _kept(self._graphs, section, GRAPHS_KEPT, make)
 

@@ -215,12 +215,15 @@ PASSES: tuple[Callable[[Graph, Tensors], tuple[Graph, Tensors]], ...] = (
 INEXACT = (measure_scales, select_token_early)
 
 
-def optimise(graph: Graph, tensors: Tensors, count: int | None = None, *, exact: bool = False) -> tuple[Graph, Tensors]:
+def optimise(
+    graph: Graph, tensors: Tensors, count: int | None = None, *, exact: bool = False, wide: int = 0
+) -> tuple[Graph, Tensors]:
     """The graph and its tensors after the first `count` passes (all by default); the arguments stay as they are.
 
-    Tensors are float32 arrays by name. Tensors that nothing reads any more stay in the result.
+    Tensors are float32 arrays by name. Tensors that nothing reads any more stay in the result. `wide` is the number of
+    input and output channels from which on scales are measured, which takes reading the weights.
     """
     for apply in PASSES[:count]:
         if not (exact and apply in INEXACT):
-            graph, tensors = apply(graph, tensors)
+            graph, tensors = apply(graph, tensors, **({"wide": wide} if apply is measure_scales else {}))
     return graph, tensors

@@ -28,17 +28,18 @@ BLOCK = 1 << 16  # weights that are worked on at a time, so that they stay in a 
 TINY = 1e-12  # of the largest; divisors are at least as large
 
 
-def measure_scales(graph: Graph, tensors: dict[str, np.ndarray]) -> tuple[Graph, dict[str, np.ndarray]]:
+def measure_scales(graph: Graph, tensors: dict[str, np.ndarray], wide: int = 0) -> tuple[Graph, dict[str, np.ndarray]]:
     """Pointwise conv2d or linear -> the same with attribute "unevenness", 1 if all channels have the same scale.
 
     It is the mean square error of an output under the scheme over that of a product whose scales are even, relative to
-    the output's own size, as a mean over output channels. A pass: it comes first, while norms tell scales.
+    the output's own size, as a mean over output channels. Products of fewer input or output channels than `wide` stay
+    as they are. A pass: it comes first, while norms tell scales.
     """
     scales, readers, measured = _Scales(graph, tensors), {}, {}
     for node, reader in graph.only_readers():
         readers[node.output] = reader
     for node in graph.nodes:
-        if not _is_wide_product(node, tensors):
+        if not _is_wide_product(node, tensors, wide):
             continue
         weight = np.asarray(tensors[node.tensors["weight"]])
         weight = weight.reshape(-1, weight.shape[1])
@@ -85,13 +86,13 @@ def _row_sums(values: np.ndarray) -> np.ndarray:
     return values[:, 0]
 
 
-def _is_wide_product(node: Node, tensors: Tensors) -> bool:
+def _is_wide_product(node: Node, tensors: Tensors, wide: int) -> bool:
     """Whether it is a product that the scheme is for, if it is wide enough (lowering/strassen.py)."""
     if node.op not in ("conv2d", "linear"):
         return False
     channels, k = tensors[node.tensors["weight"]].shape[:2]
     widens = channels > k if node.op == "linear" else is_pointwise(node, tensors)
-    return widens and channels % 2 == k % 2 == 0
+    return widens and channels % 2 == k % 2 == 0 and min(channels, k) >= wide
 
 
 def _factor(norm: Node, tensors: Tensors) -> np.ndarray:
