@@ -17,25 +17,37 @@ from .errors import InputError, printable
 from .kernels import team as team_kernels
 from .kernels.jit import elf, library
 
+NO_QUOTA = 1 << 20  # as good as unlimited
+
 
 def default_threads() -> int:
     """NANOINFER_NUM_THREADS, else OMP_NUM_THREADS, else the cores this process may use (affinity, cgroup quota).
 
     Raises InputError if the first is no number; what the second says to other programs may be more than one.
     """
+    return explained_threads()[0]
+
+
+def explained_threads() -> tuple[int, str]:
+    """(the default number of threads, in words where it comes from). Raises InputError as `default_threads` does."""
     for variable in ("NANOINFER_NUM_THREADS", "OMP_NUM_THREADS"):
         value = os.environ.get(variable, "").split(",")[0].strip()
         if value.isdecimal() and int(value) > 0:
-            return min(int(value), most_threads())
+            return min(int(value), most_threads()), f"{variable} in the environment"
         if value and variable == "NANOINFER_NUM_THREADS":
             raise InputError(f"{variable}={printable(value)!r}: set it to a whole number from 1 on, or not at all")
-    return usable_cores()
+    limited = quota() < allowed_cores()
+    return usable_cores(), "the CPU quota of a control group" if limited else "the cores that this process may use"
 
 
 def usable_cores() -> int:
     """The cores this process may use, by affinity and cgroup quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, _quota()))
+    return max(1, min(allowed_cores(), quota()))
+
+
+def allowed_cores() -> int:
+    """The cores this process may use by its affinity; those of the machine where there is none."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def most_threads() -> int:
@@ -43,10 +55,10 @@ def most_threads() -> int:
     return max(64, 4 * (os.cpu_count() or 1))
 
 
-def _quota() -> int:
-    """Cores that CPU quotas amount to, rounded up: of this process's cgroup and of all above it, the least. As good as
-    unlimited where there is none."""
-    least = 1 << 20
+def quota() -> int:
+    """Cores that CPU quotas amount to, rounded up: of this process's cgroup and of all above it, the least. NO_QUOTA
+    where there is none."""
+    least = NO_QUOTA
     for folder, version in groups("cpu"):
         files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if version == 1 else ("cpu.max",)
         try:

@@ -54,10 +54,18 @@ def test_unreadable_exif_is_ignored(tmp_path):
             np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.png")), np.asarray(image))
 
 
+def save(image, path):
+    """Write a file, or skip the test: older releases of Pillow read formats that they cannot write."""
+    try:
+        image.save(path)
+    except (KeyError, OSError, ValueError) as error:
+        pytest.skip(f"this Pillow cannot write {path.suffix}: {error}")
+
+
 @pytest.mark.parametrize("kind", ["png", "tif", "pgm"])
 def test_sixteen_bit_files_are_scaled_to_eight(tmp_path, kind):
     values = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
-    Image.fromarray(values).save(tmp_path / f"a.{kind}")
+    save(Image.fromarray(values), tmp_path / f"a.{kind}")
     grey = np.asarray(open_image(tmp_path / f"a.{kind}"))[:, :, 0]
     np.testing.assert_array_equal(grey, np.rint(values / 257))
 
@@ -168,7 +176,7 @@ def test_drawings_are_not_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["tga", "ppm", "jp2", "ico", "bmp", "pcx", "dds", "sgi", "qoi"])
 def test_other_formats_of_pillow_are_read(tmp_path, kind):
-    noise(16, 16).save(tmp_path / f"a.{kind}")
+    save(noise(16, 16), tmp_path / f"a.{kind}")
     pixels = np.asarray(Image.open(tmp_path / f"a.{kind}").convert("RGB"))
     np.testing.assert_array_equal(np.asarray(open_image(tmp_path / f"a.{kind}")), pixels)
 

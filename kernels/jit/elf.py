@@ -203,3 +203,16 @@ def _mapped(size: int, image: Callable[[int], bytes]) -> mmap.mmap:
     finally:
         os.close(file)
     return memory
+
+
+def refusals() -> dict[str, str]:
+    """{"protected" or "mapped": why the system gives no executable memory in this way, "" where it does}."""
+    found = {}
+    for way in (_protected, _mapped):
+        try:
+            way(mmap.PAGESIZE, lambda base: bytearray(mmap.PAGESIZE)).close()
+        except OSError as error:
+            found[way.__name__.strip("_")] = error.strerror or str(error)
+        else:
+            found[way.__name__.strip("_")] = ""
+    return found

@@ -10,6 +10,7 @@ from .. import KERNELS, family, kernel_name
 from . import cache, elf, fork
 
 _addresses: dict[str, int] = {}  # by kernel name
+_origins: dict[str, str] = {}
 _engines = []  # they own what LLVM has loaded
 
 
@@ -26,7 +27,15 @@ def addresses(specs: Iterable, progress: Callable[[int, int], None] | None = Non
             objects.update(_compile(absent, progress))
         if objects:
             _load(objects)
+            compiled = {*map(kernel_name, absent)}
+            _origins.update((name, "compiler" if name in compiled else "cache") for name in objects)
         return {name: _addresses[name] for name in wanted}
+
+
+def origins() -> dict[str, str]:
+    """{kernel name: "cache" or "compiler"}: where the code of each kernel came from that this process has loaded."""
+    with fork.lock:
+        return dict(_origins)
 
 
 def function(spec) -> Callable[..., int]:

@@ -51,6 +51,10 @@ def _run(argv: list[str] | None) -> int:
         return 1
     except InputError as error:
         return fail(error.full if getattr(arguments, "verbose", False) else str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "nanoinfer").partition(".")[0] == "nanoinfer":
+            raise
+        return fail(f"{error.name} is not installed; 'nanoinfer doctor' says what this installation lacks")
     except MemoryError as error:
         return fail(f"{error or 'not enough memory'}; choose a smaller size")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The commands models, convert and warmup: functions of parsed arguments that return the exit code."""
+"""The commands models, convert, warmup and doctor: functions of parsed arguments that return the exit code."""
 
 from __future__ import annotations
 
@@ -103,3 +103,29 @@ def warmup(arguments: argparse.Namespace) -> int:
             model(np.zeros((batch, model.channels, height, width), np.float32))
     print(f"{len(names)} {'network' if len(names) == 1 else 'networks'} ready in {time.perf_counter() - start:.1f} s")
     return 0
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Print a checkup of this installation; 1 if something is wrong."""
+    from functools import partial
+
+    from ..doctor import computer, engine
+    from ..doctor.checkup import examine
+    from ..doctor.software import software
+
+    threads = arguments.threads
+    checkup = examine(
+        [
+            ("software", software),
+            ("computer", computer.computer),
+            ("target", computer.target),
+            ("threads", partial(computer.threads, asked=threads)),
+            ("memory", computer.memory),
+            ("kernel_cache", engine.kernel_cache),
+            ("executable_memory", engine.executable_memory),
+            ("speed", partial(engine.speed, threads=threads)),
+            ("self_test", partial(engine.self_test, threads=threads)),
+        ]
+    )
+    print(checkup.to_json() if arguments.json else checkup)
+    return 0 if checkup.healthy else 1

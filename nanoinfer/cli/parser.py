@@ -36,7 +36,7 @@ def make_parser() -> Parser:
     parser = Parser(prog="nanoinfer", description="CPU inference for vision networks.")
     parser.add_argument("--version", action="version", version=f"nanoinfer {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_predict, _embed, _models, _inspect, _summary, _compare, _profile, _convert, _warmup):
+    for add in (_predict, _embed, _models, _inspect, _summary, _compare, _profile, _convert, _warmup, _doctor):
         add(subparsers)
     return parser
 
@@ -177,6 +177,17 @@ def _warmup(subparsers) -> None:
     add_run_options(command)
     add_network_options(command)
     command.set_defaults(run=commands.warmup)
+
+
+def _doctor(subparsers) -> None:
+    text = (
+        "Say what a bug report needs: versions, CPU, threads, memory, kernel cache, measured speed, and a self-test; "
+        "exits with 1 if something is wrong."
+    )
+    command = subparsers.add_parser("doctor", help="check this installation", description=text)
+    command.add_argument("--threads", type=positive, metavar="N", help="default: every core this process may use")
+    command.add_argument("--json", action="store_true", help="for machines")
+    command.set_defaults(run=commands.doctor)
 
 
 def _add_format(command: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -75,7 +76,13 @@ def _rate(spec, rows: list[np.ndarray], work: list[float]) -> float:
 
 def measure(cores: int) -> Roofline:
     """Measure now, with 1 to `cores` threads: about a second for two cores."""
-    machine = host()
+    rates = measure_at(range(1, cores + 1))
+    return Roofline(cores, host().l2_bytes, host().l3_bytes, **rates)
+
+
+def measure_at(counts: Sequence[int]) -> dict[str, list[float]]:
+    """The rates of a Roofline by name, one of each for each number of threads: about 0.4 s for one."""
+    machine, cores = host(), max(counts)
     lanes, chains, l2, l3 = machine.lanes, machine.tuning.peak_chains, machine.l2_bytes, machine.l3_bytes
     out = np.zeros(64 * 16 * cores, np.float32)
     sizes = {
@@ -85,7 +92,7 @@ def measure(cores: int) -> Roofline:
     }
     buffer = np.ones(max(sizes.values()) * cores // 4 + 1024, np.float32)
     rates: dict[str, list[float]] = {"gflops": [], **{level: [] for level in sizes}}
-    for threads in range(1, cores + 1):
+    for threads in counts:
         row = np.array([0, *peak.PeakInstruction(200_000 * MILLISECONDS // 4, out.ctypes.data)], np.int64)
         work = 2.0 * row[1] * chains * lanes
         rates["gflops"].append(_rate(peak.Peak(chains, lanes), [row] * threads, [work] * threads))
@@ -94,7 +101,7 @@ def measure(cores: int) -> Roofline:
             repeats = max(1, (MILLISECONDS * 40_000_000) // size)
             row = np.array([0, *peak.ReadInstruction(buffer.ctypes.data, size, repeats, out.ctypes.data)], np.int64)
             rates[level].append(_rate(peak.Read(lanes), [row] * threads, [float(size * repeats)] * threads))
-    return Roofline(cores, l2, l3, **rates)
+    return rates
 
 
 def measured(cores: int) -> Roofline:

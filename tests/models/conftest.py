@@ -1,7 +1,6 @@
 """Fixtures of the model tests."""
 
 import pytest
-import torch
 
 import nanoinfer
 
@@ -9,6 +8,11 @@ import nanoinfer
 @pytest.fixture(scope="module", autouse=True)
 def one_torch_thread():
     """Run torch on one thread: two that wait for each other are slower on a machine with other work."""
+    try:
+        import torch
+    except ImportError:  # some tests of this folder need none
+        yield
+        return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

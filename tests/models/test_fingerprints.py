@@ -1,23 +1,22 @@
 """Fingerprints of logits: a table that holds on every machine, at every vector width and number of threads."""
 
 import hashlib
-import json
 
 import numpy as np
 import pytest
 
 import nanoinfer
 from nanoinfer.checkpoint import random_numbers
+from nanoinfer.doctor.fingerprints import NETWORKS, expected, fingerprint
 from nanoinfer.machine import host
-from tests.helpers import TABLES, random_images
+from tests.helpers import random_images
 from tests.jit.processes import output_of, start
-from tests.models.fingerprints import NETWORKS, fingerprint
 
-EXPECTED = json.loads((TABLES / "fingerprints.json").read_text())
+EXPECTED = expected()
 ON_OTHER_CPU = """
 import json
 from nanoinfer.machine import host
-from tests.models.fingerprints import NETWORKS, fingerprint
+from nanoinfer.doctor.fingerprints import NETWORKS, fingerprint
 print(json.dumps([host().lanes, {name: fingerprint(name) for name in NETWORKS}]))
 """
 

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-import torch
 from nanoinfer.weights import save_safetensors
 
 
 @pytest.fixture(scope="session")
 def torch_bytes(tmp_path_factory):
     """A checkpoint of torch.save."""
+    import torch  # here, since most of this folder can do without
+
     path = tmp_path_factory.mktemp("torch") / "model.pth"
     torch.save(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).state_dict(), path)
     return path.read_bytes()

@@ -5,7 +5,6 @@ import zipfile
 from collections import OrderedDict
 
 import numpy as np
-import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from nanoinfer.weights import load_weights
@@ -40,6 +39,8 @@ def assert_equals_torch(arrays, tensors):
 
 def every_dtype():
     """{name: tensor}: all dtypes of a state dict, with a scalar and an empty tensor of each."""
+    import torch  # here, since most of this folder can do without
+
     generator = torch.Generator().manual_seed(1)
     tensors = OrderedDict()
     floating = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
