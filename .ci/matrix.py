@@ -2,6 +2,7 @@
 
     python .ci/matrix.py                     every row whose interpreter is found
     python .ci/matrix.py 3.10-oldest 3.14    these rows
+    python .ci/matrix.py --require 3.14      fail where its interpreter is not found
     python .ci/matrix.py --root FOLDER       look for interpreters in an unpacked system, too, and run them in a chroot
 
 An interpreter is this one, `pythonX.Y` on the path, one of pyenv's, or `usr/bin/pythonX.Y` in a root. With debootstrap
@@ -9,8 +10,9 @@ or mmdebstrap such a root takes a minute:
 
     mmdebstrap --variant=essential --include=python3.14,python3.14-venv,ca-certificates forky FOLDER
 
-Each row gets a virtual environment of its own, for which pip downloads packages. The exit code is 1 if a row failed;
-rows without an interpreter are named, and count as neither.
+Each row gets a virtual environment of its own, for which pip downloads packages: in rows of the name "oldest" the lower
+ends of setup.cfg, or the first releases for that Python, in others the newest. The exit code is 1 if a row failed; one
+without an interpreter is named, and is no failure unless it is required.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ tests/jit/test_target.py tests/jit/test_kernel_cache.py tests/jit/test_fork.py t
 tests/runtime/test_callers.py tests/models/test_fingerprints.py tests/models/test_digits.py tests/cli/test_predict.py
 tests/weights/test_folders.py tests/doctor
 """.split()
+SHARED = ("/proc", "/sys", "/dev", "/etc/ssl", tempfile.gettempdir(), ROOT)  # between this system and a root
 TOOLS = ["setuptools>=77", "pytest>=8", "hypothesis>=6"]
 # What differs from setup.cfg's lower ends: the oldest release that exists for this Python.
 OLDEST = {
@@ -79,16 +82,10 @@ def interpreter(python: str, roots: list[Path]) -> list[str] | None:
 
 
 def within(root: Path, program: str) -> list[str]:
-    """A command that runs a program in a root, which sees this system's /proc, /sys, /dev and temporary folder."""
-    mounts = "; ".join(f"mkdir -p {root}{place}; mount --rbind {place} {root}{place}" for place in shared())
+    """A command that runs a program in a root, where folders that it needs have their own paths."""
+    mounts = "; ".join(f"mkdir -p {root}{place}; mount --rbind {place} {root}{place}" for place in SHARED)
     script = f'{mounts}; cp /etc/resolv.conf {root}/etc/; exec chroot {root} env -C {ROOT} "$@"'
     return ["unshare", "--mount", "sh", "-ec", script, "sh", program]
-
-
-def shared() -> list[str]:
-    """Folders that a program in a root needs at their own paths; those in the temporary folder come with it."""
-    places = ["/proc", "/sys", "/dev", "/etc/ssl", tempfile.gettempdir()]
-    return places if ROOT.is_relative_to(tempfile.gettempdir()) else [*places, str(ROOT)]
 
 
 def run(row: str, command: list[str], folder: Path, arguments: list[str]) -> str:
@@ -122,8 +119,9 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would tests
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"default: {' '.join(ROWS)}")
+    parser.add_argument("--require", action="store_true", help="a row whose interpreter is not found has failed")
     parser.add_argument("--root", type=Path, action="append", default=[], help="an unpacked system")
-    parser.add_argument("--folder", type=Path, help="where environments and logs stay (default: a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="for environments and logs; with --root below the temporary folder")
     parser.add_argument("--tests", nargs="+", default=[], help="instead of the core tests")
     arguments = parser.parse_args()
     unknown = sorted({*arguments.rows} - {*ROWS})
@@ -136,7 +134,7 @@ def main() -> int:
         command = interpreter(row.partition("-")[0], [root.resolve() for root in arguments.root])
         start = time.perf_counter()
         result = run(row, command, folder, arguments.tests) if command else "not run: no interpreter was found"
-        failed |= result.startswith("FAILED")
+        failed |= result.startswith("FAILED") or (arguments.require and command is None)
         print(f"{row:12} {time.perf_counter() - start:5.0f} s  {result}", flush=True)
     return int(failed)
 

@@ -106,26 +106,35 @@ def warmup(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Print a checkup of this installation; 1 if something is wrong."""
+    """Print a checkup of this installation; 1 if something is wrong.
+
+    Each section is printed as soon as it is done, so that a crash in native code says where it was.
+    """
     from functools import partial
 
     from ..doctor import computer, engine
-    from ..doctor.checkup import examine
+    from ..doctor.checkup import examine, section_text
     from ..doctor.software import software
 
+    def show(title: str, facts: dict) -> None:
+        print(section_text(title, facts), end="\n\n", flush=True)
+
     threads = arguments.threads
-    checkup = examine(
-        [
-            ("software", software),
-            ("computer", computer.computer),
-            ("target", computer.target),
-            ("threads", partial(computer.threads, asked=threads)),
-            ("memory", computer.memory),
-            ("kernel_cache", engine.kernel_cache),
-            ("executable_memory", engine.executable_memory),
-            ("speed", partial(engine.speed, threads=threads)),
-            ("self_test", partial(engine.self_test, threads=threads)),
-        ]
+    sections = (
+        ("software", software),
+        ("computer", computer.computer),
+        ("target", computer.target),
+        ("threads", partial(computer.threads, asked=threads)),
+        ("memory", computer.memory),
+        ("kernel_cache", engine.kernel_cache),
+        ("executable_memory", engine.executable_memory),
+        ("speed", partial(engine.speed, threads=threads)),
+        ("self_test", partial(engine.self_test, threads=threads)),
     )
-    print(checkup.to_json() if arguments.json else checkup)
+    if arguments.json:
+        checkup = examine(sections)
+        print(checkup.to_json())
+    else:
+        checkup = examine(sections, show)
+        print(checkup.verdict())
     return 0 if checkup.healthy else 1

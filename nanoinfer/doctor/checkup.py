@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from ..errors import InputError, printable
 
 Facts = dict[str, object]  # by name; a name that ends in _bytes holds a size
-WIDTH = 24  # columns of the names
+WIDTH, HEALTHY = 24, "nothing is wrong"  # columns of the names, the last line
 PACKAGES = {"PIL": "pillow"}  # by module; others have the module's own name
 
 
@@ -28,20 +28,28 @@ class Checkup:
         return not self.problems
 
     def __str__(self) -> str:
-        lines = []
-        for title, facts in self.sections.items():
-            rows = [f"  {_label(name):{WIDTH}} {_text(name, value)}" for name, value in facts.items()]
-            lines += [_label(title), *rows, ""]
-        lines += ["wrong", *(f"  - {problem}" for problem in self.problems)] if self.problems else ["nothing is wrong"]
-        return "\n".join(lines)
+        return "\n\n".join([*(section_text(*section) for section in self.sections.items()), self.verdict()])
+
+    def verdict(self) -> str:
+        """The last lines: what is wrong."""
+        return "\n".join(["wrong", *(f"  - {problem}" for problem in self.problems)]) if self.problems else HEALTHY
 
     def to_json(self) -> str:
         """One object: "healthy", "problems" and the sections by their titles."""
         return json.dumps({"healthy": self.healthy, "problems": self.problems, **self.sections}, indent=2)
 
 
-def examine(sections: Iterable[tuple[str, Callable[[Facts], Iterable[str]]]]) -> Checkup:
-    """Run sections, (title, function), one after another.
+def section_text(title: str, facts: Facts) -> str:
+    """A section as people read it."""
+    rows = (f"  {_label(name):{WIDTH}} {_text(name, value)}" for name, value in facts.items())
+    return "\n".join([_label(title), *rows])
+
+
+def examine(
+    sections: Iterable[tuple[str, Callable[[Facts], Iterable[str]]]],
+    done: Callable[[str, Facts], None] = lambda title, facts: None,
+) -> Checkup:
+    """Run sections, (title, function), one after another; `done` is called with what each has found.
 
     A function writes the facts that it finds into its argument and yields what is wrong. What it raises ends that
     section alone, and becomes a line, as do warnings.
@@ -57,6 +65,7 @@ def examine(sections: Iterable[tuple[str, Callable[[Facts], Iterable[str]]]]) ->
                 problems = [explain(title, error)]
         problems += [str(item.message) for item in seen if issubclass(item.category, RuntimeWarning)]
         checkup.problems += [line for line in dict.fromkeys(problems) if line not in checkup.problems]
+        done(title, facts)
     return checkup
 
 

@@ -29,7 +29,7 @@ def kernel_cache(facts: Facts) -> Iterator[str]:
     facts["files"], facts["size_bytes"] = _count(used)
     others = [path for path in _folders(base) if used is None or path.name != used.name]
     facts["other_targets"] = len(others)
-    facts["other_targets_bytes"] = sum(_count(path)[1] for path in others)
+    facts["size_of_those_bytes"] = sum(_count(path)[1] for path in others)
     yield from ()
 
 

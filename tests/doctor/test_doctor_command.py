@@ -69,6 +69,13 @@ def test_forced_targets(cpu, lanes, instructions):
     assert found["self_test"]["networks"] == {"digits": "right"}
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="LLVM for x86-64 aborts")
+def test_a_crash_in_native_code_leaves_the_sections_before_it():
+    code, out, error = doctor(NUMBA_CPU_NAME="nonsense", NUMBA_CPU_FEATURES="")
+    assert code and "LLVM ERROR" in error and "wrong" not in out
+    assert out.startswith("software\n") and out.rstrip().splitlines()[-1].startswith("  load ")
+
+
 def test_a_cache_that_is_not_there_yet(tmp_path):
     code, found = report(NANOINFER_CACHE_DIR=str(tmp_path / "none"))
     cache = found["kernel_cache"]
