@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from ..errors import InputError, printable
 
 Facts = dict[str, object]  # by name; a name that ends in _bytes holds a size
-WIDTH, HEALTHY = 24, "nothing is wrong"  # columns of the names, the last line
+WIDTH = 24  # columns of the names
+SIZES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "bytes": 1}
 PACKAGES = {"PIL": "pillow"}  # by module; others have the module's own name
 
 
@@ -32,7 +33,8 @@ class Checkup:
 
     def verdict(self) -> str:
         """The last lines: what is wrong."""
-        return "\n".join(["wrong", *(f"  - {problem}" for problem in self.problems)]) if self.problems else HEALTHY
+        lines = ["wrong", *(f"  - {problem}" for problem in self.problems)] if self.problems else ["nothing is wrong"]
+        return "\n".join(lines)
 
     def to_json(self) -> str:
         """One object: "healthy", "problems" and the sections by their titles."""
@@ -56,13 +58,14 @@ def examine(
     """
     checkup = Checkup()
     for title, section in sections:
-        facts = checkup.sections[title] = {}
+        facts, problems = checkup.sections.setdefault(title, {}), []
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always", RuntimeWarning)
             try:
-                problems = list(section(facts))
+                for problem in section(facts):
+                    problems.append(problem)  # one by one: those before a failure stay
             except Exception as error:
-                problems = [explain(title, error)]
+                problems.append(explain(title, error))
         problems += [str(item.message) for item in seen if issubclass(item.category, RuntimeWarning)]
         checkup.problems += [line for line in dict.fromkeys(problems) if line not in checkup.problems]
         done(title, facts)
@@ -72,7 +75,7 @@ def examine(
 def explain(what: str, error: Exception) -> str:
     """What a failure means, in one line."""
     if isinstance(error, InputError):
-        return f"{_label(what)}: {printable(error, 1000)}"
+        return printable(error, 1000)
     if isinstance(error, ModuleNotFoundError) and error.name:
         return missing(error.name.partition(".")[0])
     message = printable(str(error).strip().partition("\n")[0])
@@ -120,6 +123,3 @@ def _text(name: str, value: object) -> str:
         unit = next((unit for unit in ("GiB", "MiB", "KiB") if value >= SIZES[unit]), "bytes")
         return f"{value / SIZES[unit]:.4g} {unit}"
     return f"{value:,.1f}" if isinstance(value, float) else printable(value)
-
-
-SIZES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "bytes": 1}

@@ -20,7 +20,8 @@ INSTRUCTIONS = {(16, 32): "AVX-512", (8, 16): "AVX2", (4, 16): "SSE", (4, 32): "
 def computer(facts: Facts) -> Iterator[str]:
     """System and CPU, without any package."""
     fields = cpu_fields()
-    facts["system"] = f"{platform.system()} {platform.release()}, {platform.machine()}, {'-'.join(platform.libc_ver())}"
+    facts["system"] = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    facts["c_library"] = " ".join(platform.libc_ver()).strip() or None
     facts["distribution"] = distribution()
     facts["cpu"] = fields.get("model name") or fields.get("CPU part") or platform.processor() or None
     flags = (fields.get("flags") or fields.get("Features") or "").split()

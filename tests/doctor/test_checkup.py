@@ -24,8 +24,8 @@ def problems_of(section, **options):
 def fails(error):
     def section(facts):
         facts["before"] = 1
+        yield "it hurts; rest"
         raise error
-        yield
 
     return section
 
@@ -55,7 +55,7 @@ def test_a_package_that_cannot_be_imported(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     "error, line",
     [
-        (InputError("this is refused; do that"), "one thing: this is refused; do that"),
+        (InputError("this is refused; do that"), "this is refused; do that"),
         (ModuleNotFoundError("No", name="absent.part"), "absent is not installed; run 'pip install absent'"),
         (
             ModuleNotFoundError("No", name="PIL._imaging"),
@@ -67,7 +67,8 @@ def test_a_package_that_cannot_be_imported(monkeypatch, tmp_path):
 def test_a_section_that_fails_is_a_line_and_the_others_go_on(error, line):
     checkup = examine([("one_thing", fails(error)), ("next", fails(error))])
     assert checkup.sections == {"one_thing": {"before": 1}, "next": {"before": 1}}
-    assert checkup.problems[0].startswith(line) and "\n" not in checkup.problems[0]
+    assert checkup.problems[0] == "it hurts; rest"
+    assert checkup.problems[1].startswith(line) and "\n" not in checkup.problems[1]
 
 
 def test_warnings_are_lines_each_once():
@@ -125,7 +126,7 @@ def test_threads_and_where_their_number_comes_from(monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert problems_of(computer.threads, asked=None)[0]["because"] == "OMP_NUM_THREADS in the environment"
     monkeypatch.setenv("NANOINFER_NUM_THREADS", "many")
-    assert problems_of(computer.threads, asked=None)[1][0].startswith("it: NANOINFER_NUM_THREADS='many': set it to")
+    assert problems_of(computer.threads, asked=None)[1][0].startswith("NANOINFER_NUM_THREADS='many': set it to")
 
 
 def test_memory_that_is_nearly_used_up(monkeypatch):
