@@ -8,7 +8,7 @@
 An interpreter is this one, `pythonX.Y` on the path, one of pyenv's, or `usr/bin/pythonX.Y` in a root. With debootstrap
 or mmdebstrap such a root takes a minute:
 
-    mmdebstrap --variant=essential --include=python3.14,python3.14-venv,ca-certificates forky FOLDER
+    mmdebstrap --variant=essential --include=python3.14,python3.14-venv,libstdc++6,ca-certificates forky FOLDER
 
 Each row gets a virtual environment of its own, for which pip downloads packages: in rows of the name "oldest" the lower
 ends of setup.cfg, or the first releases for that Python, in others the newest. The exit code is 1 if a row failed; one
@@ -43,10 +43,10 @@ OLDEST = {
     "3.10": {},
     "3.11": {},
     "3.12": {"numpy": "1.26.0"},
-    "3.13": {"numpy": "2.1.0", "pillow": "10.4.0"},
+    "3.13": {"numpy": "2.1.0", "pillow": "10.4.0", "safetensors": "0.4.5"},
     "3.14": {"numpy": "2.3.3", "numba": "0.63.0", "llvmlite": "0.46.0", "pillow": "12.0.0", "safetensors": "0.6.2"},
 }
-# Free-threaded builds; Numba has packages for 3.14t alone.
+# Of free-threaded builds only 3.14t: Numba has no packages for another.
 ROWS = [f"{python}{end}" for python in OLDEST for end in ("-oldest", "")] + ["3.14t"]
 QUESTION = """
 import sys, sysconfig

@@ -51,12 +51,12 @@ def target(facts: Facts) -> Iterator[str]:
 
 def threads(facts: Facts, asked: int | None) -> Iterator[str]:
     """How many threads a network takes, and where that number comes from. `asked` is the argument, or None."""
-    from ..runtime import NO_QUOTA, allowed_cores, explained_threads, quota
+    from ..runtime import NO_QUOTA, allowed_cores, explained_threads, quota, usable_cores
 
     facts["cores"], facts["by_affinity"] = os.cpu_count(), allowed_cores()
     facts["by_cpu_quota"] = quota() if quota() < NO_QUOTA else None
     facts["threads"], facts["because"] = (asked, "--threads") if asked else explained_threads()
-    usable = max(1, min(allowed_cores(), quota()))
+    usable = usable_cores()
     if facts["threads"] > usable:
         yield (
             f"{facts['threads']} threads ({facts['because']}) share {usable} usable cores and wait for each other; "
