@@ -17,7 +17,7 @@ from .checkup import PACKAGES, Facts, free_threaded, installed, missing
 MODULES = {package: module for module, package in PACKAGES.items()}
 COMPILERS = ("numba", "llvmlite")
 REQUIRED = ("numpy", *COMPILERS, "safetensors", "pillow", "rich")
-OPTIONAL = ("huggingface_hub", "fsspec", "aiohttp", "pyarrow", "matplotlib", "torch", "torchvision", "timm")
+OPTIONAL = ("huggingface_hub", "fsspec", "aiohttp", "pyarrow", "ray", "matplotlib", "torch", "torchvision", "timm")
 
 
 def software(facts: Facts) -> Iterator[str]:
