@@ -49,6 +49,7 @@ def create_model(
     exact: bool = False,
     preprocessing: Preprocessing | Mapping | None = None,
     labels: Sequence[str] | str | os.PathLike | None = None,
+    share_weights: bool = False,
     **architecture_arguments,
 ) -> Model:
     """A network ready to run.
@@ -60,6 +61,9 @@ def create_model(
 
     With `exact`, every output of every layer is a sum of its own: no two pixels share rounding errors, and logits have
     the same bits with taps and without. That takes longer where layers are wide.
+
+    With `share_weights`, packed weights lie in a file of the kernel cache, and processes of the machine that make the
+    same model hold them in memory once. Making the model reads all weights.
 
     `preprocessing` and `labels` (names, or the path of a file of them) are those of the weights unless given; a mapping
     as `preprocessing` changes some of its fields. `num_classes` (0: no head, the network gives embeddings), `in_chans`,
@@ -75,7 +79,7 @@ def create_model(
     if num_classes is not None:
         architecture_arguments["num_classes"] = num_classes
     pretrained = load(name, weights, architecture_arguments, preprocessing=preprocessing, labels=labels)
-    return Model(pretrained, threads or runtime.default_threads(), exact=exact)
+    return Model(pretrained, threads or runtime.default_threads(), exact=exact, share_weights=share_weights)
 
 
 def _is_count(value) -> bool:
@@ -91,9 +95,9 @@ class Model:
 
     def __init__(
         self, pretrained: Pretrained, threads: int, *, machine: Machine | None = None, pass_count: int | None = None,
-        exact: bool = False,
+        exact: bool = False, share_weights: bool = False,
     ):  # fmt: skip
-        self.pretrained, self.threads = pretrained, threads
+        self.pretrained, self.threads, self.share_weights = pretrained, threads, share_weights
         self.architecture, self.arguments, self.graph, self.tensors, self.meaning = pretrained
         self.machine, self.pass_count, self.exact = machine or host(), pass_count, exact
         node = head(self.graph)
@@ -101,8 +105,9 @@ class Model:
         self.channels = self.graph.parameters[input_weights(self.graph)[0]][1]
         self._lock, self._busy, self._warned = threading.RLock(), False, False
         self._sections = Sections(
-            self.name, self.graph, self.tensors, threads, machine=self.machine, pass_count=pass_count, exact=exact
-        )
+            self.name, self.graph, self.tensors, threads, machine=self.machine, pass_count=pass_count, exact=exact,
+            share_weights=share_weights,
+        )  # fmt: skip
         _models.add(self)
 
     @property
@@ -125,7 +130,7 @@ class Model:
         A copy is planned for the machine where it is made, unless the model is `planned_for` another.
         """
         machine = None if self.machine is host() else self.machine
-        return _copy, (self.pretrained, self.threads, machine, self.pass_count, self.exact)
+        return _copy, (self.pretrained, self.threads, {**self._options(), "machine": machine})
 
     def __repr__(self) -> str:
         classes = f"{self.classes} classes" if self.classes else "no head"
@@ -143,8 +148,14 @@ class Model:
         return self._with(machine=machine)
 
     def _with(self, **changes) -> Model:
-        options = {"machine": self.machine, "pass_count": self.pass_count, "exact": self.exact, **changes}
-        return Model(self.pretrained, self.threads, **options)
+        return Model(self.pretrained, self.threads, **{**self._options(), **changes})
+
+    def _options(self) -> dict[str, object]:
+        """How this model runs its network, as arguments of Model."""
+        return {
+            "machine": self.machine, "pass_count": self.pass_count, "exact": self.exact,
+            "share_weights": self.share_weights,
+        }  # fmt: skip
 
     def __call__(self, x: np.ndarray, taps: Iterable[str] = ()):
         """Logits (N, classes) of x, float32 (N, 3, H, W) as torch takes it.
@@ -324,5 +335,5 @@ class Model:
         return x
 
 
-def _copy(pretrained, threads, machine, pass_count, exact) -> Model:
-    return Model(pretrained, threads, machine=machine, pass_count=pass_count, exact=exact)
+def _copy(pretrained: Pretrained, threads: int, options: dict[str, object]) -> Model:
+    return Model(pretrained, threads, **options)

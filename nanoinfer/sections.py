@@ -15,7 +15,8 @@ from .graph import Graph, passes
 from .lowering import Unsupported
 from .lowering.packed import PackedWeights
 from .machine import Machine, available_bytes
-from .plan import Plan, Program, make_plan, make_program
+from .plan import Plan, Program, make_plan, make_program, packed_file
+from .weights import tensors_hash
 
 GRAPHS_KEPT = 2  # each may hold folded weights of its own
 PLANS_KEPT = 256  # each is some hundred kB
@@ -32,20 +33,22 @@ class Section(NamedTuple):
 class Sections:
     """What a network needs to run any of its sections, made when it is first asked for; not for two threads at once.
 
-    All programs share the packed weights. `pass_count` is how many graph passes run, None for all; `exact` leaves out
-    those of `passes.INEXACT`.
+    All programs share the packed weights, and with `share_weights` so do all processes of the machine (packed_file).
+    `pass_count` is how many graph passes run, None for all; `exact` leaves out those of `passes.INEXACT`.
     """
 
     def __init__(
         self, name: str, graph: Graph, tensors: dict[str, np.ndarray], threads: int, *, machine: Machine,
-        pass_count: int | None, exact: bool,
+        pass_count: int | None, exact: bool, share_weights: bool = False,
     ):  # fmt: skip
         self.name, self.graph, self.tensors, self.threads = name, graph, tensors, threads
         self.machine, self.pass_count, self.exact = machine, pass_count, exact
         self._graphs: OrderedDict[Section, tuple[Graph, dict[str, np.ndarray]]] = OrderedDict()
         self._plans: OrderedDict[tuple, Plan] = OrderedDict()
         self._programs: OrderedDict[tuple, Program] = OrderedDict()
-        self._packed = PackedWeights()
+        self._packed, self._file = PackedWeights(), None
+        if share_weights:
+            self._file = packed_file.file_name(tensors_hash(tensors), graph, machine, pass_count, exact)
 
     def optimised(self, section: Section) -> tuple[Graph, dict[str, np.ndarray]]:
         """The section's graph and tensors after all passes."""
@@ -80,11 +83,29 @@ class Sections:
             plan, (_, tensors) = self.plan(shape, section), self.optimised(section)
             self._check_memory(plan)
             with self._refusals(shape), progress_bar(f"compiling kernels for {self.name}") as progress:
-                return make_program(plan, tensors, self._packed, progress=progress)
+                return self._make_program(plan, tensors, progress)
 
         program = _kept(self._programs, (shape, section), PROGRAMS_KEPT, make)
         while len(self._programs) > 1 and sum(other.bytes for other in self._programs.values()) > PROGRAM_BYTES_KEPT:
             self._programs.popitem(last=False)
+        return program
+
+    def _make_program(self, plan: Plan, tensors: dict[str, np.ndarray], progress) -> Program:
+        """A program whose packed weights are those of the file, if it is to be shared.
+
+        What the file lacks is packed and written; then the program is made again of the file, so that no process keeps
+        a copy of its own.
+        """
+        if self._file is None:
+            return make_program(plan, tensors, self._packed, progress=progress)
+        with packed_file.locked(self._file):
+            if not self._packed:
+                self._packed = packed_file.load(self._file)
+            known = len(self._packed)
+            program = make_program(plan, tensors, self._packed, progress=progress)
+            if len(self._packed) > known and packed_file.save(self._file, self._packed):
+                self._packed = packed_file.load(self._file) or self._packed
+                program = make_program(plan, tensors, self._packed)
         return program
 
     def _check_memory(self, plan: Plan) -> None:

@@ -35,7 +35,7 @@ plan           lowering graph kernels kernels.jit kernels.simd machine runtime
 reports        plan lowering graph kernels machine runtime architectures weights errors
 sections       plan lowering graph machine weights console errors
 model          pretrained reports sections plan graph machine runtime image preprocessing errors
-batch          model pretrained errors
+batch          model pretrained weights errors
 doctor         model runtime machine kernels kernels.jit checkpoint data errors __init__
 cli            doctor batch model reports console pretrained checkpoint architectures weights data errors __init__
 """

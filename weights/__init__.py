@@ -9,8 +9,11 @@ takes a source), `buffer` (the bytes of a source), `stored` (arrays that are rea
 from __future__ import annotations
 
 from ..errors import InputError
+from .arrays import tensors_hash
 from .files import WeightSource, load_weights, read_weights
 from .safetensors_file import save_safetensors
 from .stored import StoredArray
 
-__all__ = ["InputError", "StoredArray", "WeightSource", "load_weights", "read_weights", "save_safetensors"]
+__all__ = [
+    "InputError", "StoredArray", "WeightSource", "load_weights", "read_weights", "save_safetensors", "tensors_hash",
+]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Mapping
@@ -80,3 +81,13 @@ def as_arrays(mapping: Mapping) -> Arrays:
             )
         arrays[name] = array
     return arrays
+
+
+def tensors_hash(tensors: Mapping[str, np.ndarray]) -> str:
+    """SHA-256, in hexadecimal, of the names, dtypes, shapes and numbers of tensors, in the order of their names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(tensors[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8))
+    return digest.hexdigest()

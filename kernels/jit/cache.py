@@ -17,9 +17,11 @@ import stat
 import sys
 import time
 import warnings
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from . import target
 
@@ -132,42 +134,61 @@ def _checksum(name: str, content: bytes) -> bytes:
 
 def read(name: str) -> bytes | None:
     """The content of a file, or None."""
-    if folder() is None:
-        return None
     try:
-        # A pipe would keep a reader waiting, and a link may lead to a file that the user did not put here.
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        with open(os.open(folder() / name, flags), "rb") as file:
-            if _exposed(os.fstat(file.fileno())):
-                return None
+        with opened(name) as file:
             head, checksum, content = file.read().split(b"\n", 2)
     except (OSError, ValueError):
         return None
     return content if head + b"\n" == MAGIC and checksum == _checksum(name, content) else None
 
 
+def opened(name: str) -> BinaryIO:
+    """A file of the folder, open for reading bytes. OSError if it is not there or somebody else could replace it."""
+    if folder() is None:
+        raise FileNotFoundError(name)
+    # A pipe would keep a reader waiting, and a link may lead to a file that the user did not put here.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = open(os.open(folder() / name, flags), "rb")
+    problem = _exposed(os.fstat(file.fileno()))
+    if problem:
+        file.close()
+        raise Untrusted(0, problem, name)
+    return file
+
+
 def write(name: str, content: bytes) -> None:
-    """Under a temporary name, then renamed: other processes see all of a file or nothing."""
+    """Keep the content of a file, if that can be done."""
+    save(name, [MAGIC + _checksum(name, content), b"\n", content])
+
+
+def save(name: str, parts: Iterable) -> bool:
+    """Write the parts of a file, bytes or arrays, under a temporary name, then rename it; whether that was done.
+
+    Other processes see all of a file or nothing.
+    """
     path, temporary = folder(), None
     if path is None:
-        return
+        return False
     if target.sources() != target.IMPORTED:
         _warn(f"nothing is kept in {path}, since sources of kernels changed after they were imported")
-        return
+        return False
     try:
         _make(path)
         temporary = path / f".{name}.{os.urandom(8).hex()}{SUFFIX}"
         # What others may read, but not write, whatever the umask.
         with open(temporary, "xb", opener=lambda file, flags: os.open(file, flags, 0o644)) as file:
-            file.write(b"\n".join([MAGIC + _checksum(name, content), content]))
+            for part in parts:
+                file.write(part)
         os.replace(temporary, path / name)
         temporary = None
     except OSError as error:
         _warn(f"cannot write to the kernel cache in {path} ({error.strerror or error})")
+        return False
     finally:  # also when interrupted
         if temporary:
             with suppress(OSError):  # it was never made, and here nothing can be removed
                 temporary.unlink()
+    return True
 
 
 def _make(path: Path) -> None:

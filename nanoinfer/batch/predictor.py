@@ -46,6 +46,7 @@ class Predictor:
         batch_size: int = 32, **options,
     ):  # fmt: skip
         """`model`, `weights` and `options` are arguments of `create_model`; or `model` is a Model, without the others.
+        Unless `options` say otherwise, workers of a machine share packed weights (`share_weights`).
 
         task: "predict" for the `topk` most probable classes, or "embed". column: which one of a batch holds the images,
         by default the first of IMAGE_COLUMNS. batch_size: images of a call of the network.
@@ -165,7 +166,7 @@ class Predictor:
         from ..model import create_model
 
         name, weights, options = self._arguments
-        return create_model(name, weights, **options)
+        return create_model(name, weights, **{"share_weights": True, **options})  # engines start many workers
 
     def _key(self):
         """What copies share, and predictors of the same arguments where these can be compared."""

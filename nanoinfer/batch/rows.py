@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import InputError, printable
+from ..weights import tensors_hash
 
 HASH_DIGITS = 16
 
@@ -87,16 +88,11 @@ def about(job: Job, weights: str | None = None) -> About:
 
 
 def weights_hash(tensors: Mapping[str, np.ndarray]) -> str:
-    """The first digits of the SHA-256 of all tensors in the order of their names.
+    """The first digits of the SHA-256 of all tensors.
 
     It is that of the numbers, not of a file: a copy in another format has the same.
     """
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8))
-    return digest.hexdigest()[:HASH_DIGITS]
+    return tensors_hash(tensors)[:HASH_DIGITS]
 
 
 def _digest(content: bytes) -> str:
