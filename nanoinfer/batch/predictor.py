@@ -18,6 +18,7 @@ from .rows import Job, Row, about, weights_hash
 
 IMAGE_COLUMNS = ("image", "bytes", "content", "img", "path")  # of a batch, the first of which is taken
 TASKS = ("predict", "embed")
+RESULTS = {"labels", "indices", "probabilities", "embedding"}  # columns that an image with an error has nothing for
 
 _models: dict[object, tuple] = {}  # of this process: (model, its weights' hash)
 _making = threading.RLock()
@@ -50,6 +51,7 @@ class Predictor:
 
         task: "predict" for the `topk` most probable classes, or "embed". column: which one of a batch holds the images,
         by default the first of IMAGE_COLUMNS. batch_size: images of a call of the network.
+        Without `threads`, workers of Ray and Spark have one for each core that they are given (OMP_NUM_THREADS).
 
         Raises InputError for a name that is no network's, and for arguments that do not belong together.
         """
@@ -127,11 +129,18 @@ class Predictor:
         return [*made], job, weights
 
     def pandas(self, batches: Iterable) -> Iterator:
-        """DataFrames to DataFrames of results, as Spark wants it: frame.mapInPandas(predictor.pandas, schema)."""
+        """DataFrames to DataFrames of results, as Spark wants it: frame.mapInPandas(predictor.pandas, schema).
+
+        Where an image has an error, its results are None, which files show as null.
+        """
         import pandas
 
         for batch in batches:
-            yield pandas.DataFrame({name: list(column) for name, column in self(batch).items()})
+            columns = {name: [*column] for name, column in self(batch).items()}
+            for name in RESULTS & columns.keys():
+                known = zip(columns[name], columns["error"], strict=True)
+                columns[name] = [None if error is not None else value for value, error in known]
+            yield pandas.DataFrame(columns)
 
     def _columns(self, batch) -> tuple[object, dict[str, np.ndarray]]:
         """(images, the other columns) of a batch."""

@@ -103,6 +103,8 @@ def _computed(
 def _connected(address: str | None):
     """(the module ray, whether this call connected it)."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+    if not address:  # as on Windows and macOS, a cluster of this machine alone answers on its loopback address alone
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     try:
         import ray
         import ray.data

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -166,9 +166,10 @@ class Run:
         from ..batch.rows import about
         from ..batch.sinks import json_line
 
-        shared = about(self.job)
-        for row in self.rows():
-            print(json_line(row, shared), end="", flush=True)
+        shared, lines = about(self.job), sys.stdout
+        with redirect_stdout(sys.stderr):  # where Ray says that it lost a worker, in the midst of rows
+            for row in self.rows():
+                print(json_line(row, shared), end="", flush=True, file=lines)
         return self.code
 
     def write(self, form: str) -> int:
