@@ -15,7 +15,7 @@ from nanoinfer.reports.profile import COLUMNS, KIND_COLUMNS
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))]
-FOLDERS = ("nanoinfer", "kernels", "weights", "bench", "tests", "docs", ".ci")
+FOLDERS = ("nanoinfer", "kernels", "weights", "bench", "examples", "tests", "docs", ".ci")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # Names in documents that are not in our sources: others' options, arguments and functions.
 FOREIGN = {"njit", "True", "draft", "s3fs", "predict_batch_udf"}

@@ -120,11 +120,16 @@ def test_a_copy_in_another_process_has_the_same_bits(digits, tmp_path):
         same(pickle.loads(done.stdout), digits(PATHS))
 
 
+@pytest.mark.cluster
 def test_data_frames(digits, contents):
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     frame = pandas.DataFrame({"content": [*contents.values()], "path": PATHS}, index=range(5, 15))
     [result] = digits.pandas([frame])
     assert [*result["path"]] == PATHS and [*result["labels"][0]] == [*digits(PATHS)["labels"][0]]
+    [lost] = digits.pandas([pandas.DataFrame({"content": [b"none", contents["digit_0.png"]]})])
+    assert lost["labels"][0] is None and lost["error"][0] is not None
+    assert [*lost["labels"][1]] == [*digits(PATHS)["labels"][0]] and lost["error"][1] is None
 
 
 def test_wrong_arguments_are_refused():
