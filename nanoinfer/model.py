@@ -147,6 +147,15 @@ class Model:
         """
         return self._with(machine=machine)
 
+    def replica(self) -> Model:
+        """The same model with a memory of its own for values, so that calls of the two run side by side.
+
+        They share all else; so only one of them may be called at a time with an input of a new shape.
+        """
+        other = self._with()
+        other._sections = self._sections.replica()
+        return other
+
     def _with(self, **changes) -> Model:
         return Model(self.pretrained, self.threads, **{**self._options(), **changes})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -49,6 +50,12 @@ class Sections:
         self._packed, self._file = PackedWeights(), None
         if share_weights:
             self._file = packed_file.file_name(tensors_hash(tensors), graph, machine, pass_count, exact)
+
+    def replica(self) -> Sections:
+        """The same with programs of its own. All else is shared, so only one of them may be made ready at a time."""
+        other = copy.copy(self)
+        other._programs = OrderedDict()
+        return other
 
     def optimised(self, section: Section) -> tuple[Graph, dict[str, np.ndarray]]:
         """The section's graph and tensors after all passes."""

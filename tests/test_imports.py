@@ -37,7 +37,9 @@ sections       plan lowering graph machine weights console errors
 model          pretrained reports sections plan graph machine runtime image preprocessing errors
 batch          model pretrained weights errors
 doctor         model runtime machine kernels kernels.jit checkpoint data errors __init__
-cli            doctor batch model reports console pretrained checkpoint architectures weights data errors __init__
+benchmark      model errors
+cli            doctor benchmark batch model reports console pretrained checkpoint architectures \
+               weights data errors __init__
 """
 ALLOWED = {room: set(needs) for room, *needs in map(str.split, ROOMS.strip().splitlines())}
 

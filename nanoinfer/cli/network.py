@@ -39,6 +39,14 @@ def number(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    """A length of time of up to a day, as an argument."""
+    value = number(text)
+    if not 0 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{printable(text)!r} is not a number of seconds from 0 to 86,400")
+    return value
+
+
 def pixels(text: str) -> int | tuple[int, int]:
     """A number of pixels, or HEIGHTxWIDTH, as an argument."""
     sides = tuple(map(positive, text.split("x")))

@@ -16,6 +16,7 @@ from .network import (
     add_run_options,
     pixels,
     positive,
+    seconds,
 )
 
 SOURCE_HELP = ".safetensors, .pth or .ckpt file, file.pth#ENTRY, a folder of these or hub:OWNER/NAME"
@@ -36,7 +37,19 @@ def make_parser() -> Parser:
     parser = Parser(prog="nanoinfer", description="CPU inference for vision networks.")
     parser.add_argument("--version", action="version", version=f"nanoinfer {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_predict, _embed, _models, _inspect, _summary, _compare, _profile, _convert, _warmup, _doctor):
+    for add in (
+        _predict,
+        _embed,
+        _models,
+        _inspect,
+        _summary,
+        _compare,
+        _profile,
+        _benchmark,
+        _convert,
+        _warmup,
+        _doctor,
+    ):
         add(subparsers)
     return parser
 
@@ -156,6 +169,30 @@ def _profile(subparsers) -> None:
     command.add_argument("--compare", metavar="BEFORE.json", help="show what changed since --format json wrote this")
     add_network_options(command)
     command.set_defaults(run=reports.profile)
+
+
+def _benchmark(subparsers) -> None:
+    text = (
+        "Measure latency, one call after another on all threads, or throughput, streams of calls side by side on "
+        "threads of their own."
+    )
+    command = subparsers.add_parser("benchmark", help="latency and throughput", description=text)
+    command.add_argument("model", metavar="MODEL", help=MODEL_HELP)
+    command.add_argument("--weights", metavar="W", default="random", help="file, hub:OWNER/NAME (default: random)")
+    command.add_argument("--hint", choices=("latency", "throughput"), default="latency", help="default: latency")
+    text = "calls side by side (default: 1 for latency; for throughput, one for each thread)"
+    command.add_argument("--streams", type=positive, metavar="N", help=text)
+    command.add_argument("--batch-size", type=positive, metavar="N", help="images of a call (default: 1)")
+    command.add_argument("--input-size", type=positive, nargs="+", metavar="N", help="such as 1 3 224 224, or 224 224")
+    command.add_argument(
+        "--duration", type=seconds, metavar="SECONDS", help="default: 5, or until --iterations are done"
+    )
+    command.add_argument("--iterations", type=positive, metavar="N", help="calls that count, of all streams together")
+    command.add_argument("--warmup", type=seconds, default=1.0, metavar="SECONDS", help="before that (default: 1)")
+    command.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
+    add_run_options(command)
+    add_network_options(command)
+    command.set_defaults(run=reports.benchmark)
 
 
 def _convert(subparsers) -> None:

@@ -107,6 +107,21 @@ def profile(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def benchmark(arguments: argparse.Namespace) -> int:
+    """Time calls of a network, in one stream or several side by side."""
+    from ..benchmark import Load, measure
+
+    model = model_of(arguments, arguments.model, arguments.weights)
+    streams = arguments.streams or (model.threads if arguments.hint == "throughput" else 1)
+    if streams > model.threads:
+        raise InputError(f"--streams {streams} on {model.threads} threads: give each stream a thread, or fewer streams")
+    duration = arguments.duration if arguments.duration is not None else None if arguments.iterations else 5.0
+    shape = _input_shape(arguments, (model.channels, *model.preprocessing.crop))
+    result = measure(model, shape, Load(streams, duration, arguments.iterations, arguments.warmup))
+    print(result.to_json() if arguments.format == "json" else result)
+    return 0
+
+
 def _input_shape(arguments: argparse.Namespace, default: tuple[int, int, int]) -> tuple[int, ...]:
     """(N, C, H, W) from --input-size and --batch-size, or else of the default (C, H, W)."""
     channels, *crop = default
