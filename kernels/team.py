@@ -114,7 +114,7 @@ def build_leader(_: Leader):
     read_job, write_job, job_on_stack = native.reader(Job), native.writer(Job), native.stack_space(Job)
 
     def leader(crew, table, part_stride, steps, timestamps, parts):
-        mode = native.float_mode(native.DEFAULT_MODE)  # a caller that flushes denormals must not change a thread's bits
+        mode = native.default_float_mode()  # a caller that flushes denormals must not change a thread's bits
         native.atomic_add(crew + LEADERS, 1)
         lane = take_lane(crew, parts)
         place = lane + JOB if lane != 0 else job_on_stack()
@@ -265,7 +265,7 @@ def build_worker(_: Worker):
     (may_work, *_), (take_seat, help_with) = _common(), _help()
 
     def worker(crew, number, stays):
-        native.float_mode(native.DEFAULT_MODE)
+        native.default_float_mode()
         bell, lanes = crew + BELL, native.load_i64(crew + CORES)
         size = SEATS + native.load_i64(crew + MOST_PARTS) * LINE
         present = native.compare_and_set(crew + LANES + number * size + PRESENT, 0, stays)

@@ -64,6 +64,16 @@ class _Pipeline(CompilerBase):
 class _Text(JITCodeLibrary):
     """Where Numba puts a function's LLVM code: kept as text, and left as it is."""
 
+    def __init__(self, codegen, name: str, machine: llvm.TargetMachine):
+        super().__init__(codegen, name)
+        self.machine = machine
+
+    def create_ir_module(self, name):
+        """An empty module for the target, which intrinsics read there; Numba's own is for the host."""
+        module = super().create_ir_module(name)
+        module.triple, module.data_layout = self.machine.triple, str(self.machine.target_data)
+        return module
+
     def add_ir_module(self, module):
         self.text = str(module)
 
@@ -71,10 +81,11 @@ class _Text(JITCodeLibrary):
         """Numba offers its run-time library to every function; a kernel takes nothing of it."""
 
 
-def object_code(function: Callable, arity: int) -> tuple[str, bytes]:
+def object_code(function: Callable, arity: int, wanted: target.Target | None = None) -> tuple[str, bytes]:
     """(symbol, object code) of a function of `arity` int64 arguments that returns nothing.
 
-    Raises TypeError if it calls anything that would have to be linked to it.
+    The code is for the target `wanted`, None being this machine. Numba types and lowers as for this machine: kernels
+    are int64 arithmetic and explicit vectors, alike on all little-endian 64-bit machines under one system. Raises TypeError if it calls anything that would have to be linked to it.
     """
     # Before the compiler's lock: other code that compiles takes the two in this order.
     typing, context = cpu_target.typing_context, cpu_target.target_context
@@ -82,10 +93,11 @@ def object_code(function: Callable, arity: int) -> tuple[str, bytes]:
         flags, name = Flags(), function.__qualname__
         cpu_target.options.parse_as_flags(flags, OPTIONS)
         flags.no_compile = True
-        code, arguments = _Text(context.codegen(), name), [types.int64] * arity
+        machine = _machine(wanted)
+        code, arguments = _Text(context.codegen(), name, machine), [types.int64] * arity
         result = compile_extra(typing, context, function, arguments, types.void, flags, {}, code, _Pipeline)
         # Not Numba's own code generator, which obeys whatever Numba has read: settings that the cache does not know.
-        module, machine = llvm.parse_assembly(code.text), _machine()
+        module = llvm.parse_assembly(code.text)
         module.verify()
         passes = llvm.create_new_module_pass_manager()
         for step in LLVM_PASSES:
@@ -99,8 +111,8 @@ def object_code(function: Callable, arity: int) -> tuple[str, bytes]:
 
 
 @cache
-def _machine() -> llvm.TargetMachine:
-    return target.machine()
+def _machine(wanted: target.Target | None) -> llvm.TargetMachine:
+    return target.machine(wanted)
 
 
 @contextmanager

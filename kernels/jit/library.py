@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from ...errors import InputError
 from .. import KERNELS, family, kernel_name
 from . import cache, elf, fork
+from .target import Target
 
 _addresses: dict[str, int] = {}  # by kernel name
 _origins: dict[str, str] = {}
@@ -56,7 +57,7 @@ def function(spec) -> Callable[..., int]:
 def _compile(specs: list, progress: Callable[[int, int], None] | None = None) -> dict[str, tuple[str, bytes]]:
     """{kernel name: (symbol, object code)}, without any reference to Python; written to the cache, too."""
     try:
-        from .compiler import compile_settings, object_code
+        from .compiler import compile_settings
     except PermissionError as error:  # Numba refuses to be imported where it could not run what it compiles
         raise InputError(
             f"kernels cannot be compiled here ({error.strerror}); run 'nanoinfer warmup' once without this "
@@ -66,14 +67,25 @@ def _compile(specs: list, progress: Callable[[int, int], None] | None = None) ->
     with compile_settings():
         for spec in specs:
             progress(len(compiled), len(specs))
-            kernel, name = KERNELS[family(spec)], kernel_name(spec)
-            python = kernel.build(spec)
-            # Numba derives symbols from these names: two variants must never share one.
-            python.__name__ = python.__qualname__ = name
-            compiled[name] = symbol, code = object_code(python, kernel.arity)
+            name = kernel_name(spec)
+            compiled[name] = symbol, code = compiled_for(None, spec)
             cache.write(name, symbol.encode() + b"\n" + code)
     progress(len(compiled), len(specs))
     return compiled
+
+
+def compiled_for(wanted: Target | None, spec) -> tuple[str, bytes]:
+    """(symbol, object code) of a kernel for any target, None being this machine; nothing is cached or loaded.
+
+    Many calls belong into `compiler.compile_settings()`.
+    """
+    from .compiler import object_code
+
+    kernel = KERNELS[family(spec)]
+    python = kernel.build(spec)
+    # Numba derives symbols from these names: two variants must never share one.
+    python.__name__ = python.__qualname__ = kernel_name(spec)
+    return object_code(python, kernel.arity, wanted)
 
 
 def _read(name: str) -> tuple[str, bytes] | None:

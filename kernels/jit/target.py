@@ -13,6 +13,7 @@ import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from . import fork
 
@@ -92,18 +93,42 @@ def key() -> str:
     return hashlib.sha256(b"".join(b"%d\0%s" % (len(part), part) for part in parts)).hexdigest()
 
 
-def machine():
-    """LLVM's code generator for the chosen CPU, with the models that suit code loaded into a process."""
+class Target(NamedTuple):
+    """A CPU that code can be generated for, in LLVM's words."""
+
+    triple: str  # such as aarch64-unknown-linux-gnu
+    cpu: str  # such as generic
+    features: str  # such as +neon,-sve
+
+
+def host() -> Target:
+    """The chosen CPU of this machine."""
+    import llvmlite.binding as llvm
+
+    name, features = chosen()
+    return Target(
+        llvm.get_process_triple(),
+        name or llvm.get_host_cpu_name(),
+        llvm.get_host_cpu_features().flatten() if features is None else features,
+    )
+
+
+def machine(wanted: Target | None = None):
+    """LLVM's code generator for a target (None is `host()`), with the models that suit code loaded into a process."""
     with fork.lock:  # a child that is forked amid an import could never import the same
         import llvmlite.binding as llvm
 
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        name, features = chosen()
-        target = llvm.Target.from_triple(llvm.get_process_triple())
+        if wanted is None:
+            llvm.initialize_native_target()
+            llvm.initialize_native_asmprinter()
+        else:
+            llvm.initialize_all_targets()
+            llvm.initialize_all_asmprinters()
+        triple, cpu, features = wanted or host()
+        target = llvm.Target.from_triple(triple)
         return target.create_target_machine(
-            cpu=name or llvm.get_host_cpu_name(),
-            features=llvm.get_host_cpu_features().flatten() if features is None else features,
+            cpu=cpu,
+            features=features,
             opt=3,
             reloc="static" if target.name.startswith("x86") else "default",
             codemodel="jitdefault",

@@ -21,7 +21,6 @@ from numba.extending import intrinsic
 
 from .vector import f32, i32, i64
 
-X86 = platform.machine().lower() in ("x86_64", "amd64")
 int64, float32, void = types.int64, types.float32, types.void
 
 
@@ -51,6 +50,11 @@ def operation(result, *parameters) -> Callable:
 def declare(builder, name: str, result, *arguments):
     """The LLVM function `name` in the module under construction."""
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, arguments), name)
+
+
+def is_x86(builder) -> bool:
+    """Whether the module under construction is for x86-64; it need not be the machine that compiles."""
+    return builder.module.triple.startswith("x86_64")
 
 
 def offset_by(builder, base, stride, index: int):
@@ -227,9 +231,9 @@ def compare_and_set(builder, address, expected, value):
 
 YIELD = "SwitchToThread" if os.name == "nt" else "sched_yield"
 SLEEP, MILLISECOND = ("Sleep", 1) if os.name == "nt" else ("usleep", 1000)
-FUTEX = {"x86_64": 202, "aarch64": 98}.get(platform.machine()) if sys.platform == "linux" else None  # system call
+FUTEX = {"x86_64": 202, "aarch64": 98}  # the number of the system call under Linux
 FUTEX_WAIT, FUTEX_WAKE = 9 | 128, 10 | 128  # by bits, within this process
-WAKES = FUTEX is not None  # elsewhere threads that wait for an address go on polling
+WAKES = sys.platform == "linux" and platform.machine() in FUTEX  # elsewhere threads that wait for an address poll
 SYSTEM_CALLS = {YIELD, SLEEP, "syscall"}  # all that a kernel calls outside of itself
 
 
@@ -240,7 +244,7 @@ def pause(builder, long_wait):
         with long:
             builder.call(declare(builder, YIELD, i32), [])
         with short:
-            if X86:
+            if is_x86(builder):
                 builder.call(declare(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])
             else:
                 builder.call(declare(builder, "llvm.aarch64.hint", ir.VoidType(), i32), [ir.Constant(i32, 1)])
@@ -254,13 +258,14 @@ def nap(builder):
 
 def _futex(builder, *arguments):
     system = cgutils.get_or_insert_function(builder.module, ir.FunctionType(i64, [i64], var_arg=True), "syscall")
-    builder.call(system, [ir.Constant(i64, FUTEX), *arguments])
+    number = FUTEX[builder.module.triple.partition("-")[0]]
+    builder.call(system, [ir.Constant(i64, number), *arguments])
 
 
 @operation(void, int64, int64, int64)
 def sleep_while(builder, address, value, bits):
     """Sleep while the int64 at an address is `value`, until `wake` for one of these bits; it may wake without cause."""
-    if FUTEX is None:
+    if not WAKES:
         builder.call(declare(builder, YIELD, i32), [])
         return
     none = ir.Constant(i64, 0)
@@ -271,20 +276,30 @@ def sleep_while(builder, address, value, bits):
 @operation(void, int64, int64)
 def wake(builder, address, bits):
     """Wake all threads that sleep at an address for any of these bits."""
-    if FUTEX is not None:
+    if WAKES:
         none, everyone = ir.Constant(i64, 0), ir.Constant(i64, 0x7FFFFFFF)
         _futex(builder, address, ir.Constant(i64, FUTEX_WAKE), everyone, none, none, bits)
-
-
-DEFAULT_MODE = 0x1F80 if X86 else 0  # denormals as they are, to the nearest, ties to even, no traps
 
 
 @operation(int64, int64)
 def float_mode(builder, mode):
     """Set this thread's floating-point mode (MXCSR, FPCR on Arm) and return what it was."""
-    if not X86:
-        before = builder.asm(ir.FunctionType(i64, []), "mrs $0, fpcr", "=r", [], side_effect=True)
-        builder.asm(ir.FunctionType(ir.VoidType(), [i64]), "msr fpcr, $0", "r", [mode], side_effect=True)
+    return _exchange_mode(builder, mode)
+
+
+@operation(int64)
+def default_float_mode(builder):
+    """Set the mode that kernels run in, and return what it was; see `float_mode`.
+
+    Denormals stay as they are, results are rounded to the nearest, ties to even, and nothing traps.
+    """
+    return _exchange_mode(builder, ir.Constant(i64, 0x1F80 if is_x86(builder) else 0))
+
+
+def _exchange_mode(builder, mode):
+    if not is_x86(builder):
+        before = builder.call(declare(builder, "llvm.aarch64.get.fpcr", i64), [])
+        builder.call(declare(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), i64), [mode])
         return before
     words = [cgutils.alloca_once(builder, i32) for _ in range(2)]
     builder.store(builder.trunc(mode, i32), words[1])
@@ -297,9 +312,7 @@ def float_mode(builder, mode):
 @operation(int64)
 def cycles(builder):
     """The core's time stamp counter: constant rate, the same on all cores."""
-    if X86:
-        return builder.call(declare(builder, "llvm.readcyclecounter", i64), [])
-    return builder.asm(ir.FunctionType(i64, []), "mrs $0, cntvct_el0", "=r", [], side_effect=True)
+    return builder.call(declare(builder, "llvm.readcyclecounter", i64), [])
 
 
 # Calls.
