@@ -84,8 +84,9 @@ class _Text(JITCodeLibrary):
 def object_code(function: Callable, arity: int, wanted: target.Target | None = None) -> tuple[str, bytes]:
     """(symbol, object code) of a function of `arity` int64 arguments that returns nothing.
 
-    The code is for the target `wanted`, None being this machine. Numba types and lowers as for this machine: kernels
-    are int64 arithmetic and explicit vectors, alike on all little-endian 64-bit machines under one system. Raises TypeError if it calls anything that would have to be linked to it.
+    The code is for the target `wanted`, None being this machine. Numba lowers it as for this machine in any case, since
+    int64 and explicit vectors are alike on all little-endian 64-bit machines; the system has to be the same.
+    Raises TypeError if it calls anything that would have to be linked to it.
     """
     # Before the compiler's lock: other code that compiles takes the two in this order.
     typing, context = cpu_target.typing_context, cpu_target.target_context

@@ -1,15 +1,14 @@
 """Loading object files: what a linker does, for the little that kernels need.
 
-A kernel's object code is an ELF file with one function, its constants and jump tables, and no relocation but 64-bit
-absolute addresses. So the sections of all kernels are laid side by side in memory, the addresses filled in, and the
-memory made executable. It is never writable and executable at once. Where a system lets no memory become executable
-that was writable (MemoryDenyWriteExecute of systemd), it is the mapping of a file that lies in memory.
+A kernel's object code is an ELF file with one function, its constants and jump tables, and a few kinds of relocation,
+which `relocations` has for each machine. So the sections of all kernels are laid side by side in memory, the addresses
+filled in, and the memory made executable. It is never writable and executable at once. Where a system lets no memory
+become executable that was writable (MemoryDenyWriteExecute of systemd), it is the mapping of a file that lies in
+memory.
 
 That takes a few milliseconds, where importing llvmlite, a library of more than 100 MB, takes 50 and about as many MB of
 memory. On other systems, and for anything unexpected in a file, `load` returns None and LLVM does it. Whoever calls it
 has checked that the bytes are those that were compiled.
-
-Format: System V ABI, ELF-64, and its supplement for x86-64.
 """
 
 from __future__ import annotations
@@ -24,14 +23,12 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from ...errors import InputError
+from . import relocations
 
-ELF64_LITTLE, X86_64 = b"\x7fELF\x02\x01", 62
+ELF64_LITTLE = b"\x7fELF\x02\x01"
 PROGBITS, SYMTAB, RELA = 1, 2, 4
 ALLOCATED = 2  # flag of a section that a program has in memory
-ABSOLUTE64 = 1  # R_X86_64_64
 UNWIND = b".eh_frame"  # for exceptions and debuggers: a kernel raises nothing
-
-
 MFD_EXEC = 0x10  # a file in memory whose mappings may be executable; Linux before 6.3 does not know the flag
 
 
@@ -59,10 +56,11 @@ def load(objects: Iterable[tuple[str, bytes]]) -> list[int] | None:
 
     Raises Refused if the system gives no executable memory.
     """
-    if sys.platform != "linux":
+    machine = relocations.host() if sys.platform == "linux" else None
+    if machine is None:
         return None
     try:
-        return _load([(symbol, _Object(code)) for symbol, code in objects])
+        return _load([(symbol, _Object(code, machine)) for symbol, code in objects], machine)
     except Refused:
         raise
     except (ValueError, LookupError, struct.error, OSError, AttributeError):
@@ -72,8 +70,8 @@ def load(objects: Iterable[tuple[str, bytes]]) -> list[int] | None:
 class _Object:
     """Sections as (type, flags, offset, size, link, info, alignment, entry size), and symbols by number."""
 
-    def __init__(self, code: bytes):
-        if code[:6] != ELF64_LITTLE or struct.unpack_from("<H", code, 18) != (X86_64,):
+    def __init__(self, code: bytes, machine: relocations.Machine):
+        if code[:6] != ELF64_LITTLE or struct.unpack_from("<H", code, 18) != (machine.number,):
             raise Unexpected
         (table,) = struct.unpack_from("<Q", code, 40)
         entry, count, names = struct.unpack_from("<HHH", code, 58)
@@ -106,20 +104,18 @@ class _Object:
                 numbers.append(number)
         return numbers
 
-    def relocations(self, number: int) -> list[tuple[int, int, int]]:
-        """(offset, symbol, addend) of the addresses to fill in in one section."""
+    def relocations(self, number: int) -> list[tuple[int, int, int, int]]:
+        """(offset, kind, symbol, addend) of the addresses to fill in in one section."""
         found = []
         for section in self.sections:
             kind, *_, info, _, _ = section
             if kind == RELA and info == number:
                 for offset, what, addend in struct.iter_unpack("<QQq", self.content(section)):
-                    if what & 0xFFFFFFFF != ABSOLUTE64:
-                        raise Unexpected
-                    found.append((offset, what >> 32, addend))
+                    found.append((offset, what & 0xFFFFFFFF, what >> 32, addend))
         return found
 
 
-def _load(objects: list[tuple[str, _Object]]) -> list[int]:
+def _load(objects: list[tuple[str, _Object]], machine: relocations.Machine) -> list[int]:
     places, size = {}, 0
     for index, (_, file) in enumerate(objects):
         for number in file.parts():
@@ -127,12 +123,16 @@ def _load(objects: list[tuple[str, _Object]]) -> list[int]:
             size = -(-size // alignment) * alignment
             places[index, number] = size
             size += file.sections[number][3]
-    system = ctypes.CDLL(None)
+    outside = _outside({name for _, file in objects for name, home, _ in file.symbols if name and home == 0})
+    veneers = {}
+    for name in outside if machine.veneer else ():
+        veneers[name] = size = -(-size // 16) * 16
+        size += len(machine.veneer) + 8
 
     def address(base: int, index: int, symbol: tuple[bytes, int, int]) -> int:
         name, home, value = symbol
-        if home == 0:  # not in the object: a function of the C library
-            return ctypes.cast(getattr(system, name.decode()), ctypes.c_void_p).value
+        if home == 0:  # not in the object
+            return base + veneers[name] if veneers else outside[name]
         return base + places[index, home] + value
 
     def image(base: int) -> bytearray:
@@ -144,9 +144,11 @@ def _load(objects: list[tuple[str, _Object]]) -> list[int]:
             if len(part) != file.sections[number][3]:
                 raise Unexpected
             content[place : place + len(part)] = part
-            for offset, symbol, addend in file.relocations(number):
+            for offset, kind, symbol, addend in file.relocations(number):
                 target = address(base, index, file.symbols[symbol]) + addend
-                struct.pack_into("<Q", content, place + offset, target & 0xFFFFFFFFFFFFFFFF)
+                machine.relocations[kind](content, place + offset, base + place + offset, target)
+        for name, place in veneers.items():
+            content[place : place + len(machine.veneer) + 8] = machine.veneer + struct.pack("<Q", outside[name])
         return content
 
     entries = []
@@ -155,8 +157,16 @@ def _load(objects: list[tuple[str, _Object]]) -> list[int]:
         if symbol is None:
             raise Unexpected
         entries.append((index, symbol))
+    clear = relocations.cache_clearer(machine)
     base = _executable(size, image)
+    clear(base, base + size)
     return [address(base, *entry) for entry in entries]
+
+
+def _outside(names: Iterable[bytes]) -> dict[bytes, int]:
+    """Addresses of functions of the C library."""
+    system = ctypes.CDLL(None)
+    return {name: ctypes.cast(getattr(system, name.decode()), ctypes.c_void_p).value for name in sorted(names)}
 
 
 def _executable(size: int, image: Callable[[int], bytes]) -> int:

@@ -54,10 +54,12 @@ def host() -> Machine:
 def _vectors() -> tuple[int, int, bool]:
     """(lanes, registers, double-pumped) of the target, for which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES count.
 
-    Where one of them is set, the code generator itself is asked: a 16-lane multiply-add is compiled, and the registers
-    that it comes out in are looked at. That holds for any CPU, by name or by features. Otherwise the host's own
-    features tell, which needs no compilation.
+    Every 64-bit Arm has NEON, and kernels use no more. On x86-64 the host's own features tell, unless one of the
+    two is set. Then the code generator itself is asked: a 16-lane multiply-add is compiled, and the registers that it
+    comes out in are looked at. That holds for any CPU, by name or by features.
     """
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return 4, 32, False
     generator, (name, features) = target.machine(), target.chosen()
     import llvmlite.binding as llvm
 

@@ -94,7 +94,13 @@ AVX2 = AVX512._replace(
     matmul_mr={1: 12, 2: 6, 3: 4, 4: 2}, pool_mr={1: 8, 2: 6}, attention_tile=(6, 2), peak_chains=12, prefetch_step=24
 )
 # Not measured: register tiles are those that fit, and all else is as on the machine whose registers are as many.
-SSE, NEON = AVX2, AVX512
+SSE = AVX2
+# Not measured on Arm. Register tiles are those for which LLVM keeps few vectors on the stack and none in the loop over
+# k (tests/jit/test_arm_code.py); a step of a matrix product is a load for each pixel, whose multiply-adds take the
+# float out of that register.
+NEON = AVX512._replace(
+    matmul_mr={1: 14, 2: 12, 3: 7, 4: 6, 5: 4}, pool_mr={1: 8, 2: 6}, depthwise_mr=8, peak_chains=20, strassen_unit=12
+)
 
 # By (lanes, registers, double-pumped). `python -m bench.tune` measures such a table.
 TUNINGS: dict[tuple[int, int, bool], Tuning] = {

@@ -7,20 +7,20 @@ import pytest
 
 from tests.jit.processes import LINEAR_GELU, run_linear_gelu, start
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() != "x86_64", reason="restrictions of Linux, on x86-64"
-)
+# Numbers of the system calls mprotect and memfd_create.
+CALLS = {"x86_64": (10, 319), "aarch64": (226, 279)}.get(platform.machine(), (-1, -1))
+pytestmark = pytest.mark.skipif(sys.platform != "linux" or CALLS[0] < 0, reason="elsewhere LLVM loads kernels")
 # No memory becomes executable that was writable; nothing is printed where the kernel cannot refuse it (before 6.3).
 REFUSE_GAIN = """
 import ctypes
 assert not ctypes.CDLL(None).prctl(65, 1, 0, 0, 0), "no PR_SET_MDWE here"
 """
 # As the filter that systemd installs on older kernels: mprotect with PROT_EXEC has no permission; and, with `memfd`,
-# no file in memory either. Numbers of system calls are those of x86-64.
+# no file in memory either.
 FILTER = """
 import ctypes, struct
 LOAD, EQUAL, SET, RETURN = 0x20, 0x15, 0x45, 0x06
-steps = [(LOAD, 0, 0, 0), (EQUAL, 0, 3, 10), (LOAD, 0, 0, 32), (SET, 0, 1, 4), (RETURN, 0, 0, 0x50001),
+steps = [(LOAD, 0, 0, 0), (EQUAL, 0, 3, {mprotect}), (LOAD, 0, 0, 32), (SET, 0, 1, 4), (RETURN, 0, 0, 0x50001),
          (LOAD, 0, 0, 0), (EQUAL, 0, 1, {memfd}), (RETURN, 0, 0, 0x50001), (RETURN, 0, 0, 0x7FFF0000)]
 code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
 program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(code)))
@@ -28,7 +28,7 @@ system = ctypes.CDLL(None)
 system.prctl.argtypes = ctypes.c_int, *[ctypes.c_size_t] * 4
 assert not system.prctl(38, 1, 0, 0, 0) and not system.prctl(22, 2, ctypes.addressof(program), 0, 0), "no filter here"
 """
-NO_MPROTECT, NO_MEMORY = FILTER.format(memfd=-1 & 0xFFFFFFFF), FILTER.format(memfd=319)
+NO_MPROTECT, NO_MEMORY = (FILTER.format(mprotect=CALLS[0], memfd=n & 0xFFFFFFFF) for n in (-1, CALLS[1]))
 RESTRICTIONS = {"refuse gain": REFUSE_GAIN, "no mprotect": NO_MPROTECT}
 
 

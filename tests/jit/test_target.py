@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from nanoinfer.kernels.elementwise import Elementwise
-from nanoinfer.kernels.jit import compiler, elf, library, target
+from nanoinfer.kernels.jit import compiler, elf, library, relocations, target
 from numba import config
 
 
@@ -74,7 +74,7 @@ def test_chosen_cpu_is_read_from_the_environment(name, features, chosen, key, mo
 
 def machine_code(spec):
     [(_, code)] = library._compile([spec]).values()
-    file = elf._Object(code)
+    file = elf._Object(code, relocations.host())
     return [file.content(file.sections[number]) for number in file.parts()]
 
 
