@@ -246,8 +246,8 @@ def pause(builder, long_wait):
         with short:
             if is_x86(builder):
                 builder.call(declare(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])
-            else:
-                builder.call(declare(builder, "llvm.aarch64.hint", ir.VoidType(), i32), [ir.Constant(i32, 1)])
+            else:  # isb sy, which takes about as long; yield takes no time on a core without hardware threads
+                builder.call(declare(builder, "llvm.aarch64.isb", ir.VoidType(), i32), [ir.Constant(i32, 15)])
 
 
 @operation(void)
@@ -311,7 +311,7 @@ def _exchange_mode(builder, mode):
 
 @operation(int64)
 def cycles(builder):
-    """The core's time stamp counter: constant rate, the same on all cores."""
+    """The time stamp counter, CNTVCT_EL0 on Arm: constant rate, the same on all cores."""
     return builder.call(declare(builder, "llvm.readcyclecounter", i64), [])
 
 
