@@ -1,6 +1,6 @@
 """How kernels become native code: Numba and LLVM compile them once, object files are cached, and loaded without either.
 
 Read `library` (kernel specifications to addresses), `target` (what native code depends on), `compiler` (Python function
-to object code), `cache` (the folder of object files), `elf` (a loader for them), `relocations` (what it fills in on each
-machine) and `fork` (locks that a fork takes).
+to object code), `cache` (the folder of object files), `elf` (a loader for them), `relocations` (the addresses that it
+fills in) and `fork` (locks that a fork takes).
 """
