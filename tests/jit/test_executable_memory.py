@@ -91,8 +91,11 @@ for name in {{"_protected", "_mapped"}} - {{"{way}"}}:
 kept, keep = [], elf._address
 elf._address = lambda memory: kept.append(keep(memory)) or kept[-1]
 def look():
-    lines = [line.split() for line in open("/proc/self/maps") if line.startswith(f"{{kept[-1]:x}}-")]
-    if [line[1] for line in lines] != ["r-xp"]:
+    rights = []
+    for line in open("/proc/self/maps"):
+        (begin, end), right = (int(bound, 16) for bound in line.split()[0].split("-")), line.split()[1]
+        rights += [right] if begin <= kept[-1] < end else []
+    if rights != ["r-xp"]:
         os._exit(3)
 atexit.register(look)
 """
