@@ -2,7 +2,7 @@
 
     python -m tests.arm.compiler SOCKET
 
-Numba and LLVM take some twenty times as long under an emulator. So a pytest there, with `-p tests.arm.emulated`, sends
+Numba and LLVM take much longer under an emulator. So a pytest there, with `-p tests.arm.emulated`, sends
 specs of the kernels that it lacks to this process, and gets their object code.
 """
 
