@@ -133,10 +133,9 @@ def main() -> None:
     predictor = nanoinfer.Predictor(
         options.model, options.weights, topk=options.topk, threads=options.threads, batch_size=options.batch_size
     )
-    predictor([b""])  # before the first request: weights are read
-    size = predictor.model.preprocessing.crop
-    for images in {1, options.batch_size}:  # and kernels are there
-        predictor.model.program((images, predictor.model.channels, *size))
+    model = predictor.model  # before the first request, weights are read,
+    for images in range(1, options.batch_size + 1):  # and batches of all sizes planned and their kernels compiled
+        model.program((images, model.channels, *model.preprocessing.crop))
     batcher = Batcher(predictor, options.batch_size, options.wait_ms / 1000, options.most_waiting)
     uvicorn.run(create_app(batcher, int(options.largest_mib * 2**20)), host=options.host, port=options.port)
 

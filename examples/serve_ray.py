@@ -30,7 +30,9 @@ import nanoinfer
 class Classifier:
     def __init__(self, arguments: dict, batch_size: int, wait_seconds: float, largest: int):
         self.predictor, self.largest = nanoinfer.Predictor(**arguments), largest
-        self.predictor([b""])  # before the first request: weights are read
+        model = self.predictor.model  # before the first request, weights are read,
+        for images in range(1, batch_size + 1):  # and batches of all sizes planned and their kernels compiled
+            model.program((images, model.channels, *model.preprocessing.crop))
         self.predict.set_max_batch_size(batch_size)
         self.predict.set_batch_wait_timeout_s(wait_seconds)
 
