@@ -103,7 +103,13 @@ def load(name: str) -> PackedWeights:
 
 
 def save(name: str, packed: Mapping) -> bool:
-    """Write all arrays to the file, in place of what it held; whether that was done."""
+    """Write all arrays to the file, in place of what it held; whether that was done.
+
+    A folder that can only be read, as in a container, is no fault: each process then has weights of its own.
+    """
+    folder = cache.folder()
+    if folder is None or (folder.exists() and not os.access(folder, os.W_OK)):
+        return False
     arrays, parts, at, total = [], [], 0, 0
     for key, values in packed.items():
         text = repr(tuple(key))

@@ -102,6 +102,12 @@ def test_without_a_cache_each_packs_for_itself(monkeypatch, packings, expected):
     assert len(packings) == 1
 
 
+def test_a_folder_that_can_only_be_read_is_no_fault(files, packings, expected, monkeypatch, recwarn):
+    monkeypatch.setattr(packed_file.os, "access", lambda path, mode: False)
+    np.testing.assert_array_equal(shared()(X), expected)
+    assert len(packings) == 1 and not packed(files) and not recwarn.list
+
+
 def test_a_file_that_others_could_replace_is_not_used(files, packings, expected):
     shared()(X)
     os.chmod(packed(files)[0], 0o666)
