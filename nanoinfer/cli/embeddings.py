@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterable
@@ -53,7 +54,9 @@ def print_npy(rows: Iterable[Row]) -> None:
     if known is not None:
         lost = np.full_like(known, np.nan)
         array = np.stack([lost if vector is None else vector for vector in vectors])
-        np.save(sys.stdout.buffer, array, allow_pickle=False)
+        content = io.BytesIO()  # NumPy itself asks a file for its position, which a pipe has not
+        np.save(content, array, allow_pickle=False)
+        sys.stdout.buffer.write(content.getbuffer())
 
 
 PRINTERS = {"table": print_table, "json": print_json, "csv": print_csv, "npy": print_npy}

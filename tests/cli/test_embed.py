@@ -61,6 +61,7 @@ def test_wrong_outputs_are_refused(run, models, photo, tmp_path, monkeypatch):
     assert format_of("embed", "csv", "e.npy") == "csv" and format_of("embed", None, None) == "table"
 
 
-def test_npy_goes_to_a_pipe():
+def test_npy_goes_to_a_pipe(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     result = process("embed", SAMPLES[0], "--format", "npy", text=False)
     assert result.returncode == 0 and np.load(io.BytesIO(result.stdout)).shape == (1, 448)
