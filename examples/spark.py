@@ -9,6 +9,8 @@ machines need nanoinfer, and reach the weights and the images.
 """
 
 import argparse
+import os
+import sys
 
 from pyspark.sql import SparkSession
 
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     arguments = parser.parse_args()
 
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers are this Python, and not the one in PATH
     builder = SparkSession.builder.appName("nanoinfer")
     if arguments.workers:
         builder = builder.master(f"local[{arguments.workers}]").config("spark.driver.bindAddress", "127.0.0.1")

@@ -19,6 +19,7 @@ def files():
     """The function that reads a folder's files into a frame of two partitions."""
     from pyspark.sql import SparkSession
 
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers are this Python, and not the one in PATH
     builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", False)
     for name, value in {
         "spark.driver.host": "127.0.0.1",
