@@ -43,6 +43,7 @@ LLVM_PASSES = (
     "loop_rotate",  # one jump for each turn of a loop
     "aggressive_dce",  # counters that nobody reads
     "instruction_combine",
+    "global_dead_code_eliminate",  # texts of Numba's exceptions, and addresses of this process's objects
 )
 # What depends on Numba's settings where it is not given: debug, boundscheck.
 OPTIONS = dict(
@@ -82,7 +83,7 @@ class _Text(JITCodeLibrary):
 
 
 def object_code(function: Callable, arity: int, wanted: target.Target | None = None) -> tuple[str, bytes]:
-    """(symbol, object code) of a function of `arity` int64 arguments that returns nothing.
+    """(symbol, object code) of a function of `arity` int64 arguments that returns nothing; the symbol is its name.
 
     The code is for the target `wanted`, None being this machine. Numba lowers it as for this machine in any case, since
     int64 and explicit vectors are alike on all little-endian 64-bit machines; the system has to be the same.
@@ -97,8 +98,11 @@ def object_code(function: Callable, arity: int, wanted: target.Target | None = N
         machine = _machine(wanted)
         code, arguments = _Text(context.codegen(), name, machine), [types.int64] * arity
         result = compile_extra(typing, context, function, arguments, types.void, flags, {}, code, _Pipeline)
+        # Numba's symbols count compilations; object code is to be the same in whatever order kernels are compiled.
+        own = result.fndesc
+        text = code.text.replace(own.llvm_func_name, name).replace(own.env_name, f"{name}.environment")
         # Not Numba's own code generator, which obeys whatever Numba has read: settings that the cache does not know.
-        module = llvm.parse_assembly(code.text)
+        module = llvm.parse_assembly(text)
         module.verify()
         passes = llvm.create_new_module_pass_manager()
         for step in LLVM_PASSES:
@@ -108,7 +112,7 @@ def object_code(function: Callable, arity: int, wanted: target.Target | None = N
         foreign = sorted(name for name in called if not name.startswith("llvm."))
         if foreign:
             raise TypeError(f"kernel {name} calls {', '.join(foreign)}; it can call nothing but intrinsics")
-        return result.fndesc.llvm_func_name, machine.emit_object(module)
+        return name, machine.emit_object(module)
 
 
 @cache

@@ -1,4 +1,7 @@
-"""Kernels as native code: compiled once by Numba to object files, kept in the cache, loaded without Numba."""
+"""Kernels as native code: object files of the wheel or of the cache, which are loaded without Numba.
+
+What neither of the two has, Numba compiles once, for the cache to keep.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,7 @@ from collections.abc import Callable, Iterable
 
 from ...errors import InputError
 from .. import KERNELS, family, kernel_name
-from . import cache, elf, fork
-from .target import Target
+from . import cache, elf, fork, shipped, target
 
 _addresses: dict[str, int] = {}  # by kernel name
 _origins: dict[str, str] = {}
@@ -18,23 +20,26 @@ _engines = []  # they own what LLVM has loaded
 def addresses(specs: Iterable, progress: Callable[[int, int], None] | None = None) -> dict[str, int]:
     """{kernel name: address of its native code} for all specs, compiled if need be.
 
-    `progress(done, total)` is called around each compilation, and not at all when everything is loaded from cache.
+    `progress(done, total)` is called around each compilation, and not at all when nothing is compiled. Raises
+    InputError if something has to be, and cannot.
     """
     with fork.lock:
         wanted = {kernel_name(spec): spec for spec in specs}
-        objects = {name: _read(name) for name in wanted if name not in _addresses}
-        absent = [wanted[name] for name, found in objects.items() if found is None]
+        objects, origins = {}, {}
+        for name in wanted:
+            if name not in _addresses:
+                origins[name], objects[name] = _read(name)
+        absent = [spec for name, spec in wanted.items() if name in objects and objects[name] is None]
         if absent:
             objects.update(_compile(absent, progress))
         if objects:
             _load(objects)
-            compiled = {*map(kernel_name, absent)}
-            _origins.update((name, "compiler" if name in compiled else "cache") for name in objects)
+            _origins.update(origins)
         return {name: _addresses[name] for name in wanted}
 
 
 def origins() -> dict[str, str]:
-    """{kernel name: "cache" or "compiler"}: where the code of each kernel came from that this process has loaded."""
+    """{kernel name: "wheel", "cache" or "compiler"}: where the code of each came from that this process has loaded."""
     with fork.lock:
         return dict(_origins)
 
@@ -58,6 +63,12 @@ def _compile(specs: list, progress: Callable[[int, int], None] | None = None) ->
     """{kernel name: (symbol, object code)}, without any reference to Python; written to the cache, too."""
     try:
         from .compiler import compile_settings
+    except ModuleNotFoundError as error:
+        names = ", ".join([*map(kernel_name, specs[:3]), *(["..."] if specs[3:] else [])])
+        count, absent = "1 kernel has" if len(specs) == 1 else f"{len(specs)} kernels have", error.name.split(".")[0]
+        raise InputError(
+            f"{count} to be compiled here ({names}), and {absent} is not installed: pip install numba llvmlite"
+        ) from error
     except PermissionError as error:  # Numba refuses to be imported where it could not run what it compiles
         raise InputError(
             f"kernels cannot be compiled here ({error.strerror}); run 'nanoinfer warmup' once without this "
@@ -74,7 +85,7 @@ def _compile(specs: list, progress: Callable[[int, int], None] | None = None) ->
     return compiled
 
 
-def compiled_for(wanted: Target | None, spec) -> tuple[str, bytes]:
+def compiled_for(wanted: target.Target | None, spec) -> tuple[str, bytes]:
     """(symbol, object code) of a kernel for any target, None being this machine; nothing is cached or loaded.
 
     Many calls belong into `compiler.compile_settings()`.
@@ -88,12 +99,15 @@ def compiled_for(wanted: Target | None, spec) -> tuple[str, bytes]:
     return object_code(python, kernel.arity, wanted)
 
 
-def _read(name: str) -> tuple[str, bytes] | None:
+def _read(name: str) -> tuple[str, tuple[str, bytes] | None]:
+    """("wheel" or "cache", (symbol, object code)), or ("compiler", None)."""
+    if code := shipped.read(name):
+        return "wheel", (name, code)
     content = cache.read(name)
     if content is None:
-        return None
+        return "compiler", None
     symbol, code = content.split(b"\n", 1)
-    return symbol.decode(), code
+    return "cache", (symbol.decode(), code)
 
 
 def _load(objects: dict[str, tuple[str, bytes]]) -> None:
@@ -104,8 +118,7 @@ def _load(objects: dict[str, tuple[str, bytes]]) -> None:
 
 
 def _load_with_llvm(objects: Iterable[tuple[str, bytes]]) -> list[int]:
-    import llvmlite.binding as llvm
-
+    llvm = target.llvm()
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     try:

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from ...errors import InputError
 from . import fork
 
 # What tells CPUs apart in Linux's /proc/cpuinfo, on x86 and on Arm.
@@ -55,6 +56,19 @@ def chosen() -> tuple[str | None, str | None]:
     return name, features
 
 
+def llvm():
+    """llvmlite's binding of LLVM. InputError if it is not installed."""
+    try:
+        import llvmlite.binding
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "nanoinfer holds no kernels for this CPU or system, and llvmlite is not installed, with which they are "
+            "compiled: pip install numba llvmlite"
+        ) from error
+    return llvmlite.binding
+
+
+@cache
 def cpu() -> str:
     """Text that differs where compiled code may have to. LLVM is asked only where the system does not tell."""
     try:
@@ -63,10 +77,14 @@ def cpu() -> str:
     except OSError:
         lines = []
     if not any(line.lower().startswith(("flags", "features")) for line in lines):
-        import llvmlite.binding as llvm
-
-        lines = [llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()]
+        lines = [llvm().get_host_cpu_name(), llvm().get_host_cpu_features().flatten()]
     return "\n".join(lines)
+
+
+def fields() -> dict[str, str]:
+    """What Linux says of the CPU, by CPU_FIELDS; nothing elsewhere."""
+    pairs = (line.partition(":") for line in cpu().splitlines())
+    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
 
 
 def release(package: str) -> bytes:
@@ -80,9 +98,12 @@ def release(package: str) -> bytes:
             return content
     except (AttributeError, TypeError, OSError):
         pass
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
-    return version(package).encode()
+    try:
+        return version(package).encode()
+    except PackageNotFoundError:  # nothing is compiled, then
+        return b"absent"
 
 
 @cache
@@ -103,29 +124,26 @@ class Target(NamedTuple):
 
 def host() -> Target:
     """The chosen CPU of this machine."""
-    import llvmlite.binding as llvm
-
     name, features = chosen()
     return Target(
-        llvm.get_process_triple(),
-        name or llvm.get_host_cpu_name(),
-        llvm.get_host_cpu_features().flatten() if features is None else features,
+        llvm().get_process_triple(),
+        name or llvm().get_host_cpu_name(),
+        llvm().get_host_cpu_features().flatten() if features is None else features,
     )
 
 
 def machine(wanted: Target | None = None):
     """LLVM's code generator for a target (None is `host()`), with the models that suit code loaded into a process."""
     with fork.lock:  # a child that is forked amid an import could never import the same
-        import llvmlite.binding as llvm
-
+        binding = llvm()
         if wanted is None:
-            llvm.initialize_native_target()
-            llvm.initialize_native_asmprinter()
+            binding.initialize_native_target()
+            binding.initialize_native_asmprinter()
         else:
-            llvm.initialize_all_targets()
-            llvm.initialize_all_asmprinters()
+            binding.initialize_all_targets()
+            binding.initialize_all_asmprinters()
         triple, cpu, features = wanted or host()
-        target = llvm.Target.from_triple(triple)
+        target = binding.Target.from_triple(triple)
         return target.create_target_machine(
             cpu=cpu,
             features=features,

@@ -14,9 +14,11 @@ SELF_TEST = ("digits", "mobilenetv3_small_100", "mobilenetv2_article")  # small,
 
 
 def kernel_cache(facts: Facts) -> Iterator[str]:
-    """The cache folder and its state. Why a folder is not used is a warning of the cache itself."""
-    from ..kernels.jit import cache
+    """What the wheel holds for this CPU; the cache folder and its state, whose warnings say why it is not used."""
+    from ..kernels.jit import cache, levels, shipped
 
+    held = shipped.of_this_cpu()
+    facts["level"], facts["kernels_of_the_wheel"] = levels.level(), len(held.index) if held else 0
     try:
         base = cache.base()
     except OSError:  # no home; the warning says it

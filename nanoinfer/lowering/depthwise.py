@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..graph import Node
-from ..graph.windows import padding_before
+from ..graph.windows import edges, padding_before
 from ..kernels.depthwise import GROUPS, Depthwise, Instruction, xor_permuted
 from ..kernels.simd import CACHE_LINE
 from ..kernels.simd.activation import code, variant
+from ..machine import Machine
 from .layout import TensorView, ceil_div, round_up, splits_channels
 from .loop_nest import bias_key
 from .packed import PackKey, PackRequest
@@ -27,19 +28,33 @@ def applies(node: Node, weight_shape: tuple[int, ...]) -> bool:
     return groups > 1 and k in GROUPS and out == groups * k
 
 
+def kernel(node: Node, weight_shape: tuple[int, ...], width: int, machine: Machine) -> Depthwise:
+    """The kernel for an input of `width` columns."""
+    _, group, size, _ = weight_shape
+    stride, tuning = node.attributes["stride"], machine.tuning
+    left, behind = edges(width, size, stride, node.attributes["padding"])
+    out_width = (width + left + behind - size) // stride + 1
+    right = (out_width - 1) * stride + size - left - width
+    largest = tuning.depthwise_mr if group == 1 else tuning.grouped_mr
+    mr = ceil_div(out_width, ceil_div(out_width, largest))
+    return Depthwise(
+        size, stride, left, mr, max(machine.lanes, group), variant(node.attributes.get("activation")), group,
+        whole_row=width if mr == out_width else 0, more_right=max(0, right - left),
+    )  # fmt: skip
+
+
 def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int = 0) -> Step:
     """The one step of a convolution, with bias, residual and activation.
 
     With `buffer_rows`, x is a circular line buffer of that many rows, and y are rows of the output from `first_row` on.
     """
-    (x, *others), y, tuning = context.inputs(node), context.output(node), context.machine.tuning
+    (x, *others), y = context.inputs(node), context.output(node)
     weight, residual = context.tensor(node, "weight"), others[0] if others else None
     _, group, size, _ = weight.shape
-    lanes = max(context.machine.lanes, group)
     stride, activation = node.attributes["stride"], node.attributes.get("activation")
     (height, width), (out_height, out_width) = x.height_width, y.height_width
-    top, left = padding_before(node.attributes, x.height_width, size)
-    right = (out_width - 1) * stride + size - left - width
+    spec = kernel(node, weight.shape, width, context.machine)
+    lanes, (top, _) = spec.lanes, padding_before(node.attributes, x.height_width, size)
     rows, vectors = y.images * out_height, round_up(y.channels, lanes) // lanes
     key = PackKey(node.tensors["weight"], "xor", len(weight), lanes)
     block_rows = rows
@@ -54,12 +69,6 @@ def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int =
         residual_offset=residual.address - y.address if residual else 0, images=y.images, height=height, width=width,
         out_height=out_height, out_width=out_width, first_row=first_row, padding_top=top,
         buffer_rows=buffer_rows or NOT_CIRCULAR, block_rows=block_rows, vectors=vectors, activation=code(activation),
-    )  # fmt: skip
-    largest = tuning.depthwise_mr if group == 1 else tuning.grouped_mr
-    mr = ceil_div(out_width, ceil_div(out_width, largest))
-    whole_row = width if mr == out_width else 0
-    spec = Depthwise(
-        size, stride, left, mr, lanes, variant(activation), group, whole_row, more_right=max(0, right - left)
     )  # fmt: skip
     return Step(spec, instruction, node, 2 * y.images * y.pixels * y.channels * size * size * group)
 

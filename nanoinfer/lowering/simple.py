@@ -115,7 +115,7 @@ def layer_norm_flops(node: Node, context: Context) -> int:
     return 8 * math.prod(context.shapes[node.output])
 
 
-def _attention_spec(node: Node, shapes: Shapes, machine: Machine) -> tuple[attention_kernel.Attention, int, int]:
+def attention_spec(node: Node, shapes: Shapes, machine: Machine) -> tuple[attention_kernel.Attention, int, int]:
     """(spec, tokens, channels of a head)."""
     _, length, width = shapes[node.inputs[0]]
     depth = width // 3 // node.attributes["heads"]
@@ -129,12 +129,12 @@ def _attention_spec(node: Node, shapes: Shapes, machine: Machine) -> tuple[atten
 
 def attention_workspace(node: Node, shapes: Shapes, machine: Machine) -> int:
     """Bytes that each thread needs for itself."""
-    return attention_kernel.workspace_bytes(*_attention_spec(node, shapes, machine))
+    return attention_kernel.workspace_bytes(*attention_spec(node, shapes, machine))
 
 
 def attention(node: Node, context: Context) -> list[Step]:
     (x,), y = context.inputs(node), context.output(node)
-    spec, length, depth = _attention_spec(node, context.shapes, context.machine)
+    spec, length, depth = attention_spec(node, context.shapes, context.machine)
     instruction = attention_kernel.Instruction(
         qkv=x.address, image_stride=x.image_stride, token_stride=x.pixel_stride, y=y.address,
         y_image_stride=y.image_stride, y_token_stride=y.pixel_stride, images=y.images,

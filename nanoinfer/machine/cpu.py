@@ -12,7 +12,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..kernels.jit import cache, target
+from ..kernels.jit import cache, levels, target
 from .tuning import TUNINGS, Tuning
 
 FMA = """
@@ -41,18 +41,23 @@ class Machine:
 
 @functools.cache
 def host() -> Machine:
-    """The machine that this process compiles for; how wide its vectors are is in the kernel cache."""
+    """The machine that this process's kernels are for."""
+    vectors = levels.vectors() or _kept_vectors()
+    return Machine(*vectors, *cache_sizes(), TUNINGS[vectors])
+
+
+def _kept_vectors() -> tuple[int, int, bool]:
+    """_vectors(), from the kernel cache if LLVM was asked before."""
     name = f"vectors-{cache.source_digest(__file__)}"
     known = cache.read(name)
     if known is None:
         known = json.dumps(_vectors()).encode()
         cache.write(name, known)
-    lanes, registers, double_pumped = json.loads(known)
-    return Machine(lanes, registers, double_pumped, *cache_sizes(), TUNINGS[lanes, registers, double_pumped])
+    return tuple(json.loads(known))
 
 
 def _vectors() -> tuple[int, int, bool]:
-    """(lanes, registers, double-pumped) of the target, for which NUMBA_CPU_NAME and NUMBA_CPU_FEATURES count.
+    """(lanes, registers, double-pumped) of a target that has no level, as LLVM tells.
 
     Every 64-bit Arm has NEON, and kernels use no more. On x86-64 the host's own features tell, unless one of the
     two is set. Then the code generator itself is asked: a 16-lane multiply-add is compiled, and the registers that it
@@ -60,9 +65,7 @@ def _vectors() -> tuple[int, int, bool]:
     """
     if platform.machine().lower() in ("aarch64", "arm64"):
         return 4, 32, False
-    generator, (name, features) = target.machine(), target.chosen()
-    import llvmlite.binding as llvm
-
+    generator, (name, features), llvm = target.machine(), target.chosen(), target.llvm()
     cpu = name or llvm.get_host_cpu_name()
     if not name and features is None and platform.machine().lower() in ("x86_64", "amd64"):
         present = llvm.get_host_cpu_features()
