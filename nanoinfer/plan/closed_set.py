@@ -189,7 +189,9 @@ def _max_pool(node: Node, network: _Network) -> Iterator:
 
 
 def _attention(node: Node, network: _Network) -> Iterator:
-    yield simple.attention_spec(node, network.shapes, network.machine)[0]
+    spec, *_ = simple.attention_spec(node, network.shapes, network.machine)
+    most, _ = network.machine.tuning.attention_tile
+    yield from (spec._replace(mr=mr) for mr in range(2, most + 1))  # the class token and a patch are the fewest
 
 
 def _elementwise(node: Node, network: _Network) -> Iterator:

@@ -39,7 +39,7 @@ def planned(name, vectors, shapes, threads, exact=False, l2=2 << 20):
     graph = MODELS[name].graph()
     rng = np.random.default_rng(0)
     shared = {**graph.parameters, **graph.buffers}
-    # Numbers decide only whether Strassen's scheme applies; where they are all alike it does.
+    # Numbers decide no more than whether Strassen's scheme applies, and where they are all alike it does.
     tensors = {key: np.broadcast_to(np.float32(rng.uniform(0.5, 1)), shape) for key, shape in shared.items()}
     sections = Sections(
         name, graph, tensors, threads, machine=machine(vectors, l2), pass_count=None, exact=exact
@@ -84,9 +84,9 @@ def test_threads_caches_and_exact_models_ask_for_no_other_kernel(threads):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_network_at_many_sizes(name, vectors):
     rng = np.random.default_rng(len(name))
-    sizes = rng.integers(1, 300, (12, 2)).tolist()
+    sizes = rng.integers(1, 300, (4, 2)).tolist()
     shapes = [(int(rng.integers(1, 9)), *size) for size in sizes] + [(1, *MODELS[name].preprocessing.crop)]
-    for exact, threads in ((False, 1), (False, 2), (True, 7)):
+    for exact, threads in ((False, 2), (True, 7)):
         check(name, vectors, shapes, threads=threads, exact=exact)
 
 
