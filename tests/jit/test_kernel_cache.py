@@ -8,6 +8,7 @@ import sys
 import pytest
 from nanoinfer.kernels import kernel_name
 from nanoinfer.kernels.depthwise import Depthwise
+from nanoinfer.kernels.jit.levels import level
 from nanoinfer.kernels.matmul import Matmul
 from nanoinfer.kernels.pooling import MaxPool
 
@@ -27,9 +28,8 @@ def test_second_process_compiles_nothing(filled):
     (folder,) = cache.iterdir()
     assert not stat.S_IMODE(folder.stat().st_mode) & 0o022
     names = {path.name for path in folder.iterdir()} - {path.name for path in kernel_files(cache)}
-    assert len(kernel_files(cache)) >= 3 and [name.partition("-")[0] for name in names] == [
-        "vectors"
-    ]  # no temporary file is left
+    asked = [] if level() else ["vectors"]  # of LLVM; no temporary file is left
+    assert len(kernel_files(cache)) >= 3 and [name.partition("-")[0] for name in names] == asked
     second = run_linear_gelu(cache)
     assert second == {**first, "compiled": False}
 
