@@ -14,6 +14,7 @@ from ..errors import InputError, printable
 Facts = dict[str, object]  # by name; a name that ends in _bytes holds a size
 WIDTH = 24  # columns of the names
 SIZES = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "bytes": 1}
+NO_COMPILER = "kernels have to be compiled here, and the compiler is not installed; run 'pip install numba llvmlite'"
 PACKAGES = {"PIL": "pillow"}  # by module; others have the module's own name
 
 
@@ -73,9 +74,13 @@ def examine(
 
 
 def explain(what: str, error: Exception) -> str:
-    """What a failure means, in one line."""
+    """What a failure means, in one line; the same one wherever the compiler is missing."""
     if isinstance(error, InputError):
-        return printable(error, 1000)
+        absent = isinstance(error.__cause__, ModuleNotFoundError) and error.__cause__.name
+        module = absent.partition(".")[0] if absent else ""
+        if module and installed(module):
+            return missing(module)
+        return NO_COMPILER if module else printable(error, 1000)
     if isinstance(error, ModuleNotFoundError) and error.name:
         return missing(error.name.partition(".")[0])
     message = printable(str(error).strip().partition("\n")[0])
