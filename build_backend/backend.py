@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,6 +48,10 @@ def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
             plain.extractall(tree)
         arguments = _arguments(config_settings)
         if arguments:
+            if find_spec("numba") is None:
+                raise ModuleNotFoundError(
+                    "Numba compiles what a wheel holds: pip install numba, or add --config-settings kernels=none"
+                )
             environment = {**os.environ, "PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
             script = Path(__file__).with_name("kernel_files.py")
             subprocess.run([sys.executable, script, tree / OBJECTS, *arguments], env=environment, check=True)

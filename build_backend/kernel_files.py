@@ -64,9 +64,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     specs = {level: kernels(level) for level in options.levels}
     for path in write(options.folder, specs, options.processes):
-        print(
-            f"{path.name}: {len(specs[path.name.removesuffix(shipped.SUFFIX)])} kernels, {path.stat().st_size:,} bytes"
-        )
+        print(f"{path.name}: {len(specs[path.name.removesuffix(shipped.SUFFIX)])} kernels, {path.stat().st_size} bytes")
 
 
 if __name__ == "__main__":
