@@ -32,6 +32,7 @@ from nanoinfer.cli.network import positive
 from nanoinfer.runtime import default_threads
 
 from .engines import AVX2, ENGINES, NOT_HELD
+from .hide_avx512 import can_hide
 
 MODELS = ("mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d", "vit_b_32")
 BEST_OF = ("onnxruntime", "openvino", "opencv")  # the peers that count; torch is the reference
@@ -190,10 +191,13 @@ def _engines(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
         if not (Path(options.before) / "nanoinfer" / "__init__.py").exists():
             parser.error(f"{options.before}: holds no nanoinfer; pip install --no-deps --target FOLDER CHECKOUT")
         engines.append("before")
-    if options.isa == "avx2":
+    hidden = can_hide()
+    if options.isa == "avx2" and hidden:
+        print("AVX2 in all engines: CPUID hides AVX-512 from them")
+    elif options.isa == "avx2":
         print("linear layers of openvino and opencv have no switch: with AVX-512 here, vit_b_32 is no fair comparison")
     for peer in options.peers:
-        if options.isa == "avx2" and peer in NOT_HELD:
+        if options.isa == "avx2" and not hidden and peer in NOT_HELD:
             print(f"{peer} has no switch for its instruction set and is left out")
             continue
         try:
@@ -233,7 +237,7 @@ def main() -> int:
     parser.add_argument("--peers", nargs="*", default=[*BEST_OF, "torch"], choices=list(ENGINES)[2:])
     text = "also time an earlier version in FOLDER: pip install --no-deps --target FOLDER CHECKOUT"
     parser.add_argument("--before", metavar="FOLDER", help=text)
-    text = "hold engines to AVX2 on a CPU with AVX-512, and leave out those that cannot be held"
+    text = "hold engines to AVX2 on a CPU with AVX-512; leave out those that cannot be held"
     parser.add_argument("--isa", choices=("native", "avx2"), default="native", help=text)
     parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one turn")

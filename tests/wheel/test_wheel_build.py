@@ -13,25 +13,10 @@ from nanoinfer.kernels.jit import cache
 
 from build_backend import backend, kernel_files
 from tests.cli.command_line import ROOT
-from tests.helpers import NETWORKS
+from tests.wheel.fingerprints import FINGERPRINTS
 
 LEVELS = ("x86-64-v4", "x86-64-v3", "aarch64")
 PLAIN = ("numpy", "safetensors", "pillow", "rich")  # all that is needed to run what the wheel's kernels compute
-SIZES = [(224, 224), (97, 131), (33, 64), (161, 75), (250, 199), (129, 288)]
-# Prints {network and size: fingerprint}, and where kernels came from.
-FINGERPRINTS = f"""
-import json, sys
-import numpy as np
-import nanoinfer
-from nanoinfer.kernels.jit import library
-found = {{}}
-for name in {list(NETWORKS)!r}:
-    model = nanoinfer.create_model(name, "random:5", threads=2)
-    for size in {SIZES!r}[: 1 if name.startswith("vit") else None]:
-        x = np.random.default_rng(1).standard_normal((2, 3, *size), np.float32)
-        found[f"{{name}} {{size}}"] = model.fingerprint(x)
-print(json.dumps([found, sorted(set(library.origins().values()))]))
-"""
 
 
 def test_object_code_does_not_depend_on_what_was_compiled_before(tmp_path):
