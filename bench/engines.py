@@ -23,19 +23,18 @@ from .hide_avx512 import can_hide, hide
 Run = Callable[[np.ndarray], np.ndarray]
 Engine = tuple[Run, str]  # and the instruction sets that it says it uses
 
-# What holds engines to AVX2 on a CPU with AVX-512: a worker that finds HIDE in its environment hides AVX-512 from all,
-# where CPUID can be made to fault, and elsewhere their own switches serve. onnxruntime has no such switch, nor have the
+# What holds engines to AVX2 on a CPU with AVX-512. Where CPUID can be made to fault, a worker that finds HIDE in its
+# environment hides AVX-512 from all; elsewhere their own switches serve. onnxruntime has no such switch, nor have the
 # linear layers of OpenVINO ("mlas" among its kernels) and of OpenCV: these exceed what AVX2 can do at most.
 HIDE = "HIDE_AVX512"
-AVX2 = {
-    HIDE: "1",
-    "NUMBA_CPU_NAME": "haswell",
-    "NUMBA_CPU_FEATURES": "",
+OWN = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
+SWITCHES = {
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "ATEN_CPU_CAPABILITY": "avx2",
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     "OPENCV_CPU_DISABLE": "AVX512-SKX",
 }
+AVX2 = {**OWN, HIDE: "1"} if can_hide() else {**OWN, **SWITCHES}
 NOT_HELD = {"onnxruntime"}
 
 
@@ -156,7 +155,7 @@ def turn(run: Run, x: np.ndarray, seconds: float) -> list[float]:
 
 
 def main() -> None:
-    if HIDE in os.environ and can_hide():
+    if HIDE in os.environ:
         hide()
     engine, folder, batch, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)

@@ -73,7 +73,8 @@ def networks(models: list[str], batch: int) -> Iterator[tuple[str, Graph, dict, 
     """(name, optimised graph, tensors, input shape) of each network, with random weights."""
     for name in models:
         model = create_model(name, "random")
-        graph, tensors = passes.optimise(model.graph, model.tensors)
+        wide = host().tuning.numerics.strassen_channels
+        graph, tensors = passes.optimise(model.graph, model.tensors, wide=wide)
         yield name, graph, tensors, (batch, 3, *ARCHITECTURES[name].preprocessing.crop)
 
 

@@ -125,7 +125,7 @@ def build(spec: Depthwise):
     t, vector = register_tile(mr, 1, spec.lanes), 4 * spec.lanes
     zeros, add, store_result = t.zeros, t.add, epilogue(t, spec.variant)
     window = Window(size, stride, padding + spec.more_right, spec.group, skipped)
-    fma_window, read = t.fma_window(window), instruction_reader(Instruction)
+    window_rows, fma_window, read = t.window_rows(window), t.fma_window(window), instruction_reader(Instruction)
     w_vector_stride, line_vectors = size * size * spec.group * vector, max(1, CACHE_LINE // vector)
 
     def depthwise(row_address, thread, threads):
@@ -140,18 +140,17 @@ def build(spec: Depthwise):
             row = first - image * call.out_height
             for _ in range(minimum(call.block_rows, rows - first)):
                 top = (call.first_row + row) * stride - call.padding_top
-                slot = top % call.buffer_rows
-                x_image = call.x + image * call.x_image_stride
+                x_image, slot = call.x + image * call.x_image_stride, top % call.buffer_rows
+                rows_of_window = window_rows(x_image, call.x_row_stride, slot, call.buffer_rows, top, call.height)
                 y_row = call.y + image * call.y_image_stride + row * call.y_row_stride
                 for tile in range(0, call.out_width, mr):
                     start = minimum(tile, call.out_width - mr)
                     left = start * stride - padding
                     beyond = left + columns - call.width
                     for v in range(first_vector, end_vector):
-                        x = x_image + left * call.x_pixel_stride + v * vector
                         acc = fma_window(
-                            zeros(), x, call.x_pixel_stride, call.x_row_stride, slot, call.buffer_rows, top,
-                            call.height, call.w + v * w_vector_stride, -left, beyond, call.zeros,
+                            zeros(), rows_of_window, left * call.x_pixel_stride + v * vector, call.x_pixel_stride,
+                            call.w + v * w_vector_stride, -left, beyond, call.zeros,
                         )  # fmt: skip
                         acc = add(acc, call.bias + v * vector, 0)
                         y = y_row + start * call.y_pixel_stride + v * vector

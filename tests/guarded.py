@@ -91,7 +91,8 @@ class Case:
 def network(shape, add, *, seed=0, nhwc=False, count=None):
     """The operator that `add(builder, input)` appends, with random tensors, after `count` graph passes.
 
-    A convolution reads its input in torch's layout if it can; `nhwc` keeps it from that.
+    A convolution reads its input in torch's layout if it can; `nhwc` keeps it from that. A strided one stays one
+    operator: its pixels are not gathered.
     """
     generator = np.random.default_rng(seed)
     builder = Builder(shape[1] if len(shape) == 4 else shape[-1])
@@ -101,7 +102,10 @@ def network(shape, add, *, seed=0, nhwc=False, count=None):
         tensors[name] = generator.standard_normal(size, np.float32)
         if name.endswith("running_var"):
             tensors[name] = np.abs(tensors[name]) + np.float32(0.1)
-    graph, tensors = passes.optimise(builder.finish(value, value), tensors, count)
+    graph = builder.finish(value, value)
+    for apply in passes.PASSES[:count]:
+        if apply is not passes.gather_pixels:
+            graph, tensors = apply(graph, tensors)
     if nhwc:
         graph = replace(graph, outputs=(*graph.outputs, graph.input))
     return Case(graph, tensors, generator.standard_normal(shape, np.float32))

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from llvmlite import ir
+from numba import types
 
 from .intrinsics import int64, offset_by, operation
 from .vector import i32, i64
@@ -29,19 +30,14 @@ class Window(NamedTuple):
 class Inputs(NamedTuple):
     """What a tile is computed from, as LLVM values. Strides are in bytes.
 
-    x is the first column of a circular buffer of `slots` rows, in which image row `top`, the first of the window, is at
-    `slot`. Rows outside of 0..height are left out. Of the first and last columns, as many as `pad_left` and `pad_right`
-    say (up to `Window.padding`) are read from `zeros`, a vector of zeros, instead; they are not looked at where the
-    window has `skipped` columns.
+    `rows` are what `window_rows` gave; `offset` leads from there to the first column of the tile. Of the first and last
+    columns, as many as `pad_left` and `pad_right` say (up to `Window.padding`) are read from `zeros`, a vector of
+    zeros, instead; they are not looked at where the window has `skipped` columns.
     """
 
-    x: object
+    rows: object
+    offset: object
     pixel_stride: object
-    row_stride: object
-    slot: object
-    slots: object
-    top: object
-    height: object
     w: object
     pad_left: object
     pad_right: object
@@ -49,36 +45,54 @@ class Inputs(NamedTuple):
 
 
 def windows(tile) -> dict:
-    """The operation `fma_window(window)` of a tile of one vector a pixel: (acc, then the fields of Inputs) -> acc."""
+    """Operations of a tile of one vector a pixel.
+
+    `window_rows(window)(x, row_stride, slot, slots, top, height)`: addresses of the rows of an image under a window, 0
+    where it goes beyond the image of `height` rows. x is a circular buffer of `slots` rows, in which image row `top`,
+    the first of the window, is at `slot`. A whole row of tiles has the same.
+    `fma_window(window)` takes acc and the fields of Inputs, and gives acc.
+    """
+
+    def window_rows(window: Window):
+        @operation(types.UniTuple(int64, window.size), *[int64] * 6)
+        def rows(builder, *words):
+            x, row_stride, slot, slots, top, height = words
+            packed = ir.Constant(ir.ArrayType(i64, window.size), ir.Undefined)
+            for ky in range(window.size):
+                inside = builder.icmp_unsigned("<", builder.add(top, ir.Constant(i64, ky)), height)
+                at = builder.add(slot, ir.Constant(i64, ky))
+                at = builder.select(builder.icmp_signed("<", at, slots), at, builder.sub(at, slots))
+                row = builder.add(x, builder.mul(at, row_stride))
+                packed = builder.insert_value(packed, builder.select(inside, row, ir.Constant(i64, 0)), ky)
+            return packed
+
+        return rows
 
     def fma_window(window: Window):
-        @operation(tile, tile, *[int64] * len(Inputs._fields))
+        @operation(tile, tile, types.UniTuple(int64, window.size), *[int64] * (len(Inputs._fields) - 1))
         def fma(builder, acc, *words):
             acc, inputs = [builder.extract_value(acc, p) for p in range(tile.mr)], Inputs(*words)
             for ky in range(window.size):
-                inside = builder.icmp_unsigned("<", builder.add(inputs.top, ir.Constant(i64, ky)), inputs.height)
-                slot = builder.add(inputs.slot, ir.Constant(i64, ky))
-                within = builder.icmp_signed("<", slot, inputs.slots)
-                slot = builder.select(within, slot, builder.sub(slot, inputs.slots))
-                x, before = builder.add(inputs.x, builder.mul(slot, inputs.row_stride)), builder.block
-                with builder.if_then(inside):
+                row, before = builder.extract_value(inputs.rows, ky), builder.block
+                with builder.if_then(builder.icmp_unsigned("!=", row, ir.Constant(i64, 0))):
                     taps = ir.Constant(i64, 4 * tile.lanes * window.size * window.group * ky)
-                    row = inputs._replace(x=x, w=builder.add(inputs.w, taps))
-                    summed, after = _with_row(builder, tile, window, row, list(acc)), builder.block
+                    of_row = inputs._replace(w=builder.add(inputs.w, taps))
+                    x = builder.add(row, inputs.offset)
+                    summed, after = _with_row(builder, tile, window, x, of_row, list(acc)), builder.block
                 acc = [_phi(builder, (old, before), (new, after)) for old, new in zip(acc, summed, strict=True)]
             return tile.pack(builder, acc)
 
         return fma
 
-    return dict(fma_window=fma_window)
+    return dict(window_rows=window_rows, fma_window=fma_window)
 
 
-def _with_row(builder, tile, window: Window, row: Inputs, acc: list) -> list:
-    """The accumulators after one row of taps, at which x and w of `row` begin."""
+def _with_row(builder, tile, window: Window, x, row: Inputs, acc: list) -> list:
+    """The accumulators after one row of taps, whose columns begin at x and whose weights at w of `row`."""
     columns, (left, right) = (tile.mr - 1) * window.stride + window.size, window.skipped or (0, 0)
 
     def vector(column):
-        address = offset_by(builder, row.x, row.pixel_stride, column)
+        address = offset_by(builder, x, row.pixel_stride, column)
         for pad, distance in ((row.pad_left, column), (row.pad_right, columns - 1 - column)):
             if distance < window.padding and not window.skipped:
                 beyond = builder.icmp_signed(">", pad, ir.Constant(i64, distance))

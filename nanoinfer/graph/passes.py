@@ -44,6 +44,30 @@ def token_name(value: str, index: int) -> str:
     return f"{value}[{index}]"
 
 
+def pixels_name(value: str, stride: int) -> str:
+    """Value (N, C, H, W): every `stride`-th pixel of `value` in both directions: "layer3.0.relu[::2]"."""
+    return f"{value}[::{stride}]"
+
+
+def gather_pixels(graph: Graph, tensors: Tensors, wide: int = 0) -> tuple[Graph, Tensors]:
+    """1 x 1 conv2d with a stride -> max_pool2d of single pixels, pointwise conv2d.
+
+    The shortcuts of ResNets have such convolutions. The pixels that they read adjoin then, so Strassen's scheme and
+    larger tiles suit them; with fewer input or output channels than `wide` that would not be worth the copy.
+    """
+    gathered = {}
+    for node in graph.nodes:
+        if node.op != "conv2d" or node.attributes["stride"] == 1:
+            continue
+        weight, plain = tensors[node.tensors["weight"]], {**node.attributes, "stride": 1}
+        if is_pointwise(replace(node, attributes=plain), tensors) and min(weight.shape[:2]) >= wide:
+            x, stride = node.inputs[0], node.attributes["stride"]
+            pixels = pixels_name(x, stride)
+            pool = Node("max_pool2d", (x,), pixels, attributes={"window": 1, "stride": stride, "padding": 0})
+            gathered[node.output] = [pool, replace(node, inputs=(pixels, *node.inputs[1:]), attributes=plain)]
+    return graph.rewrite(gathered), tensors
+
+
 def fold_batch_norm(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     """conv2d, batch_norm -> conv2d with bias."""
     tensors, folded, absorbed = dict(tensors), {}, set()
@@ -198,7 +222,8 @@ def fuse_gate(graph: Graph, tensors: Tensors) -> tuple[Graph, Tensors]:
     return graph.rewrite(gated, drop=absorbed), tensors
 
 
-PASSES: tuple[Callable[[Graph, Tensors], tuple[Graph, Tensors]], ...] = (
+PASSES: tuple[Callable[..., tuple[Graph, Tensors]], ...] = (
+    gather_pixels,
     measure_scales,
     fold_batch_norm,
     merge_pointwise,
@@ -210,6 +235,7 @@ PASSES: tuple[Callable[[Graph, Tensors], tuple[Graph, Tensors]], ...] = (
 )
 
 
+OF_WIDE_PRODUCTS = (gather_pixels, measure_scales)
 # What an exact model does without: `measure_scales` lets Strassen's scheme have the layers that it suits, and
 # `select_token_early` makes other sums where a value that is asked for keeps it from moving the selection.
 INEXACT = (measure_scales, select_token_early)
@@ -221,9 +247,9 @@ def optimise(
     """The graph and its tensors after the first `count` passes (all by default); the arguments stay as they are.
 
     Tensors are float32 arrays by name. Tensors that nothing reads any more stay in the result. `wide` is the number of
-    input and output channels from which on scales are measured, which takes reading the weights.
+    input and output channels from which on passes look at a product OF_WIDE_PRODUCTS.
     """
     for apply in PASSES[:count]:
         if not (exact and apply in INEXACT):
-            graph, tensors = apply(graph, tensors, **({"wide": wide} if apply is measure_scales else {}))
+            graph, tensors = apply(graph, tensors, *([wide] if apply in OF_WIDE_PRODUCTS else []))
     return graph, tensors

@@ -33,7 +33,7 @@ def measure_scales(graph: Graph, tensors: dict[str, np.ndarray], wide: int = 0) 
 
     It is the mean square error of an output under the scheme over that of a product whose scales are even, relative to
     the output's own size, as a mean over output channels. Products of fewer input or output channels than `wide` stay
-    as they are. A pass: it comes first, while norms tell scales.
+    as they are. A pass: it comes early, while norms tell scales.
     """
     scales, readers, measured = _Scales(graph, tensors), {}, {}
     for node, reader in graph.only_readers():

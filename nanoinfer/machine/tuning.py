@@ -78,7 +78,7 @@ class Tuning(NamedTuple):
     strassen_unit: int = 14  # pairs that stay together where threads share them: a tile of 32 registers
 
     # Memory.
-    alias_stride: int = 2048  # pixels at multiples of it alias in L1 (64 sets x 8 ways): a cache line is added
+    alias_stride: int = 256  # pixels at multiples of it meet in a quarter of the sets of L1 at most: a line is added
     reuse_delay: int = 2  # nodes for which small memory that threads share rests after its last use
     reuse_delay_below: float = 0.5  # of L2: larger values are evicted before they are overwritten
     activation_share: float = 0.3  # of L3, for the activations of a micro-batch; the rest is for weights, and others
@@ -91,7 +91,12 @@ DOUBLE_PUMPED = Tuning()
 AVX512 = DOUBLE_PUMPED
 # 16 registers. A step over k takes half the time of one of 32 registers, so memory delivers half as much in it.
 AVX2 = AVX512._replace(
-    matmul_mr={1: 12, 2: 6, 3: 4, 4: 2}, pool_mr={1: 8, 2: 6}, attention_tile=(6, 2), peak_chains=12, prefetch_step=24
+    matmul_mr={1: 12, 2: 6, 3: 4, 4: 2},
+    pool_mr={1: 8, 2: 6},
+    attention_tile=(6, 2),
+    depthwise_mr=8,
+    peak_chains=12,
+    prefetch_step=24,
 )
 # Not measured: register tiles are those that fit, and all else is as on the machine whose registers are as many.
 SSE = AVX2

@@ -97,6 +97,8 @@ def _convolution(node: Node, network: _Network) -> Iterator:
         yield from _every_width(node, shape, network)
         return
     out, k, *window = shape
+    if node.attributes["stride"] > 1 and set(window) == {1}:  # pixels that the pass `gather_pixels` copies
+        yield from _max_pool(node, network)
     padding = node.attributes["padding"]
     padding = (0, 0) if padding == "same" else (padding, padding)
     problem = _problem(
@@ -138,7 +140,8 @@ def _partial_sums(node: Node, weight_shape: tuple[int, ...], network: _Network) 
         name: (1, channels, *size) if node.op == "conv2d" else (1, *size, channels)
         for name, channels in ((node.inputs[0], k), (node.output, out))
     }
-    even = replace(node, attributes={**node.attributes, "unevenness": 1.0})
+    gathered = {"stride": 1} if node.op == "conv2d" else {}
+    even = replace(node, attributes={**node.attributes, **gathered, "unevenness": 1.0})
     if set(window) <= {1} and strassen.applies(even, shapes, network.machine):
         for name in network.activations(node):
             for mr in range(1, tuning.matmul_mr[tuning.panel_nr] + 1):

@@ -35,10 +35,10 @@ def test_every_prefix_of_the_passes_computes_the_same_in_fewer_nodes(small_netwo
     x = small_network.input(1).astype(np.float64)
     graph, tensors = small_network.model.graph, small_network.model.tensors
     expected = ops.evaluate(graph, tensors, x)[graph.outputs[0]]
-    node_counts = []
+    node_counts, copies = [], ("select_token", "max_pool2d")
     for count in range(len(passes.PASSES) + 1):
         shorter, values = passes.optimise(graph, tensors, count)
-        node_counts.append(sum(node.op != "select_token" for node in shorter.nodes))
+        node_counts.append(sum(node.op not in copies for node in shorter.nodes))
         y = ops.evaluate(shorter, values, x)[graph.outputs[0]]
         np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     assert node_counts == sorted(node_counts, reverse=True) and node_counts[-1] < node_counts[0]
@@ -67,6 +67,31 @@ def test_pointwise_convolutions_in_a_row_merge_if_that_is_less_work(widths, tapp
     expected = ops.evaluate(graph, tensors, x)[graph.outputs[0]]
     y = ops.evaluate(merged, values, x)[graph.outputs[0]]
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "channels, groups, window, gathered", [(32, 1, 1, 2), (16, 1, 1, 0), (32, 2, 1, 0), (32, 1, 3, 0)]
+)
+def test_strided_pixels_are_gathered_for_wide_pointwise_convolutions(channels, groups, window, gathered):
+    """From 32 channels on, here: two strided convolutions, each with a norm and a pointwise one behind it."""
+    builder = Builder(32)
+    x = builder.input
+    for number, stride in enumerate((2, 3)):
+        narrow = builder.conv2d(x, f"n{number}", channels, window, stride=stride, groups=groups, bias=True)
+        x = builder.conv2d(builder.batch_norm(narrow, f"b{number}"), f"c{number}", 32, 1)
+    graph = builder.finish(x, x)
+    generator = np.random.default_rng(0)
+    shapes = {**graph.parameters, **graph.buffers}
+    tensors = {name: generator.uniform(0.5, 1, size).astype(np.float32) for name, size in shapes.items()}
+    found, values = passes.gather_pixels(graph, tensors, wide=32)
+    pools = [node for node in found.nodes if node.op == "max_pool2d"]
+    assert [node.attributes["stride"] for node in pools] == [2, 3][:gathered]
+    assert values is tensors and len(found.nodes) == len(graph.nodes) + gathered
+    strides = [node.attributes["stride"] for node in found.nodes if node.op == "conv2d"]
+    assert strides == ([1, 1, 1, 1] if gathered else [2, 1, 3, 1])
+    x = generator.standard_normal((2, 32, 13, 8))
+    outputs = [ops.evaluate(each, tensors, x)[graph.outputs[0]] for each in (graph, found)]
+    np.testing.assert_array_equal(*outputs)
 
 
 def test_select_token_moves_before_mlp():
