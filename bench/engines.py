@@ -54,7 +54,8 @@ def load_onnxruntime(name: str, folder: Path, batch: int, threads: int) -> Engin
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     path = str(folder / f"batch{batch}.onnx")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda x: session.run(None, {"input": x})[0], "not told"
+    held = "avx2" if HIDE in os.environ else "not told"
+    return lambda x: session.run(None, {"input": x})[0], held
 
 
 def load_openvino(name: str, folder: Path, batch: int, threads: int) -> Engine:
