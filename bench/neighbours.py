@@ -1,7 +1,7 @@
 """A network beside processes that do not yield: what a call takes with one thread, with a thread for each core, and
-with ONNX Runtime.
+with other engines.
 
-    python -m bench.neighbours [--model M] [--cases C ...] [--rounds N] [--seconds S]
+    python -m bench.neighbours [--model M] [--cases C ...] [--peers P ...] [--isa avx2] [--rounds N] [--seconds S]
 
 Each engine runs in a process of its own; a round is one turn of each, and the mean of its calls counts, since
 neighbours take a core for a few milliseconds every so often. Ratios to one thread are taken within a round, and their
@@ -25,7 +25,8 @@ import numpy as np
 from nanoinfer.cli.network import positive
 from nanoinfer.runtime import default_threads
 
-from .models import MODELS, Setting, Worker, prepare
+from .engines import AVX2
+from .models import BEST_OF, MODELS, Setting, Worker, prepare
 
 TOLERANCE = 1e-3
 BUSY = [sys.executable, "-c", "while True: pass"]
@@ -64,7 +65,8 @@ def allow_one_core(process: int) -> None:
 def measure(case: str, settings: list[tuple[str, Setting]], options: argparse.Namespace) -> list[list[float]]:
     """For each engine the mean milliseconds of a call, by rounds."""
     means: list[list[float]] = [[] for _ in settings]
-    workers = [Worker(engine, setting, None, {}) for engine, setting in settings]
+    environment = AVX2 if options.isa == "avx2" else {}
+    workers = [Worker(engine, setting, None, environment) for engine, setting in settings]
     if case == "one core allowed":
         for worker in workers:
             allow_one_core(worker.process.pid)
@@ -86,6 +88,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.neighbours", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="mobilenetv3_small_100", choices=MODELS)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE")
+    parser.add_argument("--peers", nargs="*", default=["onnxruntime"], choices=BEST_OF)
+    parser.add_argument("--isa", choices=("native", "avx2"), default="native", help="as in bench.models")
     parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one turn")
     options = parser.parse_args()
@@ -94,7 +98,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         np.save(folder / "expected.npy", prepare(options.model, folder, [1], onnx=True))
-        names = [("nanoinfer", 1), ("nanoinfer", threads), ("onnxruntime", 1), ("onnxruntime", threads)]
+        names = [(engine, count) for engine in ("nanoinfer", *options.peers) for count in (1, threads)]
         settings = [(engine, Setting(options.model, folder, 1, count)) for engine, count in names]
         for case in options.cases:
             means = measure(case, settings, options)
