@@ -22,7 +22,7 @@ ARCH_PRCTL, SET_CPUID = 158, 0x1012  # the system call and its operation, from a
 SIGINFO, NODEFER = 4, 0x40000000
 FIRST, RBX, RDX, RAX, RCX, RIP = 5, 11, 12, 13, 14, 16  # ucontext_t in words: its greg_t[23] begins at the fifth
 CPUID = 0xA20F  # the instruction's two bytes
-# int read(leaf, subleaf, uint32 result[4]): push rbx; mov r8, rdx; mov eax, edi; mov ecx, esi; cpuid;
+# void read(leaf, subleaf, uint32 result[4]): push rbx; mov r8, rdx; mov eax, edi; mov ecx, esi; cpuid;
 # mov [r8], eax; mov [r8+4], ebx; mov [r8+8], ecx; mov [r8+12], edx; pop rbx; ret
 READ = bytes.fromhex("53 4989d0 89f8 89f1 0fa2 418900 41895804 41894808 4189500c 5b c3")
 

@@ -32,9 +32,8 @@ _LINUX = "x86_64-unknown-linux-gnu"
 LEVELS: dict[str, Level] = {
     "x86-64-v4": Level(target.Target(_LINUX, "x86-64-v4", ""), _V4, ((16, 32, False), (16, 32, True))),
     "x86-64-v3": Level(target.Target(_LINUX, "x86-64-v3", ""), _V3, ((8, 16, False),)),
-    "aarch64": Level(
-        target.Target("aarch64-unknown-linux-gnu", "generic", "+neon"), frozenset({"asimd"}), ((4, 32, False),)
-    ),
+    # All have NEON, and an emulator's /proc/cpuinfo may be that of another processor.
+    "aarch64": Level(target.Target("aarch64-unknown-linux-gnu", "generic", "+neon"), frozenset(), ((4, 32, False),)),
 }
 # CPUs that NUMBA_CPU_NAME may name, with no features besides, that have a level's instructions and no others that
 # kernels use.

@@ -18,7 +18,7 @@ class Numerics(NamedTuple):
 
     # Input channels in one chain of multiply-adds. Where an output is a single pixel (a network's head, the gates of
     # squeeze-and-excite), torch multiplies a matrix by a vector, with many short sums; there accuracy costs nothing.
-    k_block: int = 256
+    k_block: int = 128
     k_block_of_one_pixel: int = 64
     # Strassen's scheme: narrower or smaller products would gain less than the sums and more weights cost.
     strassen_channels: int = 256  # fewest input and output channels

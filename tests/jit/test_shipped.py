@@ -49,7 +49,7 @@ def test_the_level_of_a_cpu(processor):
     assert processor("x86_64", V4 - {"avx512dq"}) == ("x86-64-v3", (8, 16, False))
     assert processor("x86_64", V3, **AMD, **{"cpu family": "25"}) == ("x86-64-v3", (8, 16, False))
     assert processor("x86_64", V3 - {"fma"}) == (None, None)
-    assert processor("aarch64", {"asimd"}) == ("aarch64", (4, 32, False))
+    assert processor("aarch64", {"asimd"}) == processor("aarch64", {"avx2"}) == ("aarch64", (4, 32, False))
     assert processor("riscv64", set()) == (None, None)
 
 
