@@ -55,7 +55,7 @@ def gather_pixels(graph: Graph, tensors: Tensors, wide: int = 0) -> tuple[Graph,
     The shortcuts of ResNets have such convolutions. The pixels that they read adjoin then, so Strassen's scheme and
     larger tiles suit them; with fewer input or output channels than `wide` that would not be worth the copy.
     """
-    gathered = {}
+    gathered, pixels_made = {}, set()
     for node in graph.nodes:
         if node.op != "conv2d" or node.attributes["stride"] == 1:
             continue
@@ -64,7 +64,9 @@ def gather_pixels(graph: Graph, tensors: Tensors, wide: int = 0) -> tuple[Graph,
             x, stride = node.inputs[0], node.attributes["stride"]
             pixels = pixels_name(x, stride)
             pool = Node("max_pool2d", (x,), pixels, attributes={"window": 1, "stride": stride, "padding": 0})
-            gathered[node.output] = [pool, replace(node, inputs=(pixels, *node.inputs[1:]), attributes=plain)]
+            product = replace(node, inputs=(pixels, *node.inputs[1:]), attributes=plain)
+            gathered[node.output] = [product] if pixels in pixels_made else [pool, product]
+            pixels_made.add(pixels)
     return graph.rewrite(gathered), tensors
 
 

@@ -94,6 +94,16 @@ def test_strided_pixels_are_gathered_for_wide_pointwise_convolutions(channels, g
     np.testing.assert_array_equal(*outputs)
 
 
+def test_two_convolutions_share_the_pixels_that_are_gathered():
+    builder = Builder(8)
+    a, b = (builder.conv2d(builder.input, name, 8, 1, stride=2) for name in "ab")
+    y = builder.residual(a, b, "r")
+    graph = builder.finish(y, y)
+    tensors = {name: np.ones(size, np.float32) for name, size in graph.parameters.items()}
+    found, _ = passes.gather_pixels(graph, tensors)
+    assert [node.op for node in found.nodes] == ["max_pool2d", "conv2d", "conv2d", "add"]
+
+
 def test_select_token_moves_before_mlp():
     """The last block computes its MLP for the class token alone, unless all tokens are an output."""
     model = nanoinfer.create_model("vit_b_32", "random:1")
