@@ -57,7 +57,7 @@ class Interruptible:
 
     def _unraisable(self, dropped) -> None:
         if dropped.exc_type is KeyboardInterrupt:
-            _thread.start_new_thread(_interrupt_again, ())
+            _thread.start_new_thread(_interrupt_again, (_thread.get_ident(),))
         else:
             self.hook(dropped)
 
@@ -102,6 +102,9 @@ def _exit() -> None:
     os._exit(INTERRUPTED)
 
 
-def _interrupt_again() -> None:
+def _interrupt_again(main_thread: int) -> None:
     time.sleep(0.001)  # meanwhile the main thread leaves the code that drops exceptions
-    _thread.interrupt_main()
+    if hasattr(_signal, "pthread_kill"):  # a signal also ends a wait in the system
+        _signal.pthread_kill(main_thread, _signal.SIGINT)
+    else:
+        _thread.interrupt_main()

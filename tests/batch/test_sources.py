@@ -87,9 +87,10 @@ def test_tar_holds_no_member_that_was_read(tmp_path, contents):
     write_tar(tmp_path / "a.tar", {f"{number}.png": b"x" for number in range(500)})
     with open(tmp_path / "a.tar", "rb") as file:
         kept = []
-        for _ in archives.tar_items(file, "a.tar", None):
-            kept.append(sum(len(owner.members) for owner in _tars()))
-    assert len(kept) == 500 and max(kept) <= 1
+        for number, _ in enumerate(archives.tar_items(file, "a.tar", None)):
+            if number % 50 == 49:  # a look at all objects takes a while
+                kept.append(sum(len(owner.members) for owner in _tars()))
+    assert len(kept) == 10 and max(kept) <= 1
 
 
 def _tars():
