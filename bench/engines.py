@@ -34,8 +34,8 @@ SWITCHES = {
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
     "OPENCV_CPU_DISABLE": "AVX512-SKX",
 }
-AVX2 = {**OWN, HIDE: "1"} if can_hide() else {**OWN, **SWITCHES}
-NOT_HELD = {"onnxruntime"}
+ISAS = {"native": {}, "avx2": {**OWN, **({HIDE: "1"} if can_hide() else SWITCHES)}}
+NOT_HELD = {"native": set(), "avx2": set() if can_hide() else {"onnxruntime"}}
 
 
 def load_nanoinfer(name: str, folder: Path, batch: int, threads: int) -> Engine:

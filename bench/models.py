@@ -31,8 +31,7 @@ from nanoinfer.architectures import MODELS as ARCHITECTURES
 from nanoinfer.cli.network import positive
 from nanoinfer.runtime import default_threads
 
-from .engines import AVX2, ENGINES, NOT_HELD
-from .hide_avx512 import can_hide
+from .engines import ENGINES, ISAS, NOT_HELD
 
 MODELS = ("mobilenetv2_140", "mobilenetv3_small_100", "resnext50_32x4d", "vit_b_32")
 BEST_OF = ("onnxruntime", "openvino", "opencv")  # the peers that count; torch is the reference
@@ -109,8 +108,7 @@ class Worker:
 
 def compare(setting: Setting, expected: np.ndarray, engines: list[str], options: argparse.Namespace) -> dict:
     """One row of the result: all engines on one network, batch size and number of threads."""
-    environment = AVX2 if options.isa == "avx2" else {}
-    workers = [Worker(engine, setting, options.before, environment) for engine in engines]
+    workers = [Worker(engine, setting, options.before, ISAS[options.isa]) for engine in engines]
     expected = expected[: setting.batch]
     errors = {
         worker.engine: float(np.abs(worker.logits - expected).max() / np.abs(expected).max()) for worker in workers
@@ -191,13 +189,10 @@ def _engines(parser: argparse.ArgumentParser, options: argparse.Namespace) -> li
         if not (Path(options.before) / "nanoinfer" / "__init__.py").exists():
             parser.error(f"{options.before}: holds no nanoinfer; pip install --no-deps --target FOLDER CHECKOUT")
         engines.append("before")
-    hidden = can_hide()
-    if options.isa == "avx2" and hidden:
-        print("AVX2 in all engines: CPUID hides AVX-512 from them")
-    elif options.isa == "avx2":
+    if NOT_HELD[options.isa]:
         print("linear layers of openvino and opencv have no switch: with AVX-512 here, vit_b_32 is no fair comparison")
     for peer in options.peers:
-        if options.isa == "avx2" and not hidden and peer in NOT_HELD:
+        if peer in NOT_HELD[options.isa]:
             print(f"{peer} has no switch for its instruction set and is left out")
             continue
         try:
@@ -238,7 +233,7 @@ def main() -> int:
     text = "also time an earlier version in FOLDER: pip install --no-deps --target FOLDER CHECKOUT"
     parser.add_argument("--before", metavar="FOLDER", help=text)
     text = "hold engines to AVX2 on a CPU with AVX-512; leave out those that cannot be held"
-    parser.add_argument("--isa", choices=("native", "avx2"), default="native", help=text)
+    parser.add_argument("--isa", choices=ISAS, default="native", help=text)
     parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one turn")
     parser.add_argument("--tolerance", type=float, default=1e-3, help="largest error, relative to the largest logit")

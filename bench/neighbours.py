@@ -25,7 +25,7 @@ import numpy as np
 from nanoinfer.cli.network import positive
 from nanoinfer.runtime import default_threads
 
-from .engines import AVX2
+from .engines import ISAS, NOT_HELD
 from .models import BEST_OF, MODELS, Setting, Worker, prepare
 
 TOLERANCE = 1e-3
@@ -65,8 +65,7 @@ def allow_one_core(process: int) -> None:
 def measure(case: str, settings: list[tuple[str, Setting]], options: argparse.Namespace) -> list[list[float]]:
     """For each engine the mean milliseconds of a call, by rounds."""
     means: list[list[float]] = [[] for _ in settings]
-    environment = AVX2 if options.isa == "avx2" else {}
-    workers = [Worker(engine, setting, None, environment) for engine, setting in settings]
+    workers = [Worker(engine, setting, None, ISAS[options.isa]) for engine, setting in settings]
     if case == "one core allowed":
         for worker in workers:
             allow_one_core(worker.process.pid)
@@ -89,10 +88,12 @@ def main() -> int:
     parser.add_argument("--model", default="mobilenetv3_small_100", choices=MODELS)
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=CASES, metavar="CASE")
     parser.add_argument("--peers", nargs="*", default=["onnxruntime"], choices=BEST_OF)
-    parser.add_argument("--isa", choices=("native", "avx2"), default="native", help="as in bench.models")
+    parser.add_argument("--isa", choices=ISAS, default="native", help="as in bench.models")
     parser.add_argument("--rounds", type=positive, default=7)
     parser.add_argument("--seconds", type=float, default=1.5, help="length of one turn")
     options = parser.parse_args()
+    if left_out := NOT_HELD[options.isa].intersection(options.peers):
+        parser.error(f"{', '.join(left_out)}: no switch for the instruction set; choose others with --peers")
     threads = default_threads()
     print(f"{options.model}, batch 1, {threads} cores; mean milliseconds a call, and times as long as one thread takes")
     with tempfile.TemporaryDirectory() as temporary:

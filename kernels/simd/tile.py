@@ -21,7 +21,8 @@ in bytes; a stride leads from a pixel to the next, and stride 0 uses the same me
     unroll                          how many such steps are best made at once
     rows(a, stride)                 what fma_rows reads a by
     advance(rows, bytes)            the same, some bytes further on
-    fma_window(window)(acc, x, ...) all taps of a depthwise convolution: see window.py
+    window_rows(window)(x, ...)     the rows of an image under a window, which fma_window reads; see window.py
+    fma_window(window)(acc, ...)    all taps of a depthwise convolution
     add, sub, mul(acc, x, stride)   acc[p] combined with x[p]
     max(acc, x, stride)             acc[p] = max(acc[p], x[p]); NaN stays
     sum(acc, x), add_square(acc, x) acc + x, acc + x * x, x a tile

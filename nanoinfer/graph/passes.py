@@ -1,4 +1,4 @@
-"""Passes: graph and tensors in, the same network with fewer steps out.
+"""Passes: graph and tensors in, the same network with fewer or cheaper steps out.
 
 PASSES is the whole list, in order. `optimise(..., count)` runs any prefix of it, to find the pass that a fault comes
 from. A pass matches nodes, usually a node and its only reader, and ends in `Graph.rewrite`, which checks the result. It

@@ -31,7 +31,8 @@ class Numerics(NamedTuple):
 class Tuning(NamedTuple):
     """How networks are planned. Each default was measured on an AMD EPYC of the Zen 4 generation (AVX-512, 32 vector
     registers, 1 MiB of L2 a core, 2 virtual cores), float32, on the networks of the README; those of prefetches and of
-    depthwise tiles on an Intel Xeon of the Emerald Rapids generation (2 MiB of L2)."""
+    depthwise tiles on an Intel Xeon of the Emerald Rapids generation (2 MiB of L2),
+    `alias_stride` and the depthwise tiles of AVX2 on one of the Granite Rapids class."""
 
     # Register tiles. Most pixels of a tile, by its vectors: accumulators, a vector of weights for each of nr and one
     # broadcast have to fit the registers. Seven, not eight, of three vectors: that divides images of 14 and 28 rows, so
