@@ -110,23 +110,29 @@ class Rectangle(NamedTuple):
 def panels(problem: ConvProblem, machine: Machine) -> list[Panels]:
     """How output channels are cut into micro-panels.
 
-    Where a vector is left over, the last micro-panel is wider: one vector alone would use each pixel that it loads for
-    half as many multiply-adds. On a double-pumped machine, channels that end within the first half of a vector end with
+    No vector is left over if there are several: one alone would use each pixel that it loads for half as many
+    multiply-adds or fewer. On a double-pumped machine, channels that end within the first half of a vector end with
     a micro-panel of three or five half vectors, unless there is only one pixel to compute.
     """
     lanes, channels, has_weight = machine.lanes, problem.y.channels, problem.weight is not None
     nr, last_nr, head_nr = machine.tuning.panel_nr, machine.tuning.last_panel_nr, machine.tuning.head_nr
+    if problem.taps == 1 and problem.k <= machine.tuning.wide_panel_k:
+        nr, last_nr = last_nr, nr
     vectors, half_vectors = ceil_div(channels, lanes), ceil_div(channels, lanes // 2)
     if problem.groups > 1:
         return [_panels_of_groups(vectors, problem.groups, lanes)]
-    if problem.y.pixels == 1 and vectors >= machine.tuning.head_vectors and has_weight:
+    if not has_weight:
+        cut = [Panels(2, lanes, vectors // 2), Panels(1, lanes, vectors % 2)]
+    elif problem.y.pixels == 1 and vectors >= machine.tuning.head_vectors:
         cut = [Panels(head_nr, lanes, vectors // head_nr), Panels(vectors % head_nr, lanes, 1)]
-    elif machine.double_pumped and has_weight and problem.y.pixels > 1 and half_vectors % 2:
+    elif machine.double_pumped and problem.y.pixels > 1 and half_vectors % 2:
         last = half_vectors if half_vectors < 4 else 3 if half_vectors % 4 == 3 else 5
         cut = [Panels(nr, lanes, (half_vectors - last) // (2 * nr)), Panels(last, lanes // 2, 1)]
+    elif vectors == 1:
+        cut = [Panels(1, lanes, 1)]
     else:
-        last = 0 if vectors % nr == 0 else 1 if not has_weight or vectors == 1 else last_nr
-        cut = [Panels(nr, lanes, (vectors - last) // nr), Panels(last, lanes, 1)]
+        last = next(count for count in range(nr) if (vectors - count * last_nr) % nr == 0)
+        cut = [Panels(nr, lanes, (vectors - last * last_nr) // nr), Panels(last_nr, lanes, last)]
     return [part for part in cut if part.nr and part.count]
 
 

@@ -31,8 +31,9 @@ class Numerics(NamedTuple):
 class Tuning(NamedTuple):
     """How networks are planned. Each default was measured on an AMD EPYC of the Zen 4 generation (AVX-512, 32 vector
     registers, 1 MiB of L2 a core, 2 virtual cores), float32, on the networks of the README; those of prefetches and of
-    depthwise tiles on an Intel Xeon of the Emerald Rapids generation (2 MiB of L2),
-    `alias_stride` and the depthwise tiles of AVX2 on one of the Granite Rapids class."""
+    depthwise tiles on an Intel Xeon of the Emerald Rapids generation (2 MiB of L2), and `alias_stride` on one of the
+    Granite Rapids class. What AVX2 has for itself was measured on an AMD EPYC of the Zen 3 generation (512 KiB of L2).
+    """
 
     # Register tiles. Most pixels of a tile, by its vectors: accumulators, a vector of weights for each of nr and one
     # broadcast have to fit the registers. Seven, not eight, of three vectors: that divides images of 14 and 28 rows, so
@@ -45,10 +46,12 @@ class Tuning(NamedTuple):
     peak_chains: int = 24  # accumulators of the kernel that measures the peak
 
     # Cutting an output. Vectors of a micro-panel: usually, of the last where one vector would be left over, and in a
-    # head.
+    # head. Where pixels meet at most `wide_panel_k` input channels, and wide micro-panels stay in L1, the first two
+    # change places.
     panel_nr: int = 2
     last_panel_nr: int = 3
     head_nr: int = 4
+    wide_panel_k: int = 0
     # A head (one pixel, many channels) is as fast as its weights arrive: four streams of sums hide
     # more of the latency of a multiply-add than two.
     head_vectors: int = 48  # vectors of channels from which on micro-panels of a single pixel have four of them
@@ -98,6 +101,9 @@ AVX2 = AVX512._replace(
     depthwise_mr=8,
     peak_chains=12,
     prefetch_step=24,
+    wide_panel_k=170,
+    min_intermediate_bytes=1 << 20,
+    line_buffer_share=0.5,
 )
 # Not measured: register tiles are those that fit, and all else is as on the machine whose registers are as many.
 SSE = AVX2
