@@ -3,18 +3,17 @@
     y[p, c] = activation(bias[c] + sum over ky, kx, k of x[p * stride + (ky, kx) - padding, g(c) + k] * w[c, k, ky, kx])
 
 g(c) is the first channel of c's group, and k runs over the channels of a group: one in a depthwise convolution, 4
-or 8 in ResNeXt, where a vector holds several whole groups and shuffles inside the register bring each input channel to
-all lanes of its group. In step k, lane l meets input channel l ^ k (lane-xor order): these shuffles are half as many
-instructions as those that spread channel k over its group, since they swap neighbours, pairs of lanes and quadruples
-and no more. Weights are packed in the same order (`xor_permuted`).
+or 8 in ResNeXt, where a vector holds several whole groups, or one. In step k every lane meets input channel k of its
+group: a vector that is one group takes it by a broadcast from memory, and others by a shuffle.
 
 A tile is a run of `mr` output pixels of one image row, one vector of channels wide. For each row of taps and each k the
-input pixels under the tile are loaded (and shuffled), from left to right, and each is multiplied into every output that
-it belongs to: (mr - 1) * stride + window loads for mr * window multiply-adds (simd/window.py). An output still receives
-its taps in the order (ky, k, kx), so its bits depend neither on where its tile starts nor on the lanes. Vectors that
-share cache lines take turns. Pixels
-beyond the ends of an image row are read from a vector of zeros, or left out where a tile is a whole image row (the
-result is the same unless a weight is infinite). Rows of taps beyond the image are left out.
+input pixels under the tile are loaded (and spread over their groups), and each is multiplied into every output that it
+belongs to: (mr - 1) * stride + window loads for mr * window multiply-adds (simd/window.py). An output receives its taps
+in the order (ky, k, kx), so its bits depend neither on where its tile starts nor on the lanes. Vectors that share cache
+lines take turns. With groups, the first of them prefetches the pixels that the next row of outputs is the first to
+read; a depthwise tile computes too little to hide that. Pixels beyond the ends of an image row are read from a vector
+of zeros, or left out where a tile is a whole image row (the result is the same unless a weight is infinite). Rows of
+taps beyond the image are left out.
 """
 
 from __future__ import annotations
@@ -83,13 +82,6 @@ def reference(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, stride: int, 
     return y + bias.astype(x.dtype)
 
 
-def xor_permuted(weight: np.ndarray) -> np.ndarray:
-    """(O, group, K, K) with the weights of input channel k ^ (o mod group) in place of those of channel k."""
-    out, group, *_ = weight.shape
-    channels = np.arange(group) ^ np.arange(out)[:, None] % group
-    return np.take_along_axis(weight, channels[..., None, None], 1)
-
-
 def example(lanes: int, generator: np.random.Generator, check) -> None:
     """Two images of two vectors of channels: borders on all sides, tiles that overlap, and narrow groups."""
     for window, stride, group, mr in ((3, 1, 1, 4), (3, 2, 1, 2), (5, 1, 1, 3), (3, 1, 4, 2)):
@@ -102,7 +94,7 @@ def example(lanes: int, generator: np.random.Generator, check) -> None:
         check(
             Depthwise(window, stride, padding, mr, lanes, "piecewise", group), expected,
             x=x, x_image_stride=x.strides[0], x_row_stride=x.strides[1], x_pixel_stride=x.strides[2],
-            w=packed(xor_permuted(weight), lanes), bias=bias, zeros=np.zeros(lanes, np.float32),
+            w=packed(weight, lanes), bias=bias, zeros=np.zeros(lanes, np.float32),
             y_image_stride=out_height * out_width * 4 * channels, y_row_stride=out_width * 4 * channels,
             y_pixel_stride=4 * channels, images=2, height=size[0], width=size[1], out_height=out_height,
             out_width=out_width, padding_top=padding, buffer_rows=size[0], block_rows=2, vectors=channels // lanes,
@@ -126,6 +118,8 @@ def build(spec: Depthwise):
     zeros, add, store_result = t.zeros, t.add, epilogue(t, spec.variant)
     window = Window(size, stride, padding + spec.more_right, spec.group, skipped)
     window_rows, fma_window, read = t.window_rows(window), t.fma_window(window), instruction_reader(Instruction)
+    next_rows, prefetch_rows = t.window_rows(window._replace(size=stride)), t.prefetch_rows(window)
+    prefetches = spec.group > 1
     w_vector_stride, line_vectors = size * size * spec.group * vector, max(1, CACHE_LINE // vector)
 
     def depthwise(row_address, thread, threads):
@@ -142,11 +136,16 @@ def build(spec: Depthwise):
                 top = (call.first_row + row) * stride - call.padding_top
                 x_image, slot = call.x + image * call.x_image_stride, top % call.buffer_rows
                 rows_of_window = window_rows(x_image, call.x_row_stride, slot, call.buffer_rows, top, call.height)
+                below = (top + size) % call.buffer_rows
+                coming = next_rows(x_image, call.x_row_stride, below, call.buffer_rows, top + size, call.height)
                 y_row = call.y + image * call.y_image_stride + row * call.y_row_stride
                 for tile in range(0, call.out_width, mr):
                     start = minimum(tile, call.out_width - mr)
                     left = start * stride - padding
                     beyond = left + columns - call.width
+                    if prefetches:
+                        first_pixel = start * stride * call.x_pixel_stride + first_vector * vector
+                        prefetch_rows(coming, first_pixel, call.x_pixel_stride)
                     for v in range(first_vector, end_vector):
                         acc = fma_window(
                             zeros(), rows_of_window, left * call.x_pixel_stride + v * vector, call.x_pixel_stride,

@@ -1,9 +1,8 @@
 """All taps of a depthwise convolution on a register tile: what neighbouring outputs share is loaded once.
 
-    acc[p] += sum over ky, k, kx of shuffled(x[ky, p * stride + kx], k) * w[ky][kx][k]
+    acc[p] += sum over ky, k, kx of spread(x[ky, p * stride + kx], k) * w[ky][kx][k]
 
-Groups have `group` channels; `shuffled(x, k)` puts lane l ^ k in lane l, so that in `group` steps every output channel
-meets every input channel of its group (depthwise.py).
+Groups have `group` channels; `spread(x, k)` has channel k of each group in all lanes of the group (depthwise.py).
 """
 
 from __future__ import annotations
@@ -13,8 +12,11 @@ from typing import NamedTuple
 from llvmlite import ir
 from numba import types
 
-from .intrinsics import int64, offset_by, operation
+from .intrinsics import int64, offset_by, operation, prefetch_from, void
 from .vector import i32, i64
+
+# An output's taps of a row are this many outputs apart: the sum of each is not needed again at once.
+SKEW = 2
 
 
 class Window(NamedTuple):
@@ -50,6 +52,8 @@ def windows(tile) -> dict:
     `window_rows(window)(x, row_stride, slot, slots, top, height)`: addresses of the rows of an image under a window, 0
     where it goes beyond the image of `height` rows. x is a circular buffer of `slots` rows, in which image row `top`,
     the first of the window, is at `slot`. A whole row of tiles has the same.
+    `prefetch_rows(window)(rows, offset, pixel_stride)` prefetches as many columns as a tile goes on by, into L1, of
+    each of `stride` rows.
     `fma_window(window)` takes acc and the fields of Inputs, and gives acc.
     """
 
@@ -84,7 +88,19 @@ def windows(tile) -> dict:
 
         return fma
 
-    return dict(window_rows=window_rows, fma_window=fma_window)
+    def prefetch_rows(window: Window):
+        @operation(void, types.UniTuple(int64, window.stride), int64, int64)
+        def prefetch(builder, rows, offset, pixel_stride):
+            for number in range(window.stride):
+                row = builder.extract_value(rows, number)
+                with builder.if_then(builder.icmp_unsigned("!=", row, ir.Constant(i64, 0))):
+                    for column in range(tile.mr * window.stride):
+                        address = offset_by(builder, builder.add(row, offset), pixel_stride, column)
+                        prefetch_from(builder, address, near=True)
+
+        return prefetch
+
+    return dict(window_rows=window_rows, prefetch_rows=prefetch_rows, fma_window=fma_window)
 
 
 def _with_row(builder, tile, window: Window, x, row: Inputs, acc: list) -> list:
@@ -106,22 +122,25 @@ def _with_row(builder, tile, window: Window, x, row: Inputs, acc: list) -> list:
     for k in range(window.group):
         if k:
             # No instruction, but LLVM loads x again: kept for all k, it would take more registers than there are, while
-            # a shuffle takes its operand from memory.
+            # a shuffle or a broadcast takes its operand from memory.
             builder.fence("seq_cst", "singlethread")
-        weights = [weight(kx, k) for kx in range(window.size)]
-        for column in range(left, columns - right):
-            value = _shuffled(builder, vector(column), k)
+        weights, values = [weight(kx, k) for kx in range(window.size)], {}
+        for slot in range(tile.mr + SKEW * (window.size - 1)):
             for kx in range(window.size):
-                p, rest = divmod(column - kx, window.stride)
-                if rest == 0 and 0 <= p < tile.mr:
-                    acc[p] = tile.fma(builder, value, weights[kx], acc[p])
+                p = slot - SKEW * kx
+                column = p * window.stride + kx
+                if 0 <= p < tile.mr and left <= column < columns - right:
+                    if column not in values:
+                        values[column] = _spread(builder, vector(column), window.group, k)
+                    acc[p] = tile.fma(builder, values[column], weights[kx], acc[p])
     return acc
 
 
-def _shuffled(builder, value, k: int):
+def _spread(builder, value, group: int, k: int):
+    """Channel k of each group in all lanes of the group."""
     lanes = value.type.count
-    order = ir.Constant(ir.VectorType(i32, lanes), [lane ^ k for lane in range(lanes)])
-    return builder.shuffle_vector(value, value, order) if k else value
+    order = ir.Constant(ir.VectorType(i32, lanes), [lane // group * group + k for lane in range(lanes)])
+    return builder.shuffle_vector(value, value, order) if group > 1 else value
 
 
 def _phi(builder, *incoming):

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..graph import Node
 from ..graph.windows import edges, padding_before
-from ..kernels.depthwise import GROUPS, Depthwise, Instruction, xor_permuted
+from ..kernels.depthwise import GROUPS, Depthwise, Instruction
 from ..kernels.simd import CACHE_LINE
 from ..kernels.simd.activation import code, variant
 from ..machine import Machine
@@ -35,12 +35,24 @@ def kernel(node: Node, weight_shape: tuple[int, ...], width: int, machine: Machi
     left, behind = edges(width, size, stride, node.attributes["padding"])
     out_width = (width + left + behind - size) // stride + 1
     right = (out_width - 1) * stride + size - left - width
-    largest = tuning.depthwise_mr if group == 1 else tuning.grouped_mr
-    mr = ceil_div(out_width, ceil_div(out_width, largest))
+    largest = min(out_width, tuning.depthwise_mr if group == 1 else tuning.grouped_mr)
+
+    def columns(mr: int) -> int:
+        """Input columns that all tiles of a row load."""
+        return ceil_div(out_width, mr) * ((mr - 1) * stride + size)
+
+    mr = min(range(largest, 0, -1), key=columns)
     return Depthwise(
-        size, stride, left, mr, max(machine.lanes, group), variant(node.attributes.get("activation")), group,
+        size, stride, left, mr, _lanes(group, machine), variant(node.attributes.get("activation")), group,
         whole_row=width if mr == out_width else 0, more_right=max(0, right - left),
     )  # fmt: skip
+
+
+def _lanes(group: int, machine: Machine) -> int:
+    """Lanes of the kernel's vectors: whole groups. A vector that is one group needs no shuffles, and where vectors are
+    double-pumped, half of one is as fast."""
+    halves = machine.double_pumped and group == machine.lanes // 2
+    return group if halves else max(machine.lanes, group)
 
 
 def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int = 0) -> Step:
@@ -56,13 +68,13 @@ def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int =
     spec = kernel(node, weight.shape, width, context.machine)
     lanes, (top, _) = spec.lanes, padding_before(node.attributes, x.height_width, size)
     rows, vectors = y.images * out_height, round_up(y.channels, lanes) // lanes
-    key = PackKey(node.tensors["weight"], "xor", len(weight), lanes)
+    key = PackKey(node.tensors["weight"], "", len(weight), lanes)
     block_rows = rows
-    if not buffer_rows and not splits_channels(y):
+    if group == 1 and not buffer_rows and not splits_channels(y):
         block_rows = _block_rows(rows, stride * x.row_stride, ceil_div(4 * vectors * lanes, CACHE_LINE), context)
     instruction = Instruction(
         x=x.address, x_image_stride=x.image_stride, x_row_stride=x.row_stride, x_pixel_stride=x.pixel_stride,
-        w=context.staging.weight(PackRequest(key, weight.shape, lambda: xor_permuted(np.asarray(weight)))),
+        w=context.staging.weight(PackRequest(key, weight.shape, lambda: np.asarray(weight))),
         bias=context.channel_vector(bias_key(node), _bias(node, context, y)),
         zeros=context.staging.constant(("zeros", lanes), lambda: np.zeros(lanes, np.float32)),
         y=y.address, y_image_stride=y.image_stride, y_row_stride=y.row_stride, y_pixel_stride=y.pixel_stride,

@@ -41,7 +41,7 @@ class Tuning(NamedTuple):
     matmul_mr: Mapping[int, int] = {1: 14, 2: 14, 3: 7, 4: 6, 5: 5}
     pool_mr: Mapping[int, int] = {1: 8, 2: 8}
     depthwise_mr: int = 14  # most pixels of a tile of depthwise convolution
-    grouped_mr: int = 8  # and of one with narrow groups, whose shuffled inputs need registers, too
+    grouped_mr: int = 8  # and of one with narrow groups
     attention_tile: tuple[int, int] = (6, 4)  # (mr, nr)
     peak_chains: int = 24  # accumulators of the kernel that measures the peak
 
@@ -99,6 +99,7 @@ AVX2 = AVX512._replace(
     pool_mr={1: 8, 2: 6},
     attention_tile=(6, 2),
     depthwise_mr=8,
+    grouped_mr=10,
     peak_chains=12,
     prefetch_step=24,
     wide_panel_k=170,
