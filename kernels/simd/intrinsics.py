@@ -83,7 +83,10 @@ def store_to(builder, value, address, align=4):
 
 
 def prefetch_from(builder, address, write: bool = False, near: bool = False):
-    """Prefetch a cache line into L2; with `write`, with write intent (PREFETCHW): other cores give the line up."""
+    """Prefetch a cache line into L2, or with `near` into L1.
+
+    `write`: with write intent (PREFETCHW), so that other cores give the line up.
+    """
     pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
     hint = declare(builder, "llvm.prefetch.p0", ir.VoidType(), pointer.type, i32, i32, i32)
     builder.call(hint, [pointer, ir.Constant(i32, int(write)), ir.Constant(i32, 3 if near else 2), ir.Constant(i32, 1)])

@@ -15,7 +15,7 @@ from numba import types
 from .intrinsics import int64, offset_by, operation, prefetch_from, void
 from .vector import i32, i64
 
-# An output's taps of a row are this many outputs apart: the sum of each is not needed again at once.
+# Between two taps of a row this many other outputs take theirs: by then the multiply-add before has its result.
 SKEW = 2
 
 
