@@ -14,9 +14,12 @@ than the cores, so that no more threads run than there are cores if leaders are 
 a job only while it holds a claim. Which group is open it reads before, and that may be long over by then: groups of a
 lane are counted from the process's first on, so the claim fails.
 
-*Waiting.* Who waits polls for a while, then yields, then sleeps in the kernel. A worker that lost its core to another
-process while a leader waited for it stays away for a while: on a busy machine fewer threads are faster. Words that
-threads poll lie on 128-byte lines of their own.
+*Waiting.* At a barrier a thread polls for about as long as its own part took, then sleeps in the kernel. Parts take
+about as long as each other where all cores are there, however unevenly those of a virtual machine run, and a core that
+sleeps is given to another machine, which takes longer to wake than the wait. Where a process of this machine has taken
+a core, the wait is longer, and a sleeper's core is free for the thread that it waits for. A worker that lost its core
+while a leader waited for it stays away for a while: on a busy machine fewer threads are faster. Words that threads poll
+lie on 128-byte lines of their own.
 """
 
 from __future__ import annotations
@@ -42,8 +45,9 @@ FINISHED, WAITING, HELD_UP, PACE, PRESENT = LINE, LINE + 8, LINE + 16, LINE + 24
 SEATS = 2 * LINE
 CLAIMED, TAKEN = 0, 8
 
-# At a barrier: 20 to 50 microseconds. Nobody yields there: on a busy core that costs a time slice, more than the wait.
-SPINS_BEFORE_SLEEP = 1000
+# Fewest and most polls at a barrier: 20 to 50 microseconds, and one to three milliseconds. Nobody yields there: on a
+# busy core that costs a time slice, more than the wait.
+LEAST_SPINS, MOST_SPINS = 1000, 50000
 # Of a worker without a job: about a millisecond. Few before it yields: the leader may need this core.
 SPINS_BEFORE_YIELD, IDLE_SPINS = 100, 5000
 BREAK = 8  # times as long as it held a leader up does a worker stay away that has lost its core
@@ -81,18 +85,20 @@ def _common():
             native.wake(lane + FINISHED, 1)
 
     @njit(error_model="numpy", inline="always")
-    def wait_for(lane, target, group, start):
-        """Until so many parts are finished in a lane. A leader says when it started with which group; else it is 0."""
-        spins, finished = 0, native.atomic_load(lane + FINISHED)
+    def wait_for(lane, target, took, group):
+        """Until so many parts are finished in a lane. `took` is how long this thread was at its own, in cycles; a
+        leader says which group it is at, a worker -1."""
+        spins, start, finished = 0, native.cycles(), native.atomic_load(lane + FINISHED)
         while finished < target:
-            if spins < SPINS_BEFORE_SLEEP:
+            waited = native.cycles() - start
+            if spins < LEAST_SPINS or (spins < MOST_SPINS and waited < took):
                 native.pause(False)
                 spins += 1
             else:
-                if spins == SPINS_BEFORE_SLEEP and start != 0:
-                    native.store_i64(lane + PACE, native.cycles() - start)
+                if spins <= MOST_SPINS and group >= 0:
+                    native.store_i64(lane + PACE, took + waited)
                     native.atomic_store(lane + HELD_UP, group)
-                spins += 1
+                spins = MOST_SPINS + 1
                 native.atomic_add(lane + WAITING, 1)
                 native.sleep_while(lane + FINISHED, finished, 1)
                 native.atomic_add(lane + WAITING, -1)
@@ -137,7 +143,7 @@ def build_leader(_: Leader):
                     if lane != 0:
                         finish_part(lane, target)
             if lane != 0:
-                wait_for(lane, target, group, start)
+                wait_for(lane, target, native.cycles() - start, group)
             for part in range(parts if timestamps != 0 else 0):
                 native.store_i64(timestamps + ((part * steps + end) * TIMESTAMPS - 1) * 8, native.cycles())
             group, first = group + 1, end
@@ -218,7 +224,7 @@ def _help():
     def help_with(crew, lane, seat, number):
         """Compute parts of a leader's job while it has any. Of a group in which this worker has claimed nothing it
         reads no row; it goes on when the leader opens another. The result is until when it has to stay away."""
-        group, seen, row, target, spins, until = 0, -1, -1, 0, 0, 0
+        group, seen, row, target, spins, took, until = 0, -1, -1, 0, 0, 0, 0
         while until == 0 and may_work(crew, number) and spins < IDLE_SPINS:
             if row < 0:
                 group = native.atomic_load(lane + OPEN)
@@ -236,17 +242,18 @@ def _help():
                         start = native.cycles()
                         run_part(job, first, end, part, parts)
                         now, pace = native.cycles(), native.load_i64(lane + PACE)
-                        if native.atomic_load(lane + HELD_UP) == group and now - start > 2 * pace:
-                            until = now + BREAK * (now - start)
+                        took = now - start
+                        if native.atomic_load(lane + HELD_UP) == group and took > 2 * pace:
+                            until = now + BREAK * took
                         finish_part(lane, target)
                 seen, row, spins = group, -1, 0
                 if more and until == 0:  # the next group is known, and open as soon as this one is finished
-                    wait_for(lane, target, group, 0)
+                    wait_for(lane, target, took, -1)
                     group, row = group + 1, end
             elif native.atomic_load(lane + OWNED) == 0:
                 spins += IDLE_SPINS
             else:
-                wait_for(lane, native.atomic_load(lane + TARGET), group, 0)
+                wait_for(lane, native.atomic_load(lane + TARGET), took, -1)
                 native.pause(spins > SPINS_BEFORE_YIELD)
                 spins += 1
         return until
