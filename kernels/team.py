@@ -14,12 +14,12 @@ than the cores, so that no more threads run than there are cores if leaders are 
 a job only while it holds a claim. Which group is open it reads before, and that may be long over by then: groups of a
 lane are counted from the process's first on, so the claim fails.
 
-*Waiting.* At a barrier a thread polls for about as long as its own part took, then sleeps in the kernel. Parts take
-about as long as each other where all cores are there, however unevenly those of a virtual machine run, and a core that
-sleeps is given to another machine, which takes longer to wake than the wait. Where a process of this machine has taken
-a core, the wait is longer, and a sleeper's core is free for the thread that it waits for. A worker that lost its core
-while a leader waited for it stays away for a while: on a busy machine fewer threads are faster. Words that threads poll
-lie on 128-byte lines of their own.
+*Waiting.* At a barrier a thread polls for about as long as its own part took, then sleeps in the kernel. While all
+threads have their cores, the others are done by then, however unevenly the cores of a virtual machine run; and the host
+gives a core that sleeps to other machines, so that it comes back later than a short wait ends. If a process has taken a
+thread's core, the wait is longer, and a sleeper leaves its own to that thread. A worker that lost its core while a
+leader waited for it stays away for a while: on a busy machine fewer threads are faster. Words that threads poll lie on
+128-byte lines of their own.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ FINISHED, WAITING, HELD_UP, PACE, PRESENT = LINE, LINE + 8, LINE + 16, LINE + 24
 SEATS = 2 * LINE
 CLAIMED, TAKEN = 0, 8
 
-# Fewest and most polls at a barrier: 20 to 50 microseconds, and one to three milliseconds. Nobody yields there: on a
-# busy core that costs a time slice, more than the wait.
+# Least and most polls at a barrier: some tens of microseconds, and a few milliseconds. Nobody yields there: on a busy
+# core that costs a time slice, more than the wait.
 LEAST_SPINS, MOST_SPINS = 1000, 50000
 # Of a worker without a job: about a millisecond. Few before it yields: the leader may need this core.
 SPINS_BEFORE_YIELD, IDLE_SPINS = 100, 5000
