@@ -9,11 +9,13 @@ group: a vector that is one group takes it by a broadcast from memory, and other
 A tile is a run of `mr` output pixels of one image row, one vector of channels wide. For each row of taps and each k the
 input pixels under the tile are loaded (and spread over their groups), and each is multiplied into every output that it
 belongs to: (mr - 1) * stride + window loads for mr * window multiply-adds (simd/window.py). An output receives its taps
-in the order (ky, k, kx), so its bits depend neither on where its tile starts nor on the lanes. Vectors that share cache
-lines take turns. With groups, the first of them prefetches the pixels that the next row of outputs is the first to
-read; a depthwise tile computes too little to hide that. Pixels beyond the ends of an image row are read from a vector
-of zeros, or left out where a tile is a whole image row (the result is the same unless a weight is infinite). Rows of
-taps beyond the image are left out.
+in the order (ky, k, kx), so its bits depend neither on where its tile starts nor on the lanes. Pixels beyond the ends
+of an image row are read from a vector of zeros, or left out where a tile is a whole image row (the result is the same
+unless a weight is infinite). Rows of taps beyond the image are left out.
+
+Vectors that share cache lines take turns at each run of pixels, and with groups those of two lines do: pixels and
+weights still fit L1, and each page of memory is visited for two lines. With groups, each tile also prefetches its share
+of the pixels that the next row of outputs is the first to read; a depthwise tile computes too little to hide that.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from .simd import CACHE_LINE
 from .simd.activation import epilogue
 
 GROUPS = (1, 2, 4, 8)  # channels of a group that the kernel takes
+LINES = 2  # cache lines of channels that a thread computes together, with groups
 
 
 class Depthwise(NamedTuple):
@@ -102,7 +105,7 @@ def example(lanes: int, generator: np.random.Generator, check) -> None:
 
 
 def build(spec: Depthwise):
-    """Threads split items of one cache line of channels and one block of rows.
+    """Threads split items of one block of rows and one cache line of channels, or two of them with groups.
 
     The last tile of a row starts early enough to be a full one; the pixels that it computes again come out the same.
     Assumes: the channels of a pixel are contiguous and have room for whole vectors.
@@ -112,44 +115,44 @@ def build(spec: Depthwise):
     from .simd.window import Window
 
     mr, size, stride, padding, whole_row = spec.mr, spec.window, spec.stride, spec.padding, spec.whole_row
-    columns = (mr - 1) * stride + size  # of input under a tile
+    columns, grouped = (mr - 1) * stride + size, spec.group > 1  # columns of input under a tile
     skipped = (padding, max(0, columns - padding - whole_row)) if whole_row else None
     t, vector = register_tile(mr, 1, spec.lanes), 4 * spec.lanes
     zeros, add, store_result = t.zeros, t.add, epilogue(t, spec.variant)
-    window = Window(size, stride, padding + spec.more_right, spec.group, skipped)
+    line_vectors, lines = max(1, CACHE_LINE // vector), LINES if grouped else 1
+    # Vectors of a cache line prefetch equal shares of the columns that the tile goes on by.
+    share = -(-mr * stride // line_vectors) if grouped else 0
+    window = Window(size, stride, padding + spec.more_right, spec.group, skipped, share)
     window_rows, fma_window, read = t.window_rows(window), t.fma_window(window), instruction_reader(Instruction)
-    next_rows, prefetch_rows = t.window_rows(window._replace(size=stride)), t.prefetch_rows(window)
-    prefetches = spec.group > 1
-    w_vector_stride, line_vectors = size * size * spec.group * vector, max(1, CACHE_LINE // vector)
+    w_vector_stride = size * size * spec.group * vector
 
     def depthwise(row_address, thread, threads):
         call = read(row_address)
         rows = call.images * call.out_height
-        lines = -(-call.vectors // line_vectors)
-        items = -(-rows // call.block_rows) * lines
+        parts = -(-call.vectors // (lines * line_vectors))
+        items = -(-rows // call.block_rows) * parts
         for item in range(items * thread // threads, items * (thread + 1) // threads):
-            first, first_vector = item // lines * call.block_rows, item % lines * line_vectors
-            end_vector = minimum(first_vector + line_vectors, call.vectors)
+            first, first_vector = item // parts * call.block_rows, item % parts * lines * line_vectors
+            end_vector = minimum(first_vector + lines * line_vectors, call.vectors)
             image = first // call.out_height
             row = first - image * call.out_height
             for _ in range(minimum(call.block_rows, rows - first)):
                 top = (call.first_row + row) * stride - call.padding_top
                 x_image, slot = call.x + image * call.x_image_stride, top % call.buffer_rows
                 rows_of_window = window_rows(x_image, call.x_row_stride, slot, call.buffer_rows, top, call.height)
-                below = (top + size) % call.buffer_rows
-                coming = next_rows(x_image, call.x_row_stride, below, call.buffer_rows, top + size, call.height)
+                below = minimum(top + size, call.height - stride) % call.buffer_rows
+                x_below = x_image + below * call.x_row_stride + first_vector * vector
                 y_row = call.y + image * call.y_image_stride + row * call.y_row_stride
                 for tile in range(0, call.out_width, mr):
                     start = minimum(tile, call.out_width - mr)
                     left = start * stride - padding
                     beyond = left + columns - call.width
-                    if prefetches:
-                        first_pixel = start * stride * call.x_pixel_stride + first_vector * vector
-                        prefetch_rows(coming, first_pixel, call.x_pixel_stride)
                     for v in range(first_vector, end_vector):
+                        line, part = (v - first_vector) % lines, (v - first_vector) // lines
+                        ahead = x_below + line * CACHE_LINE + (start * stride + part * share) * call.x_pixel_stride
                         acc = fma_window(
                             zeros(), rows_of_window, left * call.x_pixel_stride + v * vector, call.x_pixel_stride,
-                            call.w + v * w_vector_stride, -left, beyond, call.zeros,
+                            call.w + v * w_vector_stride, -left, beyond, call.zeros, ahead, call.x_row_stride,
                         )  # fmt: skip
                         acc = add(acc, call.bias + v * vector, 0)
                         y = y_row + start * call.y_pixel_stride + v * vector

@@ -82,14 +82,11 @@ def store_to(builder, value, address, align=4):
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=align)
 
 
-def prefetch_from(builder, address, write: bool = False, near: bool = False):
-    """Prefetch a cache line into L2, or with `near` into L1.
-
-    `write`: with write intent (PREFETCHW), so that other cores give the line up.
-    """
+def prefetch_from(builder, address, write: bool = False):
+    """Prefetch a cache line into L2; `write`: with write intent (PREFETCHW), so that other cores give the line up."""
     pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
     hint = declare(builder, "llvm.prefetch.p0", ir.VoidType(), pointer.type, i32, i32, i32)
-    builder.call(hint, [pointer, ir.Constant(i32, int(write)), ir.Constant(i32, 3 if near else 2), ir.Constant(i32, 1)])
+    builder.call(hint, [pointer, ir.Constant(i32, int(write)), ir.Constant(i32, 2), ir.Constant(i32, 1)])
 
 
 # Memory and numbers.

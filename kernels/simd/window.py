@@ -12,11 +12,13 @@ from typing import NamedTuple
 from llvmlite import ir
 from numba import types
 
-from .intrinsics import int64, offset_by, operation, prefetch_from, void
+from .intrinsics import int64, keep_order, offset_by, opaque, operation, prefetch_from
 from .vector import i32, i64
 
-# Between two taps of a row this many other outputs take theirs: by then the multiply-add before has its result.
-SKEW = 2
+# Between two taps of a row this many other outputs take theirs: more would wait less for the multiply-add before, but
+# keep more columns in registers.
+SKEW = 1
+COLUMNS = 5  # columns that are addressed from one register: stride * 0, 1, 2, 3 and 4 further on
 
 
 class Window(NamedTuple):
@@ -27,6 +29,7 @@ class Window(NamedTuple):
     padding: int  # columns that may lie beyond either end of an image row
     group: int  # channels of a group: 1, 2, 4 or 8
     skipped: tuple[int, int] | None = None  # (left, right): as many columns always lie beyond, and are left out
+    prefetched: int = 0  # columns of which a tile prefetches a cache line
 
 
 class Inputs(NamedTuple):
@@ -34,7 +37,8 @@ class Inputs(NamedTuple):
 
     `rows` are what `window_rows` gave; `offset` leads from there to the first column of the tile. Of the first and last
     columns, as many as `pad_left` and `pad_right` say (up to `Window.padding`) are read from `zeros`, a vector of
-    zeros, instead; they are not looked at where the window has `skipped` columns.
+    zeros, instead; they are not looked at where the window has `skipped` columns. Meanwhile `Window.prefetched` columns
+    from `ahead` on are prefetched, of as many image rows as the window goes on by.
     """
 
     rows: object
@@ -44,6 +48,8 @@ class Inputs(NamedTuple):
     pad_left: object
     pad_right: object
     zeros: object
+    ahead: object
+    row_stride: object
 
 
 def windows(tile) -> dict:
@@ -52,8 +58,6 @@ def windows(tile) -> dict:
     `window_rows(window)(x, row_stride, slot, slots, top, height)`: addresses of the rows of an image under a window, 0
     where it goes beyond the image of `height` rows. x is a circular buffer of `slots` rows, in which image row `top`,
     the first of the window, is at `slot`. A whole row of tiles has the same.
-    `prefetch_rows(window)(rows, offset, pixel_stride)` prefetches as many columns as a tile goes on by, into L1, of
-    each of `stride` rows.
     `fma_window(window)` takes acc and the fields of Inputs, and gives acc.
     """
 
@@ -80,52 +84,51 @@ def windows(tile) -> dict:
                 row, before = builder.extract_value(inputs.rows, ky), builder.block
                 with builder.if_then(builder.icmp_unsigned("!=", row, ir.Constant(i64, 0))):
                     taps = ir.Constant(i64, 4 * tile.lanes * window.size * window.group * ky)
-                    of_row = inputs._replace(w=builder.add(inputs.w, taps))
                     x = builder.add(row, inputs.offset)
-                    summed, after = _with_row(builder, tile, window, x, of_row, list(acc)), builder.block
+                    of_row = inputs._replace(rows=x, w=builder.add(inputs.w, taps))
+                    summed, after = _with_row(builder, tile, window, ky, of_row, list(acc)), builder.block
                 acc = [_phi(builder, (old, before), (new, after)) for old, new in zip(acc, summed, strict=True)]
             return tile.pack(builder, acc)
 
         return fma
 
-    def prefetch_rows(window: Window):
-        @operation(void, types.UniTuple(int64, window.stride), int64, int64)
-        def prefetch(builder, rows, offset, pixel_stride):
-            for number in range(window.stride):
-                row = builder.extract_value(rows, number)
-                with builder.if_then(builder.icmp_unsigned("!=", row, ir.Constant(i64, 0))):
-                    for column in range(tile.mr * window.stride):
-                        address = offset_by(builder, builder.add(row, offset), pixel_stride, column)
-                        prefetch_from(builder, address, near=True)
-
-        return prefetch
-
-    return dict(window_rows=window_rows, prefetch_rows=prefetch_rows, fma_window=fma_window)
+    return dict(window_rows=window_rows, fma_window=fma_window)
 
 
-def _with_row(builder, tile, window: Window, x, row: Inputs, acc: list) -> list:
-    """The accumulators after one row of taps, whose columns begin at x and whose weights at w of `row`."""
+def _with_row(builder, tile, window: Window, ky: int, row: Inputs, acc: list) -> list:
+    """The accumulators after row ky of the taps, whose columns begin at `rows` and whose weights at `w` of `row`."""
     columns, (left, right) = (tile.mr - 1) * window.stride + window.size, window.skipped or (0, 0)
+    starts = (offset_by(builder, row.rows, row.pixel_stride, column) for column in range(0, columns, COLUMNS))
+    bases = [opaque(builder, start) for start in starts]
+    triple = opaque(builder, builder.mul(row.pixel_stride, ir.Constant(i64, 3)))
 
     def vector(column):
-        address = offset_by(builder, x, row.pixel_stride, column)
+        base, distance = bases[column // COLUMNS], column % COLUMNS
+        address = builder.add(base, triple) if distance == 3 else offset_by(builder, base, row.pixel_stride, distance)
         for pad, distance in ((row.pad_left, column), (row.pad_right, columns - 1 - column)):
             if distance < window.padding and not window.skipped:
                 beyond = builder.icmp_signed(">", pad, ir.Constant(i64, distance))
                 address = builder.select(beyond, row.zeros, address)
         return tile.load_pixel(builder, address)[0]
 
+    def prefetch(k):
+        """The prefetches of one step of a row: all at once would occupy the line fill buffers."""
+        count, step, steps = window.prefetched * window.stride, ky * window.group + k, window.size * window.group
+        for number in range(step * count // steps, (step + 1) * count // steps):
+            column, row_below = divmod(number, window.stride)
+            start = offset_by(builder, row.ahead, row.row_stride, row_below)
+            prefetch_from(builder, offset_by(builder, start, row.pixel_stride, column))
+
     def weight(kx, k):
         offset = 4 * tile.lanes * (kx * window.group + k)
         return tile.load_pixel(builder, builder.add(row.w, ir.Constant(i64, offset)))[0]
 
     for k in range(window.group):
-        if k:
-            # No instruction, but LLVM loads x again: kept for all k, it would take more registers than there are, while
-            # a shuffle or a broadcast takes its operand from memory.
-            builder.fence("seq_cst", "singlethread")
+        prefetch(k)
         weights, values = [weight(kx, k) for kx in range(window.size)], {}
         for slot in range(tile.mr + SKEW * (window.size - 1)):
+            # LLVM would load early, and a column once for all k, and would need more registers than there are.
+            keep_order(builder)
             for kx in range(window.size):
                 p = slot - SKEW * kx
                 column = p * window.stride + kx

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..graph import Node
 from ..graph.windows import edges, padding_before
-from ..kernels.depthwise import GROUPS, Depthwise, Instruction
+from ..kernels.depthwise import GROUPS, LINES, Depthwise, Instruction
 from ..kernels.simd import CACHE_LINE
 from ..kernels.simd.activation import code, variant
 from ..machine import Machine
@@ -69,9 +69,11 @@ def step(node: Node, context: Context, *, first_row: int = 0, buffer_rows: int =
     lanes, (top, _) = spec.lanes, padding_before(node.attributes, x.height_width, size)
     rows, vectors = y.images * out_height, round_up(y.channels, lanes) // lanes
     key = PackKey(node.tensors["weight"], "", len(weight), lanes)
-    block_rows = rows
+    block_rows, parts = rows, ceil_div(4 * vectors * lanes, CACHE_LINE * (LINES if group > 1 else 1))
     if group == 1 and not buffer_rows and not splits_channels(y):
-        block_rows = _block_rows(rows, stride * x.row_stride, ceil_div(4 * vectors * lanes, CACHE_LINE), context)
+        block_rows = _block_rows(rows, stride * x.row_stride, parts, context)
+    elif group > 1 and not buffer_rows and not _even(parts, context):
+        block_rows = ceil_div(rows, context.threads)
     instruction = Instruction(
         x=x.address, x_image_stride=x.image_stride, x_row_stride=x.row_stride, x_pixel_stride=x.pixel_stride,
         w=context.staging.weight(PackRequest(key, weight.shape, lambda: np.asarray(weight))),
@@ -90,6 +92,11 @@ def _bias(node: Node, context: Context, y: TensorView) -> np.ndarray:
     return np.zeros(y.channels) if bias is None else bias
 
 
+def _even(parts: int, context: Context) -> bool:
+    """Whether threads that split so many parts have about equal shares."""
+    return round_up(parts, context.threads) <= context.machine.tuning.most_imbalance * parts
+
+
 def _block_rows(rows: int, row_bytes: int, lines: int, context: Context) -> int:
     """Rows that all cache lines of channels pass over before the next block of rows begins.
 
@@ -99,7 +106,6 @@ def _block_rows(rows: int, row_bytes: int, lines: int, context: Context) -> int:
     """
     threads, tuning = context.threads, context.machine.tuning
     own, most = ceil_div(rows, threads), max(1, tuning.block_bytes // row_bytes)
-    longest = round_up(lines, threads)
-    if own <= most and longest <= tuning.most_imbalance * lines:
+    if own <= most and _even(lines, context):
         return rows
     return max(block for block in range(1, min(own, most) + 1) if own % block == 0)
