@@ -103,8 +103,8 @@ def _with_row(builder, tile, window: Window, ky: int, row: Inputs, acc: list) ->
     triple = opaque(builder, builder.mul(row.pixel_stride, ir.Constant(i64, 3)))
 
     def vector(column):
-        base, distance = bases[column // COLUMNS], column % COLUMNS
-        address = builder.add(base, triple) if distance == 3 else offset_by(builder, base, row.pixel_stride, distance)
+        base, further = bases[column // COLUMNS], column % COLUMNS
+        address = builder.add(base, triple) if further == 3 else offset_by(builder, base, row.pixel_stride, further)
         for pad, distance in ((row.pad_left, column), (row.pad_right, columns - 1 - column)):
             if distance < window.padding and not window.skipped:
                 beyond = builder.icmp_signed(">", pad, ir.Constant(i64, distance))
