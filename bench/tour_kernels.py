@@ -157,7 +157,7 @@ def fused(spec: Matmul):
     What the epilogue reads and writes is prefetched when the tile begins, y with write intent.
     """
     tile = operations(spec.mr, spec.nr, spec.lanes)
-    zeros, fma_outer, add = tile.zeros, tile.fma_outer, tile.add
+    zeros, no_bias, fma_outer, add = tile.zeros, tile.minus_zeros, tile.fma_outer, tile.add
     prefetch_pixels, prefetch_write = tile.prefetch, tile.prefetch_write
     epilogue, relu6 = activation.epilogue(tile, spec.variant), activation.code("relu6")
     mr, width = spec.mr, spec.nr * spec.lanes
@@ -184,6 +184,6 @@ def fused(spec: Matmul):
                     ahead += k * CACHE_LINE
                     acc = add(acc, address(bias, 0, o), 0)
                     acc = add(acc, address(residual, p, o), 4 * n)
-                    epilogue(acc, relu6, address(y, p, o), 4 * n)
+                    epilogue(acc, relu6, address(y, p, o), 4 * n, no_bias())
 
     return layer

@@ -118,7 +118,7 @@ def build(spec: Depthwise):
     columns, grouped = (mr - 1) * stride + size, spec.group > 1  # columns of input under a tile
     skipped = (padding, max(0, columns - padding - whole_row)) if whole_row else None
     t, vector = register_tile(mr, 1, spec.lanes), 4 * spec.lanes
-    zeros, add, store_result = t.zeros, t.add, epilogue(t, spec.variant)
+    zeros, minus_zeros, add, store_result = t.zeros, t.minus_zeros, t.add, epilogue(t, spec.variant)
     line_vectors, lines = max(1, CACHE_LINE // vector), LINES if grouped else 1
     # Vectors of a cache line prefetch equal shares of the columns that the tile goes on by.
     share = -(-mr * stride // line_vectors) if grouped else 0
@@ -154,11 +154,11 @@ def build(spec: Depthwise):
                             zeros(), rows_of_window, left * call.x_pixel_stride + v * vector, call.x_pixel_stride,
                             call.w + v * w_vector_stride, -left, beyond, call.zeros, ahead, call.x_row_stride,
                         )  # fmt: skip
-                        acc = add(acc, call.bias + v * vector, 0)
-                        y = y_row + start * call.y_pixel_stride + v * vector
+                        y, bias = y_row + start * call.y_pixel_stride + v * vector, call.bias + v * vector
                         if call.residual_offset != 0:
-                            acc = add(acc, y + call.residual_offset, call.y_pixel_stride)
-                        store_result(acc, call.activation, y, call.y_pixel_stride)
+                            acc = add(add(acc, bias, 0), y + call.residual_offset, call.y_pixel_stride)
+                            bias = minus_zeros()
+                        store_result(acc, call.activation, y, call.y_pixel_stride, bias)
                 row += 1
                 if row == call.out_height:
                     row, image = 0, image + 1

@@ -73,16 +73,11 @@ def build(spec: Elementwise):
     from .simd.tile import register_tile
 
     t, vector = register_tile(1, 1, spec.lanes), 4 * spec.lanes
-    load, mul, add, store_result, read = (
-        t.load,
-        t.mul,
-        t.add,
-        epilogue(t, spec.variant),
-        instruction_reader(Instruction),
-    )
+    load, mul, add, minus_zeros = t.load, t.mul, t.add, t.minus_zeros
+    store_result, read = epilogue(t, spec.variant), instruction_reader(Instruction)
 
     def elementwise(row_address, thread, threads):
-        call = read(row_address)
+        call, nothing = read(row_address), minus_zeros()
         first, end = 0, call.images * call.pixels
         first_vector, end_vector = 0, call.vectors
         if call.parallel_channels:
@@ -104,7 +99,7 @@ def build(spec: Elementwise):
                     acc = add(acc, call.shift + at, 0)
                 if call.other != 0:
                     acc = add(acc, other + at, 0)
-                store_result(acc, call.activation, y + at, 0)
+                store_result(acc, call.activation, y + at, 0, nothing)
 
     return elementwise
 

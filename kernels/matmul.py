@@ -60,28 +60,23 @@ def example(lanes: int, generator: np.random.Generator, check) -> None:
 
 
 def build(spec: Matmul):
-    """Prefetch: a tile of a single pixel computes too little to hide another stream behind its own weights.
-
-    Assumes: strides of x are multiples of 4; a tap's weights are k * nr * lanes floats in a row; y, the residual and
+    """Assumes: strides of x are multiples of 4; a tap's weights are k * nr * lanes floats in a row; y, the residual and
     partial sums have room for whole vectors. Addresses need no alignment.
     """
     from .simd.intrinsics import minimum, reader
     from .simd.tile import register_tile
 
     mr, t = spec.mr, register_tile(spec.mr, spec.nr, spec.lanes)
-    zeros, add, store, store_sum, rows_of, advance = t.zeros, t.add, t.store, t.store_sum, t.rows, t.advance
-    neighbours = spec.form != "strided"
-    unroll = t.unroll if neighbours else 1
-    fma_steps, fma_step, prefetch_steps = t.fma_rows(unroll), t.fma_rows(1), t.prefetch_steps(unroll)
+    zeros, minus_zeros, add, store, store_sum = t.zeros, t.minus_zeros, t.add, t.store, t.store_sum
     prefetch_pixels, prefetch_write, store_result = t.prefetch, t.prefetch_write, epilogue(t, spec.variant)
-    read_loops, read_call = reader(TileLoops), reader(TileCall)
-    w_k_stride = 4 * spec.nr * spec.lanes
+    rows_of, chain, read_loops, read_call = t.rows, _chain(spec, t), reader(TileLoops), reader(TileCall)
     # Constants: with `single`, both loops over taps run once and LLVM removes them, as it removes the branches of an
     # epilogue that the form does not have.
-    single, partial, prefetches = spec.form in ("pointwise", "partial"), spec.form == "partial", mr > 1
+    single, partial = spec.form in ("pointwise", "partial"), spec.form == "partial"
 
     def matmul(loops_address, call_address):
         loops, call = read_loops(loops_address), read_call(call_address)
+        taps_y, taps_x = (1, 1) if single else (loops.taps_y, loops.taps_x)
         x, y, ahead = call.x, call.y, call.prefetch
         for _ in range(call.count):
             acc = zeros()
@@ -94,47 +89,73 @@ def build(spec: Matmul):
                 if loops.aux_out_offset != 0:
                     prefetch_pixels(y + loops.aux_in_offset, loops.y_pixel_stride)
             w, next_line = call.w, ahead if ahead < call.prefetch_end else call.w
+            # These loops are no `range`: Numba counts its steps first, with a division, and a tile of few input
+            # channels takes little longer than that.
             ky = 0
-            while single or ky < loops.taps_y:
+            while ky < taps_y:
                 kx = 0
-                while single or kx < loops.taps_x:
-                    a = x if single else x + ky * loops.x_tap_y_stride + kx * loops.x_tap_x_stride
-                    rows, k_stride = rows_of(a, loops.x_pixel_stride), 4 if neighbours else loops.x_k_stride
-                    for first in range(0, loops.k, loops.k_block):
-                        if first != 0:  # the sum so far waits in y: it would take as many registers as the new chain
-                            store(acc, y, loops.y_pixel_stride)
-                            acc = zeros()
+                while kx < taps_x:
+                    a = x + ky * loops.x_tap_y_stride + kx * loops.x_tap_x_stride
+                    rows, first = rows_of(a, loops.x_pixel_stride), 0
+                    while first < loops.k:
                         steps = minimum(loops.k_block, loops.k - first)
-                        for _k in range(steps // unroll):
-                            if prefetches:
-                                prefetch_steps(next_line, loops.prefetch_step)
-                                next_line += unroll * loops.prefetch_step
-                            acc = fma_steps(acc, rows, loops.x_pixel_stride, k_stride, w)
-                            rows = advance(rows, unroll * k_stride)
-                            w += unroll * w_k_stride
-                        for _k in range(steps % unroll):
-                            acc = fma_step(acc, rows, loops.x_pixel_stride, k_stride, w)
-                            rows = advance(rows, k_stride)
-                            w += w_k_stride
-                        if first != 0:
+                        acc, rows, w, next_line = chain(acc, rows, w, next_line, steps, loops)
+                        if first + steps < loops.k:  # the sum so far waits in y: there are no registers for two
+                            if first == 0:
+                                store(acc, y, loops.y_pixel_stride)
+                            else:
+                                store_sum(acc, y, y, loops.y_pixel_stride)
+                            acc = zeros()
+                        elif first != 0:
                             acc = add(acc, y, loops.y_pixel_stride)
+                        first += steps
                     kx += 1
-                    if single:
-                        break
                 w += loops.w_skip
                 ky += 1
-                if single:
-                    break
-            acc = add(acc, call.bias, 0)
+            bias = call.bias
             if partial:
+                acc = add(acc, bias, 0)
                 if loops.aux_out_offset != 0:
                     store_sum(acc, y + loops.aux_in_offset, y + loops.aux_out_offset, loops.y_pixel_stride)
-                acc = add(acc, y + loops.partial_offset, loops.y_pixel_stride)
+                acc, bias = add(acc, y + loops.partial_offset, loops.y_pixel_stride), minus_zeros()
             if loops.residual_offset != 0:
-                acc = add(acc, y + loops.residual_offset, loops.y_pixel_stride)
-            store_result(acc, loops.activation, y, loops.y_pixel_stride)
+                acc = add(add(acc, bias, 0), y + loops.residual_offset, loops.y_pixel_stride)
+                bias = minus_zeros()
+            store_result(acc, loops.activation, y, loops.y_pixel_stride, bias)
             x += mr * loops.x_pixel_stride
             y += mr * loops.y_pixel_stride
-            ahead += (loops.k if single else loops.taps_y * loops.taps_x * loops.k) * loops.prefetch_step
+            ahead += taps_y * taps_x * loops.k * loops.prefetch_step
 
     return matmul
+
+
+def _chain(spec: Matmul, t):
+    """A function: some steps over k, from the weights at w on; the prefetches go on at `next_line`.
+
+    A tile of a single pixel computes too little to hide another stream behind its own weights, so it prefetches none.
+    """
+    from numba import njit
+
+    neighbours, prefetches = spec.form != "strided", spec.mr > 1
+    unroll, w_k_stride, advance = t.unroll if neighbours else 1, 4 * spec.nr * spec.lanes, t.advance
+    fma_steps, fma_step, prefetch_steps = t.fma_rows(unroll), t.fma_rows(1), t.prefetch_steps(unroll)
+
+    @njit(error_model="numpy", inline="always")
+    def chain(acc, rows, w, next_line, steps, loops):
+        k_stride = 4 if neighbours else loops.x_k_stride
+        w_end = w + steps * w_k_stride
+        w_unrolled = w_end - steps % unroll * w_k_stride
+        while w != w_unrolled:
+            if prefetches:
+                prefetch_steps(next_line, loops.prefetch_step)
+                next_line += unroll * loops.prefetch_step
+            acc = fma_steps(acc, rows, loops.x_pixel_stride, k_stride, w)
+            rows = advance(rows, unroll * k_stride)
+            w += unroll * w_k_stride
+        while w != w_end:
+            acc = fma_step(acc, rows, loops.x_pixel_stride, k_stride, w)
+            rows = advance(rows, k_stride)
+            w += w_k_stride
+        return acc, rows, w, next_line
+
+    return chain

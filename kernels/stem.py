@@ -49,7 +49,7 @@ def build(spec: Stem):
 
     mr, x_pixel_stride = spec.mr, spec.x_pixel_stride
     t = register_tile(mr, spec.nr, spec.lanes)
-    zeros, add, prefetch_write = t.zeros, t.add, t.prefetch_write
+    zeros, prefetch_write = t.zeros, t.prefetch_write
     unroll, fma_steps, fma_step = t.unroll, t.fma_offsets(t.unroll), t.fma_offsets(1)
     store_result, read_loops, read_call = epilogue(t, spec.variant), reader(TileLoops), reader(TileCall)
     w_step_stride = 4 * spec.nr * spec.lanes
@@ -62,16 +62,17 @@ def build(spec: Stem):
             if loops.output_exceeds_l2 != 0:
                 prefetch_write(y, loops.y_pixel_stride)
             w, offsets = call.w, loops.stem_offsets
-            for _ in range(loops.stem_steps // unroll):
+            w_end = w + loops.stem_steps * w_step_stride
+            w_last = w_end - loops.stem_steps % unroll * w_step_stride
+            while w != w_last:
                 acc = fma_steps(acc, x, offsets, x_pixel_stride, w)
                 w += unroll * w_step_stride
                 offsets += 8 * unroll
-            for _ in range(loops.stem_steps % unroll):
+            while w != w_end:
                 acc = fma_step(acc, x, offsets, x_pixel_stride, w)
                 w += w_step_stride
                 offsets += 8
-            acc = add(acc, call.bias, 0)
-            store_result(acc, loops.activation, y, loops.y_pixel_stride)
+            store_result(acc, loops.activation, y, loops.y_pixel_stride, call.bias)
             x += mr * x_pixel_stride
             y += mr * loops.y_pixel_stride
 

@@ -1,4 +1,4 @@
-"""Activations as functions of one vector, and the epilogue: the activation of a register tile and its store.
+"""Activations as functions of one vector, and the epilogue: bias, activation and store of a register tile.
 
 exp, erf and GELU are polynomials over fma, so they have the same bits at every vector width; exp and erf are at most
 2 ulp from the true value. The coefficients are minimax fits of the relative error by Lawson's iteration. NaN stays NaN.
@@ -108,5 +108,5 @@ def code(activation: str | None) -> int:
 
 
 def epilogue(tile, variant: str):
-    """An intrinsic (acc, code, y, stride): the last step of a kernel, an activation and the store of its result."""
+    """An intrinsic (acc, code, y, stride, bias), the last step of a kernel: bias, an activation, and the store."""
     return tile.epilogue(list(PIECEWISE.values()) if variant == "piecewise" else [TRANSCENDENTAL[variant]])

@@ -29,8 +29,9 @@ in bytes; a stride leads from a pixel to the next, and stride 0 uses the same me
     plus(acc, x), times(acc, x)     every element + x, * x
     fma_scalars(acc, x, y)          every element * x + y
     map(function)                   an intrinsic acc -> acc that applies `function(Vector) -> Vector`
-    epilogue(functions)(acc, n, y, stride)
-                                    functions[n](every element), each Vector -> Vector, of pixel p to y + p * stride
+    epilogue(functions)(acc, n, y, stride, bias)
+                                    functions[n](acc[p] + bias), each Vector -> Vector, to y + p * stride
+    minus_zeros()                   the address of a pixel of -0.0: a bias that changes nothing
     sum_pixels(acc)                 one-pixel tile: the pixels summed as a fixed tree
     sum_lanes(acc), max_lanes(acc)  float32, of a tile of one vector, as a fixed tree
 
@@ -45,11 +46,23 @@ from types import SimpleNamespace
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.extending import register_model
 
 from . import CACHE_LINE
-from .intrinsics import declare, float32, int64, load_from, offset_by, operation, prefetch_from, store_to, void
+from .intrinsics import (
+    declare,
+    float32,
+    int64,
+    keep_order,
+    load_from,
+    offset_by,
+    operation,
+    prefetch_from,
+    store_to,
+    void,
+)
 from .vector import Vector, f32, i32, i64
 
 
@@ -120,6 +133,12 @@ def _memory(tile: RegisterTile) -> dict:
     def zeros(builder):
         return ir.Constant(tile.array, None)
 
+    @operation(int64)
+    def minus_zeros(builder):
+        kind = ir.ArrayType(f32, tile.nr * tile.lanes)
+        values = ir.Constant(kind, [-0.0] * kind.count)
+        return builder.ptrtoint(cgutils.global_constant(builder, "minus_zeros", values), i64)
+
     @operation(tile, float32)
     def splat(builder, x):
         return tile.pack(builder, [Vector.splat(builder, x, tile.lanes).value] * len(tile.every))
@@ -152,7 +171,7 @@ def _memory(tile: RegisterTile) -> dict:
         return prefetch
 
     return dict(
-        zeros=zeros, splat=splat, load=load, store=store, store_sum=store_sum,
+        zeros=zeros, minus_zeros=minus_zeros, splat=splat, load=load, store=store, store_sum=store_sum,
         prefetch=prefetching(write=False), prefetch_write=prefetching(write=True),
     )  # fmt: skip
 
@@ -213,20 +232,22 @@ def _functions(tile: RegisterTile) -> dict:
         return apply
 
     def epilogue(functions):
-        # Each branch stores for itself, element by element: stores then begin while multiply-adds are still under way,
-        # and LLVM, which would work on all elements before the first store, needs no more registers.
-        @operation(void, tile, int64, int64, int64)
-        def store_result(builder, acc, which, y, stride):
+        # Each branch adds and stores for itself, element by element: the end of a tile then waits for one chain of
+        # multiply-adds at a time, while others are still under way, and stores do not come all at once.
+        @operation(void, tile, int64, int64, int64, int64)
+        def store_result(builder, acc, which, y, stride, bias):
             elements, end = tile.unpack(builder, acc), builder.append_basic_block()
-            addresses = {at: tile.address(builder, y, stride, at) for at in tile.every}
             first, *others = (builder.append_basic_block() for _ in functions)
             cases = builder.switch(which, first)
             for number, (branch, function) in enumerate(zip((first, *others), functions, strict=True)):
                 if number:
                     cases.add_case(ir.Constant(i64, number), branch)
                 builder.position_at_end(branch)
-                for at in tile.every:
-                    store_to(builder, function(Vector(builder, elements[at])).value, addresses[at])
+                for (p, v), element in elements.items():
+                    addend = load_from(builder, tile.vector_address(builder, bias, v), tile.vector)
+                    result = function(Vector(builder, builder.fadd(element, addend))).value
+                    store_to(builder, result, tile.address(builder, y, stride, (p, v)))
+                    keep_order(builder)
                 builder.branch(end)
             builder.position_at_end(end)
 
