@@ -116,7 +116,7 @@ def panels(problem: ConvProblem, machine: Machine) -> list[Panels]:
     """
     lanes, channels, has_weight = machine.lanes, problem.y.channels, problem.weight is not None
     nr, last_nr, head_nr = machine.tuning.panel_nr, machine.tuning.last_panel_nr, machine.tuning.head_nr
-    if problem.taps == 1 and problem.k <= machine.tuning.wide_panel_k:
+    if problem.taps * problem.k <= machine.tuning.wide_panel_k:
         nr, last_nr = last_nr, nr
     vectors, half_vectors = ceil_div(channels, lanes), ceil_div(channels, lanes // 2)
     if problem.groups > 1:

@@ -104,7 +104,7 @@ AVX2 = AVX512._replace(
     prefetch_step=24,
     wide_panel_k=170,
     min_intermediate_bytes=1 << 20,
-    line_buffer_share=0.5,
+    line_buffer_share=0.75,
 )
 # Not measured: register tiles are those that fit, and all else is as on the machine whose registers are as many.
 SSE = AVX2
