@@ -43,12 +43,13 @@ CANDIDATES: dict[str, tuple] = {
     "prefetch_output_above": (0.125, 0.25, 0.5, 1.0),
     "prefetch_rows_above": (0.25, 0.5, 1.0),
     "block_bytes": (128 << 10, 256 << 10, 512 << 10, 1 << 20),
-    "line_buffer_share": (0.1, 0.2, 0.3, 0.5),
-    "min_intermediate_bytes": (32 << 10, 64 << 10, 128 << 10, 256 << 10),
+    "line_buffer_share": (0.1, 0.2, 0.3, 0.5, 0.75),
+    "min_intermediate_bytes": (64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20),
     "weight_reread_cost": (0.1, 0.22, 0.4),
     "strassen_workspace_bytes": (640 << 10, 1280 << 10, 2560 << 10),
     "strassen_unit": (6, 7, 12, 14),
     "even_tiles": (0.7, 0.8, 0.9, 1.0),
+    "fewest_sums": (1, 4, 8, 12),
     "tiles_a_thread": (4, 8, 16),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -152,7 +153,7 @@ def rectangles(problem: ConvProblem, tuning: Tuning, nr: int, threads: int) -> t
     if (problem.taps, problem.stride, problem.padding) == (1, 1, (0, 0)):
         if one := _one_run(problem):
             images, rectangle = one
-            return images, [rectangle._replace(mr=_even_mr(tuning, mr, images, rectangle.length, threads))]
+            return images, [rectangle._replace(mr=_even_mr(tuning, (mr, nr), images, rectangle.length, threads))]
     images, found = problem.y.images, []
     for rows in _equal_taps(problem, 0):
         for columns in _equal_taps(problem, 1):
@@ -160,7 +161,7 @@ def rectangles(problem: ConvProblem, tuning: Tuning, nr: int, threads: int) -> t
             if problem.fits_stem_kernel(tuning) and not rectangle.stem_offsets.size:
                 found += _tiles_and_pixels(rectangle, mr)
             else:
-                tile = _even_mr(tuning, mr, images * rectangle.runs, rectangle.length, threads)
+                tile = _even_mr(tuning, (mr, nr), images * rectangle.runs, rectangle.length, threads)
                 found.append(rectangle._replace(mr=tile))
     return images, found
 
@@ -245,16 +246,20 @@ def _tiles_and_pixels(rectangle: Rectangle, mr: int) -> list[Rectangle]:
     return [part for part in (rectangle._replace(length=whole, mr=mr), rest) if part.length]
 
 
-def _even_mr(tuning: Tuning, mr: int, runs: int, length: int, threads: int) -> int:
+def _even_mr(tuning: Tuning, panel: tuple[int, int], runs: int, length: int, threads: int) -> int:
     """Pixels of the tiles that a run is cut into: as even as they come, and of a single run as many for every thread.
 
-    Somewhat smaller tiles are better than one of another size at the end, which is one more kernel to compile.
+    `panel` is (most pixels of a tile, vectors of a micro-panel). Somewhat smaller tiles are better than one of another
+    size at the end, which is one more kernel to compile. If there has to be one, it has sums enough to keep the
+    multiply-adds going, where smaller tiles leave as many pixels.
     """
+    mr, nr = panel
     tiles, equal_parts = ceil_div(length, mr), 1
     if runs == 1 and tiles < tuning.tiles_a_thread * threads:
         equal_parts = threads
         tiles = min(round_up(tiles, equal_parts), length)
     pixels = ceil_div(length, tiles)
-    smallest = math.ceil(tuning.even_tiles * pixels)
-    even = (fewer for fewer in range(pixels, smallest - 1, -1) if length % (fewer * equal_parts) == 0)
-    return next(even, pixels)
+    smaller = range(pixels, math.ceil(tuning.even_tiles * pixels) - 1, -1)
+    even = (fewer for fewer in smaller if length % (fewer * equal_parts) == 0)
+    busy = (fewer for fewer in smaller if length % fewer * nr >= tuning.fewest_sums)
+    return next(chain(even, busy), pixels)

@@ -58,6 +58,7 @@ class Tuning(NamedTuple):
     stem_channels: int = 4  # most input channels of a stem (a network's first convolution), which has its own kernel,
     stem_steps: int = 256  # and most elements of the input that meet in a pixel of its output
     even_tiles: float = 0.8  # tiles of a run may be smaller than the largest by this factor, if all are equal then
+    fewest_sums: int = 8  # vectors of sums, of a tile: fewer wait for the multiply-add before (two pipes, four cycles)
     tiles_a_thread: int = 8  # of a single run with fewer, every thread has the same share
     most_imbalance: float = 1.125  # depthwise threads split channels if the longest part is at most this times the mean
     block_bytes: int = 256 << 10  # of input pixels in an L2 block; of a band of rows in depthwise convolution
