@@ -77,7 +77,7 @@ def build(spec: Elementwise):
     store_result, read = epilogue(t, spec.variant), instruction_reader(Instruction)
 
     def elementwise(row_address, thread, threads):
-        call, nothing = read(row_address), minus_zeros()
+        call, no_bias = read(row_address), minus_zeros()
         first, end = 0, call.images * call.pixels
         first_vector, end_vector = 0, call.vectors
         if call.parallel_channels:
@@ -99,7 +99,7 @@ def build(spec: Elementwise):
                     acc = add(acc, call.shift + at, 0)
                 if call.other != 0:
                     acc = add(acc, other + at, 0)
-                store_result(acc, call.activation, y + at, 0, nothing)
+                store_result(acc, call.activation, y + at, 0, no_bias)
 
     return elementwise
 

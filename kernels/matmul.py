@@ -89,8 +89,8 @@ def build(spec: Matmul):
                 if loops.aux_out_offset != 0:
                     prefetch_pixels(y + loops.aux_in_offset, loops.y_pixel_stride)
             w, next_line = call.w, ahead if ahead < call.prefetch_end else call.w
-            # These loops are no `range`: Numba counts its steps first, with a division, and a tile of few input
-            # channels takes little longer than that.
+            # No `range`: Numba would first compute its number of steps, and where input channels are few, the time
+            # between the multiply-adds of two tiles counts.
             ky = 0
             while ky < taps_y:
                 kx = 0
@@ -112,7 +112,7 @@ def build(spec: Matmul):
                     kx += 1
                 w += loops.w_skip
                 ky += 1
-            bias = call.bias
+            bias = call.bias  # what is left for the epilogue to add
             if partial:
                 acc = add(acc, bias, 0)
                 if loops.aux_out_offset != 0:

@@ -63,8 +63,8 @@ def build(spec: Stem):
                 prefetch_write(y, loops.y_pixel_stride)
             w, offsets = call.w, loops.stem_offsets
             w_end = w + loops.stem_steps * w_step_stride
-            w_last = w_end - loops.stem_steps % unroll * w_step_stride
-            while w != w_last:
+            w_unrolled = w_end - loops.stem_steps % unroll * w_step_stride
+            while w != w_unrolled:
                 acc = fma_steps(acc, x, offsets, x_pixel_stride, w)
                 w += unroll * w_step_stride
                 offsets += 8 * unroll

@@ -250,8 +250,7 @@ def _even_mr(tuning: Tuning, panel: tuple[int, int], runs: int, length: int, thr
     """Pixels of the tiles that a run is cut into: as even as they come, and of a single run as many for every thread.
 
     `panel` is (most pixels of a tile, vectors of a micro-panel). Somewhat smaller tiles are better than one of another
-    size at the end, which is one more kernel to compile. If there has to be one, it has sums enough to keep the
-    multiply-adds going, where smaller tiles leave as many pixels.
+    size at the end, which is one more kernel to compile, and than a last tile of few sums, which is slow for its size.
     """
     mr, nr = panel
     tiles, equal_parts = ceil_div(length, mr), 1

@@ -46,8 +46,8 @@ class Tuning(NamedTuple):
     peak_chains: int = 24  # accumulators of the kernel that measures the peak
 
     # Cutting an output. Vectors of a micro-panel: usually, of the last where one vector would be left over, and in a
-    # head. Where pixels meet at most `wide_panel_k` input channels, and wide micro-panels stay in L1, the first two
-    # change places.
+    # head. Where an output is a sum of at most `wide_panel_k` products, so that wide micro-panels stay in L1, the first
+    # two change places.
     panel_nr: int = 2
     last_panel_nr: int = 3
     head_nr: int = 4
@@ -58,7 +58,9 @@ class Tuning(NamedTuple):
     stem_channels: int = 4  # most input channels of a stem (a network's first convolution), which has its own kernel,
     stem_steps: int = 256  # and most elements of the input that meet in a pixel of its output
     even_tiles: float = 0.8  # tiles of a run may be smaller than the largest by this factor, if all are equal then
-    fewest_sums: int = 8  # vectors of sums, of a tile: fewer wait for the multiply-add before (two pipes, four cycles)
+    # Vectors of sums of the smaller tile at the end of a run: each of fewer waits for its last multiply-add (two pipes,
+    # four cycles), so that the tile takes as long as one of so many.
+    fewest_sums: int = 8
     tiles_a_thread: int = 8  # of a single run with fewer, every thread has the same share
     most_imbalance: float = 1.125  # depthwise threads split channels if the longest part is at most this times the mean
     block_bytes: int = 256 << 10  # of input pixels in an L2 block; of a band of rows in depthwise convolution
