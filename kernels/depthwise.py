@@ -15,7 +15,8 @@ unless a weight is infinite). Rows of taps beyond the image are left out.
 
 Vectors that share cache lines take turns at each run of pixels, and with groups those of two lines do: pixels and
 weights still fit L1, and each page of memory is visited for two lines. With groups, each tile also prefetches its share
-of the pixels that the next row of outputs is the first to read; a depthwise tile computes too little to hide that.
+of the pixels that the next tile is the first to read; a depthwise tile computes too little to hide that. (Those of the
+next row of outputs would be too many for L1.)
 """
 
 from __future__ import annotations
@@ -140,16 +141,19 @@ def build(spec: Depthwise):
                 top = (call.first_row + row) * stride - call.padding_top
                 x_image, slot = call.x + image * call.x_image_stride, top % call.buffer_rows
                 rows_of_window = window_rows(x_image, call.x_row_stride, slot, call.buffer_rows, top, call.height)
-                below = minimum(top + size, call.height - stride) % call.buffer_rows
-                x_below = x_image + below * call.x_row_stride + first_vector * vector
+                new = minimum(top + size, call.height) - stride  # the first row that no window above reads
+                x_new = x_image + new % call.buffer_rows * call.x_row_stride + first_vector * vector
+                below = minimum(new, call.height - 2 * stride) + stride
+                x_below = x_image + below % call.buffer_rows * call.x_row_stride + first_vector * vector
                 y_row = call.y + image * call.y_image_stride + row * call.y_row_stride
                 for tile in range(0, call.out_width, mr):
                     start = minimum(tile, call.out_width - mr)
                     left = start * stride - padding
                     beyond = left + columns - call.width
+                    x_next = x_below if start + mr == call.out_width else x_new + (left + columns) * call.x_pixel_stride
                     for v in range(first_vector, end_vector):
                         line, part = (v - first_vector) % lines, (v - first_vector) // lines
-                        ahead = x_below + line * CACHE_LINE + (start * stride + part * share) * call.x_pixel_stride
+                        ahead = x_next + line * CACHE_LINE + part * share * call.x_pixel_stride
                         acc = fma_window(
                             zeros(), rows_of_window, left * call.x_pixel_stride + v * vector, call.x_pixel_stride,
                             call.w + v * w_vector_stride, -left, beyond, call.zeros, ahead, call.x_row_stride,

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..checkpoint import random_numbers
 from ..data import FOLDER
+from ..machine import Machine, host
 from ..model import create_model
 
 TABLE = FOLDER / "fingerprints.json"
@@ -26,9 +27,9 @@ def expected() -> dict[str, str]:
     return json.loads(TABLE.read_text(encoding="utf-8"))
 
 
-def fingerprint(name: str, threads: int | None = 2) -> str:
-    """The fingerprint of a network of the table, with its own weights or random ones, on this machine."""
+def fingerprint(name: str, threads: int | None = 2, machine: Machine | None = None) -> str:
+    """The fingerprint of a network of the table, with its own weights or random ones, planned for a machine or this."""
     arguments, shape = NETWORKS[name]
     weights = None if name == "digits" else "random:7"
-    model = create_model(name, weights, threads=threads, **arguments)
+    model = create_model(name, weights, threads=threads, **arguments).planned_for(machine or host())
     return model.fingerprint(random_numbers(np.random.PCG64(11), shape))

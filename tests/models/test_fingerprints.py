@@ -1,6 +1,7 @@
 """Fingerprints of logits: a table that holds on every machine, at every vector width and number of threads."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import nanoinfer
 from nanoinfer.checkpoint import random_numbers
 from nanoinfer.doctor.fingerprints import NETWORKS, expected, fingerprint
 from nanoinfer.machine import host
+from nanoinfer.machine.tuning import TUNINGS
 from tests.helpers import random_images
 from tests.jit.processes import output_of, start
 
@@ -39,6 +41,15 @@ def test_fingerprints_are_the_same_at_other_vector_widths(cpu, lanes, tmp_path):
         pytest.skip(f"the machine has {host().lanes} lanes")
     found = output_of(start(ON_OTHER_CPU, tmp_path, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=""))
     assert found == [lanes, EXPECTED]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TUNINGS, ids=str)
+def test_fingerprints_are_the_same_planned_for_every_kind_of_machine(kind):
+    """LLVM makes several registers of a vector that is wider than the host's, so this runs on any CPU."""
+    lanes, registers, double_pumped = kind
+    machine = replace(host(), lanes=lanes, registers=registers, double_pumped=double_pumped, tuning=TUNINGS[kind])
+    assert {name: fingerprint(name, 2, machine) for name in NETWORKS} == EXPECTED
 
 
 def test_fingerprint_is_a_hash_of_shape_and_bits():
