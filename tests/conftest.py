@@ -1,9 +1,17 @@
 """Fixtures of several folders."""
 
+import sys
+
 import pytest
 
 from nanoinfer import cli
 from tests.helpers import NETWORKS
+
+
+def pytest_runtest_setup():
+    """Run torch on one thread: beside other work, two that wait for each other take many times as long."""
+    if "torch" in sys.modules:  # no test imports it for this alone
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(scope="session", params=NETWORKS)
