@@ -96,7 +96,7 @@ class Tuning(NamedTuple):
 
 AVX512 = Tuning()
 # Where half a vector is half the work, groups of half a vector are computed as on AVX2 (lowering/depthwise.py), and
-# eight chains of multiply-adds keep the pipes busy; measured there.
+# eight chains of multiply-adds keep the pipes busy. Measured there, not on Zen 4.
 DOUBLE_PUMPED = AVX512._replace(grouped_mr=10)
 # 16 registers. A step over k takes half the time of one of 32 registers, so memory delivers half as much in it.
 AVX2 = AVX512._replace(
